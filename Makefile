@@ -1,0 +1,101 @@
+# make                 the program, for the GPU if nvcc and a GPU are found, else for the CPU
+# make CPU=1           for the CPU, whatever is found
+# make gpu             for the GPU (sm_80 and sm_90 unless ARCH says otherwise), whatever is found
+# make test            builds and runs every test; ends with "N passed, N failed, N skipped"
+# make test SANITIZE=1 the same under AddressSanitizer and UndefinedBehaviorSanitizer (CPU)
+# make bench           benchmarks
+# PRECISION=FP32       float instead of bf16 weights and activations, for exact comparison
+# NATIVE=0             no -march=native (portable C++ kernels)
+
+CXX       ?= g++
+NVCC      := $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+HAVE_GPU  := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+PRECISION ?= BF16
+NATIVE    ?= 1
+
+# GPU=1 decides every rule below. It is found out here, or said by `make gpu` (GPU=1) and `make CPU=1`.
+ifdef CPU
+  GPU := 0
+else ifndef GPU
+  GPU := $(if $(and $(NVCC),$(filter-out 0,$(HAVE_GPU))),1,0)
+endif
+
+ifeq ($(filter $(PRECISION),BF16 FP32),)
+  $(error PRECISION is BF16 or FP32, not '$(PRECISION)')
+endif
+
+COMMIT   := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+COMMA    := ,
+# -Wdangling-reference (g++ 13) takes a reference into a function's one argument for one into its other, temporary one.
+WARN     := -Wall -Wextra -Werror -Wno-dangling-reference
+# Sums may be reassociated, so that they vectorize; never -ffast-math, which assumes that NaN and Inf do not happen.
+FASTER   := -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math
+ifeq ($(PRECISION),FP32)
+  DEFINES  := -DPRECISION_FP32
+endif
+ifeq ($(NATIVE),1)
+  MARCH := -march=native
+endif
+
+ifeq ($(GPU),1)
+  ARCH     ?= $(if $(filter-out 0,$(HAVE_GPU)),native,80 90)
+  ifeq ($(ARCH),native)
+    GENCODE := -arch=native
+  else
+    GENCODE := $(foreach a,$(ARCH),-gencode arch=compute_$(a),code=sm_$(a))
+  endif
+  OUT      := build/gpu-$(PRECISION)
+  COMPILE   = $(NVCC) -std=c++17 -O3 $(GENCODE) -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror,-Wno-dangling-reference,-fopenmp -lineinfo $(DEFINES) -MMD -MP
+  LINK     := -lcublas -lgomp
+else
+  OUT      := build/cpu-$(PRECISION)$(if $(SANITIZE),-sanitize)$(if $(filter 0,$(NATIVE)),-portable)
+  CHECKS   := $(if $(SANITIZE),-O1 -fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
+  COMPILE   = $(CXX) -std=c++17 $(CHECKS) -g $(MARCH) $(FASTER) -fopenmp $(WARN) $(DEFINES) -MMD -MP -x c++
+  LINK     :=
+endif
+
+TESTS   := $(patsubst test/%.cu,%,$(wildcard test/test_*.cu))
+BENCHES := $(patsubst test/%.cu,%,$(wildcard test/bench_*.cu))
+
+.PHONY: all gpu test tests bench benches print-out clean
+all: qwen3
+
+gpu:
+	@test -n "$(NVCC)" || { echo "make gpu: nvcc was not found. HINT: install the CUDA Toolkit, or build with make CPU=1"; exit 1; }
+	$(MAKE) GPU=1 all
+
+# The commit is part of the report: its file changes, and with it the program, only when the commit does.
+$(OUT)/commit.h: FORCE
+	@mkdir -p $(OUT)
+	@echo '#define COMMIT "$(COMMIT)"' | cmp -s - $@ || echo '#define COMMIT "$(COMMIT)"' > $@
+FORCE:
+.PHONY: FORCE
+
+$(OUT)/qwen3: qwen3.cu $(OUT)/commit.h Makefile
+	$(COMPILE) -include $(OUT)/commit.h qwen3.cu -o $@ $(LINK)
+
+qwen3: $(OUT)/qwen3
+	cp -f $< $@
+
+# Tests and benchmarks include the program's own source, so what is tested is what ships.
+$(OUT)/%: test/%.cu Makefile
+	@mkdir -p $(OUT)
+	$(COMPILE) -DTESTING $< -o $@ $(LINK)
+
+test: $(OUT)/qwen3 $(TESTS:%=$(OUT)/%)
+	@QWEN3=$(OUT)/qwen3 test/run_tests.sh $(TESTS:%=$(OUT)/%) $(wildcard test/test_*.sh)
+
+tests: $(TESTS:%=$(OUT)/%)
+benches: $(BENCHES:%=$(OUT)/%)
+
+# Where the binaries of this configuration go, for scripts.
+print-out:
+	@echo $(OUT)
+
+bench: $(BENCHES:%=$(OUT)/%)
+	@for b in $(BENCHES:%=$(OUT)/%); do $$b || exit 1; done
+
+clean:
+	rm -rf build qwen3
+
+-include $(wildcard $(OUT)/*.d)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Runs the given test programs and scripts one after another, from the root of the project, and closes with the sum of what they
+# count: "N passed, N failed, N skipped". A program that dies without its closing line counts as one failure.
+#   test/run_tests.sh PROGRAM...
+set -u
+cd "$(dirname "$0")/.."
+passed=0 failed=0 skipped=0
+for program in "$@"; do
+    echo "== $(basename "$program")"
+    case "$program" in
+        *.sh) output=$(bash "$program" 2>&1) ;;
+        *) output=$("$program" 2>&1) ;;
+    esac
+    status=$?
+    printf '%s\n' "$output"
+    closing=$(printf '%s\n' "$output" | grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' | tail -n 1)
+    if [ -z "$closing" ]; then
+        echo "FAILED   $program ended with status $status and without a closing line"
+        failed=$((failed + 1))
+        continue
+    fi
+    read -r p _ f _ s _ <<<"$closing"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then
+        echo "FAILED   $program ended with status $status"
+        failed=$((failed + 1))
+    fi
+done
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

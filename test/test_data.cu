@@ -1,0 +1,258 @@
+// test_data.cu: files, CSV, lines and CPython's random numbers.
+#include "../data/csv.h"
+#include "../data/lines.h"
+#include "../data/random.h"
+#include "temp.h"
+#include "test.h"
+#include <map>
+
+// ---- files ----
+
+TEST(file_mapped) {
+    TempFolder tmp;
+    write_bytes(tmp / "a", "some bytes");
+    write_bytes(tmp / "empty", "");
+    MappedFile a(tmp / "a"), empty(tmp / "empty");
+    CHECK_EQ(std::string(a.data, a.size), "some bytes");
+    CHECK_EQ(empty.size, 0u);
+    MappedFile moved(std::move(a));
+    CHECK_EQ(std::string(moved.data, moved.size), "some bytes");
+    CHECK_EQ(a.size, 0u);
+    empty = std::move(moved);
+    CHECK_EQ(std::string(empty.data, empty.size), "some bytes");
+    CHECK(file_exists(tmp / "a") && !file_exists(tmp / "b") && !file_exists(tmp.path));
+    CHECK(is_directory(tmp.path) && !is_directory(tmp / "a"));
+    CHECK_ERROR(MappedFile(tmp / "b"), "/b: the file can't be opened: No such file or directory");
+    CHECK_ERROR(MappedFile(tmp / "a/b"), "can't be opened: Not a directory");
+    CHECK_ERROR(MappedFile(tmp.path), "expected a file, found a directory");
+    CHECK_ERROR(MappedFile("/dev/null"), "/dev/null: expected a regular file, found a device or pipe");
+}
+
+TEST(file_written) {
+    TempFolder tmp;
+    write_file(tmp / "a", std::string("x\0y", 3));
+    CHECK_EQ(read_bytes(tmp / "a"), std::string("x\0y", 3));
+    CHECK_ERROR(write_file(tmp / "no/a", "x"), "/no/a: the file can't be created: No such file or directory");
+    CHECK_ERROR(write_file("/dev/full", "x"),
+                "/dev/full: writing byte 0 of at least 1 failed: No space left on device");
+}
+
+// ---- CSV ----
+
+static std::vector<CsvRow> csv(const std::string& text) {
+    std::vector<char> exact(text.begin(), text.end());
+    return csv_parse(exact.data(), exact.size(), "file.csv");
+}
+
+TEST(csv_fields) {
+    typedef std::vector<CsvRow> Rows;
+    CHECK(csv("") == Rows{});
+    CHECK(csv("a,b\nc,d\n") == (Rows{{"a", "b"}, {"c", "d"}}));
+    CHECK(csv("a,b\r\nc,d") == (Rows{{"a", "b"}, {"c", "d"}}));
+    CHECK(csv("a,\n,b\n,") == (Rows{{"a", ""}, {"", "b"}, {"", ""}}));
+    CHECK(csv("a\n\nb\n") == (Rows{{"a"}, {""}, {"b"}}));
+    CHECK(csv("\"a,b\",\"c\nd\",\"e\r\nf\"\r\ng") == (Rows{{"a,b", "c\nd", "e\r\nf"}, {"g"}}));
+    CHECK(csv("\"\"\"a\"\" b\"\"\",\"\",\"\"\"\"\n") == (Rows{{"\"a\" b\"", "", "\""}}));
+    CHECK(csv("a\rb,\rc,d\r\n") == (Rows{{"a\rb", "\rc", "d"}}));
+    CHECK(csv("a\r") == (Rows{{"a\r"}}));
+    CHECK(csv(" a , \xC3\xA9 \n") == (Rows{{" a ", " \xC3\xA9 "}}));
+}
+
+TEST(csv_errors) {
+    CHECK_ERROR(csv("a,b\n\"c\nd"), "file.csv:2: broken CSV: the quote that opens here is never closed");
+    CHECK_ERROR(csv("\""), "file.csv:1: broken CSV: the quote that opens here is never closed");
+    CHECK_ERROR(csv("\"a\"\"\n"), "file.csv:1: broken CSV: the quote that opens here is never closed");
+    CHECK_ERROR(csv("a\n\"x\ny\"b\n"),
+                "file.csv:3: broken CSV: expected a comma or the end of the line after a closing");
+    CHECK_ERROR(csv("\"a\" ,b"), "after a closing quote");
+    CHECK_ERROR(csv("\"a\"\r,b"), "after a closing quote");
+    CHECK_ERROR(csv("a\nb\"c\"\n"), "file.csv:2: broken CSV: a quote in the middle of a field");
+    CHECK_ERROR(csv("a\nb\n\xE9t\xE9\n"), "file.csv:3: broken CSV: expected UTF-8");
+    TempFolder tmp;
+    CHECK_ERROR(csv_parse_file(tmp / "none.csv"), "/none.csv: the file can't be opened");
+    write_bytes(tmp / "bad.csv", "\"");
+    CHECK_ERROR(csv_parse_file(tmp / "bad.csv"), "/bad.csv:1: broken CSV");
+}
+
+// Counts and an FNV-1a hash over all cells, each closed with 0x1F, as Python's csv module gives them.
+TEST(csv_mmlu) {
+    const std::string mmlu = shared_data() + "/mmlu/";
+    struct {
+        const char* split;
+        size_t rows, with_newline, with_quote;
+        uint64_t hash;
+    } expected[] = {{"test", 14042, 1127, 1346, 0x51437e613a806319}, {"dev", 285, 32, 23, 0xa83659c95a83026b}};
+    size_t with_cr = 0;
+    for (const auto& e : expected) {
+        std::map<std::string, int> files;  // in order
+        for (const auto& f : std::filesystem::directory_iterator(mmlu + e.split)) files[f.path().string()] = 1;
+        CHECK_EQ(files.size(), 57u);
+        size_t rows = 0, with_newline = 0, with_quote = 0;
+        uint64_t hash = 0xcbf29ce484222325;
+        for (const auto& f : files) {
+            for (const CsvRow& row : csv_parse_file(f.first)) {
+                rows++;
+                CHECK_EQ(row.size(), 6u);
+                CHECK(row[5] == "A" || row[5] == "B" || row[5] == "C" || row[5] == "D");
+                bool newline = false, quote = false;
+                for (const std::string& cell : row) {
+                    newline |= cell.find('\n') != std::string::npos;
+                    quote |= cell.find('"') != std::string::npos;
+                    with_cr += cell.find('\r') != std::string::npos;
+                    for (char c : cell + '\x1f') hash = (hash ^ (unsigned char)c) * 0x100000001b3;
+                }
+                with_newline += newline;
+                with_quote += quote;
+            }
+        }
+        CHECK_EQ(rows, e.rows);
+        CHECK_EQ(with_newline, e.with_newline);
+        CHECK_EQ(with_quote, e.with_quote);
+        CHECK_EQ(hash, e.hash);
+    }
+    CHECK_EQ(with_cr, 1u);
+}
+
+// ---- lines ----
+
+TEST(lines_of_a_file) {
+    TempFolder tmp;
+    write_bytes(tmp / "a", "one\n\nthree\r\n four");
+    LineFile a(tmp / "a");
+    CHECK_EQ(a.count(), 4u);
+    CHECK_EQ(a.line(0), "one");
+    CHECK_EQ(a.line(1), "");
+    CHECK_EQ(a.line(2), "three");
+    CHECK_EQ(a.line(3), " four");
+    CHECK_ERROR(a.line(4), "/a: line 5 was asked for, the file has 4");
+    LineFile moved = std::move(a);
+    CHECK_EQ(moved.line(3), " four");
+    write_bytes(tmp / "b", "x\n");
+    CHECK_EQ(LineFile(tmp / "b").count(), 1u);
+    write_bytes(tmp / "c", "\n\n");
+    CHECK_EQ(LineFile(tmp / "c").count(), 2u);
+    write_bytes(tmp / "d", "");
+    CHECK_EQ(LineFile(tmp / "d").count(), 0u);
+    CHECK_ERROR(LineFile(tmp / "none"), "/none: the file can't be opened");
+}
+
+TEST(lines_of_json) {
+    TempFolder tmp;
+    write_bytes(tmp / "a.jsonl", "{\"text\":\"x\"}\r\n{\"text\": \xE9}\n\n{\"text\":1\n{\"text\":2}");
+    LineFile a(tmp / "a.jsonl");
+    CHECK_EQ(json_string(a.json(0), "text", a.name(0)), "x");
+    CHECK_ERROR(a.json(1), "/a.jsonl:2: broken JSON at column 10: expected UTF-8, found byte 0xE9");
+    CHECK_ERROR(a.json(2), "/a.jsonl:3: broken JSON at column 1: expected a value, found the end");
+    CHECK_ERROR(a.json(3), "/a.jsonl:4: broken JSON at column 10: expected ',' or '}'");
+    CHECK_ERROR(json_string(a.json(4), "text", a.name(4)), "/a.jsonl:5: \"text\" should be a string");
+}
+
+TEST(lines_real_sets) {
+    const std::string data = shared_data();
+    struct {
+        const char* path;
+        size_t lines;
+    } expected[] = {{"/hellaswag/hellaswag_val.jsonl", 10042}, {"/piqa/valid.jsonl", 1838},
+                    {"/arc/ARC-Easy-Test.jsonl", 2376},        {"/arc/ARC-Challenge-Test.jsonl", 1172},
+                    {"/winogrande/dev.jsonl", 1267},           {"/boolq/val.jsonl", 3270},
+                    {"/hellaswag/raw_subset_1000.jsonl", 1000}};
+    for (const auto& e : expected) {
+        LineFile file(data + e.path);
+        CHECK_EQ(file.count(), e.lines);
+        for (size_t i = 0; i < file.count(); i++) CHECK(file.json(i).type == Json::OBJECT);
+    }
+    CHECK_EQ(LineFile(data + "/wikitext2/wiki.test.raw").count(), 4358u);
+    LineFile c4(data + "/c4/validation.jsonl");
+    for (size_t i = 0; i < c4.count(); i++) CHECK(!json_string(c4.json(i), "text", c4.name(i)).empty());
+}
+
+// ---- random numbers: every expected value was printed by CPython 3.11 ----
+
+TEST(random_like_cpython) {
+    struct {
+        uint64_t seed;
+        uint32_t words[3];
+        uint64_t bits[5];  // of 1, 7, 33, 53 and 64 bits
+        int64_t documents[4], small[6], large, huge;
+        double real[2];
+    } expected[] = {
+        {0,
+         {3626764237, 1654615998, 3255389356},
+         {1, 53, 173879092, 4605153980757242, 7469716379221213669},
+         {19877, 31234, 23465, 38232},
+         {-2, 3, -3, -1, -3, -4},
+         878829203004,
+         600692970284720490,
+         {0.9827854760376531, 0.8102172359965896}},
+        {1,
+         {577090037, 2444712010, 3639700191},
+         {1, 97, 271041745, 4462480116935561, 8291646586825371460},
+         {30949, 42702, 24878, 13759},
+         {-4, 2, -5, 1, 1, 4},
+         845087558021,
+         3612478816373048742,
+         {0.4453871940548014, 0.7215400323407826}},
+        {42,
+         {2746317213, 478163327, 107420369},
+         {1, 35, 1051802512, 6633543228244457, 12482902213779070887u},
+         {35741, 5697, 38698, 27651},
+         {-5, -5, -4, -2, -2, 3},
+         28355454532,
+         -5555464839764262490,
+         {0.7160196129224035, 0.7013249735902359}},
+        {2147483648,
+         {1455117090, 1620553392, 2169224728},
+         {1, 113, 3836444491, 1011385923797917, 12774407012922156784u},
+         {8059, 21747, 22547, 9836},
+         {2, -4, 4, 3, 1, -3},
+         374966656468,
+         3819332989281487309,
+         {0.6767985056445157, 0.951828357452302}},
+        {123456789012345,
+         {2896848117, 946991832, 1255537387},
+         {0, 28, 7649310583, 1037208303128505, 12528141420063695613u},
+         {12461, 30264, 8682, 17769},
+         {4, 5, -1, -2, 2, 3},
+         188354943423,
+         -7446500030683170905,
+         {0.625488575413357, 0.9697861494445839}},
+        {18446744073709551615u,
+         {93740670, 1068495656, 1452108352},
+         {1, 27, 6253746770, 8282758939087230, 6844557653115116486},
+         {3562, 12618, 34890, 30782},
+         {5, -4, 0, 2, -1, -1},
+         41187306643,
+         -3789060558529314356,
+         {0.29622459226261855, 0.5727680421668039}},
+    };
+    const int widths[5] = {1, 7, 33, 53, 64};
+    for (const auto& e : expected) {
+        PythonRandom random(e.seed);
+        for (uint32_t word : e.words) CHECK_EQ(random.getrandbits(32), word);
+        for (int i = 0; i < 5; i++) CHECK_EQ(random.getrandbits(widths[i]), e.bits[i]);
+        for (int64_t document : e.documents) CHECK_EQ(random.randint(0, 45575), document);
+        for (int64_t n : e.small) CHECK_EQ(random.randint(-5, 5), n);
+        CHECK_EQ(random.randint(0, 1000000000000), e.large);
+        CHECK_EQ(random.randint(INT64_MIN, (int64_t)1 << 62), e.huge);
+        for (double x : e.real) CHECK_EQ(random.random(), x);
+    }
+    PythonRandom random(7);
+    for (int i = 0; i < 10000; i++) random.getrandbits(32);
+    CHECK_EQ(random.getrandbits(32), 4122213605u);
+}
+
+// PROTOCOL (e) 6: the paper's first accepted C4 document is the first draw of seed 0 among 45,576.
+TEST(random_c4_documents) {
+    PythonRandom random(0);
+    const int64_t expected[] = {25247, 27562, 2653, 16968, 33506, 31845, 26537, 19877};
+    for (int64_t document : expected) CHECK_EQ(random.randint(0, 45576 - 1), document);
+}
+
+TEST(random_errors) {
+    PythonRandom random(0);
+    CHECK_ERROR(random.randint(3, 2), "randint: expected a <= b, got 3 and 2");
+    CHECK_ERROR(random.randint(INT64_MIN, INT64_MAX), "2^64 integers");
+    CHECK_ERROR(random.getrandbits(0), "expected 1 to 64 bits, got 0");
+    CHECK_ERROR(random.getrandbits(65), "expected 1 to 64 bits, got 65");
+    CHECK_EQ(random.randint(9, 9), 9);
+}
