@@ -1,0 +1,435 @@
+#!/usr/bin/env bash
+# Tests scripts/download.sh against a small server on this machine: nothing is fetched from the network. Ends like the
+# C++ tests with "N passed, N failed, N skipped".
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+for tool in curl python3 unzip; do
+    if ! command -v $tool >/dev/null; then
+        echo "skipped  download  $tool was not found"
+        echo "0 passed, 0 failed, 1 skipped"
+        exit 0
+    fi
+done
+
+tmp=$(mktemp -d) || exit 1
+server=
+trap '[ -n "$server" ] && kill $server 2>/dev/null; rm -rf "$tmp"' EXIT
+mkdir -p "$tmp/www" "$tmp/root/scripts"
+cp scripts/download.sh "$tmp/root/scripts/"
+www=$tmp/www log=$tmp/log message=$tmp/message
+
+# Serves www with byte ranges and writes a line "METHOD PATH RANGE" a request to log. Of a file FILE,
+#   FILE.sha     makes it a large file of the hub: a redirect with this X-Linked-ETag (and FILE.size as X-Linked-Size)
+#   FILE.drop    breaks the connection once, after this many bytes
+#   FILE.norange ignores ranges             FILE.status answers with this status
+cat >"$tmp/server.py" <<'PYTHON'
+import http.server, os, re, sys
+
+www, log = sys.argv[1:3]
+
+def text(path):
+    return open(path).read().strip() if os.path.exists(path) else None
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def answer(self, with_body):
+        wanted = self.headers.get("Range", "")
+        open(log, "a").write(f"{self.command} {self.path} {wanted}\n")
+        stored = self.path.startswith("/stored/")
+        path = www + (self.path[len("/stored"):] if stored else self.path)
+        status = text(path + ".status")
+        if status or not os.path.isfile(path):
+            return self.reply(int(status or 404), b"no such file", {}, with_body)
+        body = open(path, "rb").read()
+        sha = text(path + ".sha")
+        if sha and not stored:
+            size = text(path + ".size") or str(len(body))
+            facts = {"X-Linked-ETag": f'"{sha}"', "X-Linked-Size": size, "Location": "/stored" + self.path}
+            return self.reply(302, b"", facts, with_body)
+        if stored and not with_body:
+            return self.reply(403, b"", {}, False)  # a storage that refuses HEAD
+        begin = re.fullmatch(r"bytes=(\d+)-", wanted)
+        if begin and not os.path.exists(path + ".norange"):
+            begin = int(begin[1])
+            if begin >= len(body):
+                return self.reply(416, b"", {}, with_body)
+            facts = {"Content-Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"}
+            return self.reply(206, body[begin:], facts, with_body, path)
+        self.reply(200, body, {}, with_body, path)
+
+    def reply(self, status, body, headers, with_body, path=None):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        drop = path and with_body and text(path + ".drop")
+        if drop:
+            os.remove(path + ".drop")
+            body = body[:int(drop)]
+        if with_body:
+            self.wfile.write(body)
+        if drop:
+            self.close_connection = True
+
+    def do_GET(self):
+        self.answer(True)
+
+    def do_HEAD(self):
+        self.answer(False)
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+PYTHON
+python3 "$tmp/server.py" "$www" "$log" >"$tmp/port" &
+server=$!
+for _ in $(seq 100); do [ -s "$tmp/port" ] || sleep 0.1; done
+port=$(cat "$tmp/port")
+export HF_ENDPOINT=http://127.0.0.1:$port DOWNLOAD_MIRROR=http://127.0.0.1:$port/web DOWNLOAD_RETRY_WAIT=0
+unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
+
+# ---- the framework ----
+
+passed=0 failed=0
+problem() { problems="$problems${problems:+; }$*"; }
+
+check() { # the command must succeed
+    "$@" || problem "not so: $*"
+}
+same() { cmp -s "$1" "$2" || problem "$1 is not $2"; }
+absent() { [ ! -e "$1" ] || problem "$1 is there"; }
+download() { # STATUS NAME...: runs the script, which must exit with STATUS
+    local expected=$1 status=0
+    shift
+    : >"$log"
+    bash "$tmp/root/scripts/download.sh" "$@" >"$message" 2>&1 || status=$?
+    [ $status -eq "$expected" ] || problem "exit status $status instead of $expected: $(tail -n 3 "$message")"
+}
+says() { grep -qF -- "$1" "$message" || problem "expected \"$1\", got: $(tail -n 2 "$message")"; }
+asked() { grep -qF -- "$1" "$log" || problem "no request \"$1\""; }
+not_asked() { ! grep -qF -- "$1" "$log" || problem "a request \"$1\""; }
+run() { # NAME: the test of that name, in fresh folders
+    problems=
+    rm -rf "${www:?}"/* "$tmp/root/models" "$tmp/root/data"
+    "$1"
+    if [ -z "$problems" ]; then
+        passed=$((passed + 1))
+        echo "ok       $1"
+    else
+        failed=$((failed + 1))
+        echo "FAILED   $1  $problems"
+    fi
+}
+
+bytes() { head -c "$1" /dev/urandom; }
+sha() { sha256sum "$1" 2>/dev/null | cut -d ' ' -f 1; }
+publish_model() { # ORG/NAME: two shards of 100 kB, stored as the hub stores large files
+    repo=$www/$1/resolve/main model=$tmp/root/models/${1#*/}
+    mkdir -p "$repo"
+    for name in config.json vocab.json merges.txt tokenizer_config.json; do echo "$name" >"$repo/$name"; done
+    for i in 1 2; do
+        bytes 100000 >"$repo/model-0000$i-of-00002.safetensors"
+        sha "$repo/model-0000$i-of-00002.safetensors" >"$repo/model-0000$i-of-00002.safetensors.sha"
+    done
+    cat >"$repo/model.safetensors.index.json" <<'JSON'
+{"metadata": {"total_size": 200000}, "weight_map": {"a": "model-00001-of-00002.safetensors",
+ "b": "model-00002-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"}}
+JSON
+}
+shard1="model-00001-of-00002.safetensors"
+
+# ---- checkpoints ----
+
+model_with_shards() {
+    publish_model Qwen/Qwen3-8B
+    download 0 Qwen3-8B
+    for name in config.json vocab.json merges.txt tokenizer_config.json model.safetensors.index.json $shard1 \
+        model-00002-of-00002.safetensors; do
+        same "$model/$name" "$repo/$name"
+    done
+    check [ "$(find "$model" -type f | wc -l)" -eq 7 ]
+    says "generation_config.json: the repository has none"
+    download 0 Qwen3-8B
+    not_asked safetensors
+    not_asked config.json\ # the optional generation_config.json alone is asked for again
+}
+
+model_in_one_file() {
+    publish_model someone/Tiny_1.0
+    rm "$repo"/model*
+    bytes 5000 >"$repo/model.safetensors"
+    rm "$repo"/vocab.json
+    echo tokenizer >"$repo/tokenizer.json"
+    download 0 someone/Tiny_1.0
+    same "$model/model.safetensors" "$repo/model.safetensors"
+    same "$model/tokenizer.json" "$repo/tokenizer.json"
+    absent "$model/model.safetensors.index.json"
+    rm "$repo/tokenizer.json" "$model/tokenizer.json"
+    download 1 someone/Tiny_1.0
+    says "expected tokenizer.json, or vocab.json and merges.txt, found neither. HINT: "
+}
+
+resume_truncated() {
+    publish_model Qwen/Qwen3-8B
+    mkdir -p "$model"
+    head -c 60000 "$repo/$shard1" >"$model/$shard1.part"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+    absent "$model/$shard1.part"
+    asked "GET /stored/Qwen/Qwen3-8B/resolve/main/$shard1 bytes=60000-"
+}
+
+resume_complete_part() {
+    publish_model Qwen/Qwen3-8B
+    mkdir -p "$model"
+    cp "$repo/$shard1" "$model/$shard1.part"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+    not_asked "GET /stored/Qwen/Qwen3-8B/resolve/main/$shard1"
+}
+
+resume_too_long_part() {
+    publish_model Qwen/Qwen3-8B
+    mkdir -p "$model"
+    bytes 100001 >"$model/$shard1.part"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+}
+
+resume_without_ranges() {
+    publish_model Qwen/Qwen3-8B
+    mkdir -p "$model"
+    touch "$repo/$shard1.norange"
+    head -c 60000 "$repo/$shard1" >"$model/$shard1.part"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+}
+
+connection_breaks() {
+    publish_model Qwen/Qwen3-8B
+    echo 40000 >"$repo/$shard1.drop"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+    says "interrupted (curl error 18"
+    asked "GET /stored/Qwen/Qwen3-8B/resolve/main/$shard1 bytes=40000-"
+}
+
+checksum_mismatch() {
+    publish_model Qwen/Qwen3-8B
+    wrong=$(printf 'f%.0s' $(seq 64))
+    echo "$wrong" >"$repo/$shard1.sha"
+    download 1 Qwen3-8B
+    says "expected sha256 $wrong, got $(sha "$repo/$shard1"). HINT: "
+    absent "$model/$shard1"
+    absent "$model/$shard1.part"
+    sha "$repo/$shard1" >"$repo/$shard1.sha"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+}
+
+missing_files() {
+    download 1 nobody/nothing
+    says "/nobody/nothing/resolve/main/config.json: HTTP 404, there is no such file. HINT: "
+    publish_model Qwen/Qwen3-8B
+    rm "$repo/$shard1"
+    download 1 Qwen3-8B
+    says "$shard1: HTTP 404"
+    absent "$model/$shard1"
+    echo '{"weight_map": {}}' >"$model/model.safetensors.index.json"
+    download 1 Qwen3-8B
+    says "model.safetensors.index.json: it names no shards. HINT: "
+}
+
+http_errors() {
+    publish_model Qwen/Qwen3-8B
+    echo 401 >"$repo/config.json.status"
+    download 1 Qwen3-8B
+    says "config.json: HTTP 401. HINT: is the name right?"
+    echo 503 >"$repo/config.json.status"
+    download 1 Qwen3-8B
+    says "config.json: failed 5 times (curl error 22, HTTP 503). HINT: "
+    check [ "$(grep -c GET "$log")" -eq 5 ]
+    echo 410 >"$repo/config.json.status"
+    download 1 Qwen3-8B
+    says "config.json: HTTP 410. HINT: "
+    HF_ENDPOINT=http://127.0.0.1:1 download 1 Qwen3-8B
+    says "failed 5 times (curl error 7, HTTP 000). HINT: "
+}
+
+disk_full() {
+    publish_model Qwen/Qwen3-8B
+    echo 900000000000000000 >"$repo/$shard1.size"
+    download 1 Qwen3-8B
+    says "models/Qwen3-8B: 900000000000000000 bytes are needed, but only "
+    not_asked "GET /stored"
+    rm "$repo/$shard1.size"
+    # A limit on the size of files stands for the disk that fills up while it is written.
+    trap '' XFSZ
+    (ulimit -f 20 && download 1 Qwen3-8B && echo "$problems" >"$tmp/inner")
+    trap - XFSZ
+    problem_inside=$(cat "$tmp/inner")
+    [ -z "$problem_inside" ] || problem "$problem_inside"
+    says "$shard1.part: the file can't be written. HINT: is there space left on the disk?"
+    absent "$model/$shard1"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+    rm -rf "$model"
+    mkdir -p "$tmp/root/models"
+    echo "no folder" >"$model"
+    download 1 Qwen3-8B
+    says "models/Qwen3-8B: the folder can't be created"
+}
+
+# ---- sets ----
+
+publish_zip() { # URL-PATH MEMBER=LINES...: lines are numbered, so that every file differs
+    mkdir -p "$(dirname "$www/$1")"
+    python3 - "$www/$1" "${@:2}" <<'PYTHON'
+import os.path, sys, zipfile
+with zipfile.ZipFile(sys.argv[1], "w", zipfile.ZIP_DEFLATED) as z:
+    for item in sys.argv[2:]:
+        name, n = item.split("=")
+        z.writestr(name, "".join(f"{name} {i}\n" for i in range(int(n))))
+        z.writestr(f"__MACOSX/{os.path.dirname(name)}/._{os.path.basename(name)}", "not this one\n")
+PYTHON
+}
+starts_with() { # FILE TEXT LINES
+    check [ "$(head -n 1 "$1")" = "$2" ]
+    check [ "$(awk 'END { print NR }' "$1")" -eq "$3" ]
+}
+numbered() { seq "$1" | sed "s/^/$2 /"; }
+set_data=$tmp/root/data
+
+set_wikitext2() {
+    archive=datasets/ggml-org/ci/resolve/main/wikitext-2-raw-v1.zip
+    publish_zip $archive wikitext-2-raw/wiki.test.raw=4358 wikitext-2-raw/wiki.valid.raw=3760 \
+        wikitext-2-raw/wiki.train.raw=9
+    sha "$www/$archive" >"$www/$archive.sha"
+    download 1 wikitext2
+    says "data/wikitext2/wiki.train.raw: expected 36718 lines, found 9. HINT: "
+    absent "$set_data/wikitext2/wiki.train.raw"
+    absent "$set_data/wikitext2/wiki.train.raw.part"
+    rm -rf "$set_data"
+    publish_zip $archive wikitext-2-raw/wiki.test.raw=4358 wikitext-2-raw/wiki.valid.raw=3760 \
+        wikitext-2-raw/wiki.train.raw=36718
+    sha "$www/$archive" >"$www/$archive.sha"
+    download 0 wikitext2
+    starts_with "$set_data/wikitext2/wiki.test.raw" "wikitext-2-raw/wiki.test.raw 0" 4358
+    starts_with "$set_data/wikitext2/wiki.valid.raw" "wikitext-2-raw/wiki.valid.raw 0" 3760
+    starts_with "$set_data/wikitext2/wiki.train.raw" "wikitext-2-raw/wiki.train.raw 0" 36718
+    check [ "$(find "$set_data" -type f | wc -l)" -eq 3 ]
+    download 0 wikitext2
+    not_asked wikitext
+}
+
+set_broken_zip() {
+    archive=web/ai2-public-datasets.s3.amazonaws.com/arc/ARC-V1-Feb2018.zip
+    publish_zip $archive A/ARC-Easy/ARC-Easy-Test.jsonl=2376 A/ARC-Challenge/ARC-Challenge-Test.jsonl=1172
+    cp "$www/$archive" "$tmp/whole.zip"
+    head -c 3000 "$tmp/whole.zip" >"$www/$archive"
+    download 1 arc
+    says "ARC-V1-Feb2018.zip: it can't be unpacked. HINT: "
+    absent "$set_data/arc/ARC-Easy-Test.jsonl"
+    cp "$tmp/whole.zip" "$www/$archive"
+    rm "$set_data/arc/ARC-V1-Feb2018.zip"
+    download 0 arc
+    starts_with "$set_data/arc/ARC-Easy-Test.jsonl" "A/ARC-Easy/ARC-Easy-Test.jsonl 0" 2376
+    starts_with "$set_data/arc/ARC-Challenge-Test.jsonl" "A/ARC-Challenge/ARC-Challenge-Test.jsonl 0" 1172
+}
+
+# The checksums of these two archives are part of the script, so what this server has must be refused.
+set_known_checksums() {
+    publish_zip web/storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip winogrande_1.1/dev.jsonl=1267
+    publish_zip web/dl.fbaipublicfiles.com/glue/superglue/data/v2/BoolQ.zip BoolQ/val.jsonl=3270
+    download 1 winogrande
+    says "expected sha256 db997e35f11b014043531e7cd7ef30591022fd5946063e1e1e1416963d342fa5, got "
+    download 1 boolq
+    says "expected sha256 853fbe7922f70c59629f06a39e8d9ca440c3d740e760fd3b87a5ddf3dcba2436, got "
+    check [ -z "$(find "$set_data" -type f)" ]
+}
+
+set_plain_files() {
+    mkdir -p "$www/web/yonatanbisk.com/piqa/data" "$www/web/raw.githubusercontent.com/rowanz/hellaswag/master/data"
+    numbered 1838 piqa >"$www/web/yonatanbisk.com/piqa/data/valid.jsonl"
+    numbered 1838 label >"$www/web/yonatanbisk.com/piqa/data/valid-labels.lst"
+    hellaswag=$www/web/raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl
+    numbered 10042 hellaswag >"$hellaswag"
+    download 0 piqa hellaswag
+    same "$set_data/piqa/valid.jsonl" "$www/web/yonatanbisk.com/piqa/data/valid.jsonl"
+    same "$set_data/piqa/valid-labels.lst" "$www/web/yonatanbisk.com/piqa/data/valid-labels.lst"
+    same "$set_data/hellaswag/hellaswag_val.jsonl" "$hellaswag"
+    rm -rf "$set_data"
+    echo "<html>log in</html>" >"$hellaswag"
+    download 1 hellaswag
+    says "data/hellaswag/hellaswag_val.jsonl: expected 10042 lines, found 1. HINT: "
+    absent "$set_data/hellaswag/hellaswag_val.jsonl"
+}
+
+set_c4() {
+    c4=$www/datasets/allenai/c4/resolve/main/en
+    mkdir -p "$c4"
+    numbered 45576 validation | gzip >"$c4/c4-validation.00000-of-00008.json.gz"
+    numbered 500 train | gzip >"$c4/c4-train.00000-of-01024.json.gz"
+    download 0 c4
+    numbered 45576 validation | cmp -s - "$set_data/c4/validation.jsonl" || problem "validation.jsonl differs"
+    numbered 500 train | cmp -s - "$set_data/c4/train.jsonl" || problem "train.jsonl differs"
+    check [ "$(find "$set_data" -type f | wc -l)" -eq 2 ]
+}
+
+set_mmlu() {
+    mkdir -p "$tmp"/mmlu/data/{dev,test,val} "$www/web/people.eecs.berkeley.edu/~hendrycks"
+    for i in $(seq 57); do
+        echo "q,a,b,c,d,A" >"$tmp/mmlu/data/dev/subject${i}_dev.csv"
+        echo "q,a,b,c,d,B" >"$tmp/mmlu/data/test/subject${i}_test.csv"
+    done
+    tar -cf "$www/web/people.eecs.berkeley.edu/~hendrycks/data.tar" -C "$tmp/mmlu" data
+    download 0 mmlu
+    check [ "$(cat "$set_data"/mmlu/test/*.csv | sort | uniq -c | tr -s ' ')" = " 57 q,a,b,c,d,B" ]
+    check [ "$(find "$set_data" -type f | wc -l)" -eq 114 ]
+    download 0 mmlu
+    not_asked data.tar
+    rm -rf "$set_data" "$tmp/mmlu/data/test/subject7_test.csv"
+    tar -cf "$www/web/people.eecs.berkeley.edu/~hendrycks/data.tar" -C "$tmp/mmlu" data
+    download 1 mmlu
+    says "expected 57 subjects in test, found 56. HINT: "
+    absent "$set_data/mmlu/test"
+}
+
+set_tokenizer() {
+    publish_model Qwen/Qwen3-0.6B-Base
+    echo generation >"$repo/generation_config.json"
+    download 0 qwen3-tokenizer
+    for name in vocab.json merges.txt tokenizer_config.json generation_config.json; do
+        same "$set_data/qwen3-tokenizer/$name" "$repo/$name"
+    done
+}
+
+# ---- the command line ----
+
+usage() {
+    download 2
+    says "usage: scripts/download.sh NAME..."
+    download 0 -h
+    for name in Qwen3-0.6B Qwen3-32B Qwen3-14B-Base wikitext2 c4 piqa arc hellaswag winogrande boolq mmlu \
+        qwen3-tokenizer all-data; do
+        check grep -qE "^ +$name( |\$)" "$message"
+    done
+    for wrong in Qwen4-1B wikitext ../up a/b/c /etc a/ -x ""; do
+        download 2 "$wrong"
+        says "\"$wrong\" is neither a model nor a set. HINT: scripts/download.sh -h lists them"
+    done
+    download 2 piqa Qwen4-1B # nothing is fetched before every name is known to be right
+    not_asked GET
+}
+
+for name in model_with_shards model_in_one_file resume_truncated resume_complete_part resume_too_long_part \
+    resume_without_ranges connection_breaks checksum_mismatch missing_files http_errors disk_full set_wikitext2 \
+    set_broken_zip set_known_checksums set_plain_files set_c4 set_mmlu set_tokenizer usage; do
+    run $name
+done
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed -eq 0 ]
