@@ -1,0 +1,349 @@
+// device.cuh: one kernel source, two machines.
+//
+// Every kernel is written once, block-cooperatively: one block owns one row (or tile), its threads stride over it,
+//     for (int i = threadIdx.x; i < n; i += blockDim.x) ...
+// and they meet in block_sum, block_max and block_sync. Compiled by nvcc that is an ordinary CUDA kernel. Compiled by g++ a block
+// has exactly one thread: threadIdx is 0 and blockDim is 1, both compile-time constants, so the loops above are plain loops
+// that vectorize; blocks are the iterations of an OpenMP loop; sync is nothing and shared memory is the stack.
+// Sums are done in a fixed order on either machine (no float atomics): the same command twice gives the same bytes.
+//
+// floatX is the storage type of weights and activations: bf16, or float with PRECISION=FP32.
+//
+// defines: KERNEL, DEVICE, HOST_DEVICE, SHARED, launch, block_sync, block_sum, block_max, block_min, bf16, floatX, to_float,
+//          to_bf16, to_floatX, FLOATX_NAME, exp_float, Place, Array, copy, fill_zero, device_wait, memory_used, device_name,
+//          device_free_bytes, host_free_bytes, host_peak_bytes, ceil_div
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <sys/resource.h>
+#include <utility>
+#include "../data/error.h"
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#else
+#include <omp.h>
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The machine: what a kernel is, and how it is launched
+
+#ifdef __CUDACC__
+
+#define KERNEL __global__ void
+#define DEVICE inline __device__
+#define HOST_DEVICE inline __host__ __device__
+#define SHARED __shared__
+
+inline void cuda_check_at(cudaError_t status, const char* call, const char* file, int line) {
+    if (status != cudaSuccess)
+        fail("%s:%d: %s: %s (%s)", file, line, call, cudaGetErrorName(status), cudaGetErrorString(status));
+}
+#define cuda_check(call) cuda_check_at((call), #call, __FILE__, __LINE__)
+
+// Runs `kernel` on grid x block threads of the default stream. An empty grid is no work; a launch that cannot cover its
+// problem fails.
+template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, int block, A... args) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    if (grid.x > 2147483647u || grid.y > 65535u || grid.z > 65535u || block < 1 || block > 1024)
+        fail("launch of %u x %u x %u blocks of %d threads is outside of CUDA's limits", grid.x, grid.y, grid.z, block);
+    kernel<<<grid, block>>>(static_cast<P>(args)...);
+    cuda_check(cudaGetLastError());
+}
+
+DEVICE void block_sync() { __syncthreads(); }
+
+#else
+
+#define KERNEL inline void
+#define DEVICE inline
+#define HOST_DEVICE inline
+#define SHARED  // one thread a block: shared memory is an array on its stack
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct ThreadIdx {
+    static constexpr int x = 0;
+};
+struct BlockDim {
+    static constexpr int x = 1;
+};
+static constexpr ThreadIdx threadIdx = {};
+static constexpr BlockDim blockDim = {};
+static thread_local dim3 blockIdx(0, 0, 0);
+static thread_local dim3 gridDim(0, 0, 0);
+
+template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, int /*block*/, A... args) {
+    const long nx = grid.x, nxy = nx * grid.y, n = nxy * grid.z;
+    const long share = std::max(1L, n / (16L * omp_get_max_threads()));
+#pragma omp parallel for schedule(dynamic, share)
+    for (long b = 0; b < n; b++) {
+        blockIdx = dim3((unsigned)(b % nx), (unsigned)(b % nxy / nx), (unsigned)(b / nxy));
+        gridDim = grid;
+        kernel(static_cast<P>(args)...);
+    }
+}
+
+DEVICE void block_sync() {}
+
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Block reductions: every thread of the block calls, every thread gets the result
+
+#ifdef __CUDACC__
+
+struct SumOp {
+    template <class T> __device__ T operator()(T a, T b) const { return a + b; }
+};
+// A NaN wins, as in torch.amax: what has failed must stay visible.
+struct MaxOp {
+    template <class T> __device__ T operator()(T a, T b) const { return a > b || a != a ? a : b; }
+};
+struct MinOp {
+    template <class T> __device__ T operator()(T a, T b) const { return a < b || a != a ? a : b; }
+};
+
+template <class T, class Op> __device__ inline T block_reduce(T x, T identity, Op op) {
+    __shared__ T partial[32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, n_warps = (blockDim.x + 31) / 32;
+    const int in_warp = min(32, (int)blockDim.x - 32 * warp);  // the last warp may be partly there
+    for (int offset = 16; offset > 0; offset /= 2) {
+        T other = __shfl_down_sync(in_warp == 32 ? 0xffffffffu : (1u << in_warp) - 1, x, offset);
+        if (lane + offset < in_warp) x = op(x, other);
+    }
+    if (lane == 0) partial[warp] = x;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        T total = identity;
+        for (int w = 0; w < n_warps; w++) total = op(total, partial[w]);
+        partial[0] = total;
+    }
+    __syncthreads();
+    T total = partial[0];
+    __syncthreads();  // partial may be used again at once
+    return total;
+}
+template <class T> __device__ inline T block_sum(T x) { return block_reduce(x, T(0), SumOp()); }
+template <class T> __device__ inline T block_max(T x) { return block_reduce(x, T(-INFINITY), MaxOp()); }
+template <class T> __device__ inline T block_min(T x) { return block_reduce(x, T(INFINITY), MinOp()); }
+
+#else
+
+template <class T> T block_sum(T x) { return x; }
+template <class T> T block_max(T x) { return x; }
+template <class T> T block_min(T x) { return x; }
+
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// floatX
+
+struct bf16 {
+    uint16_t bits;
+};
+
+HOST_DEVICE float to_float(float x) { return x; }
+
+HOST_DEVICE float to_float(bf16 x) {
+    uint32_t u = (uint32_t)x.bits << 16;
+#ifdef __CUDA_ARCH__
+    return __uint_as_float(u);
+#else
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+#endif
+}
+
+// Nearest, ties to even; a NaN stays a NaN.
+HOST_DEVICE bf16 to_bf16(float x) {
+#ifdef __CUDA_ARCH__
+    return bf16{__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+#else
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
+    return bf16{(uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40 : rounded)};
+#endif
+}
+
+#ifdef PRECISION_FP32
+typedef float floatX;
+#define FLOATX_NAME "fp32"
+HOST_DEVICE floatX to_floatX(float x) { return x; }
+#else
+typedef bf16 floatX;
+#define FLOATX_NAME "bf16"
+HOST_DEVICE floatX to_floatX(float x) { return to_bf16(x); }
+#endif
+
+// e^x to about 2 ulp. libm's expf does not vectorize without -ffast-math, and softmax and silu are full of it.
+HOST_DEVICE float exp_float(float x) {
+#ifdef __CUDA_ARCH__
+    return expf(x);
+#else
+    const float clamped = x > -87.0f ? (x < 88.0f ? x : 88.0f) : -87.0f;  // a NaN becomes -87 here
+    const float n = rintf(clamped * 1.44269504f);
+    const float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, clamped));  // x - n ln 2, |r| <= ln 2 / 2, in two steps
+    float p = 1.0f / 5040;
+    p = fmaf(p, r, 1.0f / 720), p = fmaf(p, r, 1.0f / 120), p = fmaf(p, r, 1.0f / 24), p = fmaf(p, r, 1.0f / 6);
+    p = fmaf(p, r, 0.5f), p = fmaf(p, r, 1.0f), p = fmaf(p, r, 1.0f);
+    const uint32_t exponent = (uint32_t)((int)n + 127) << 23;
+    float two_to_n;
+    memcpy(&two_to_n, &exponent, 4);
+    const float y = p * two_to_n;
+    return x < -87.0f ? 0.0f : x > 88.0f ? INFINITY : x == x ? y : x;
+#endif
+}
+
+template <class T> constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Memory. On the CPU the device is the host.
+
+enum class Place { Device, Host };  // Host: page-locked on a GPU build, so that copies run at the bus's speed
+
+struct MemoryUse {
+    size_t now = 0, peak = 0;
+};
+inline MemoryUse& memory_used(Place place) {
+    static MemoryUse use[2];
+    return use[place == Place::Host];
+}
+
+inline void* place_malloc(size_t bytes, Place place, const char* what) {
+    void* p = nullptr;
+#ifdef __CUDACC__
+    cudaError_t status = place == Place::Device ? cudaMalloc(&p, bytes) : cudaMallocHost(&p, bytes);
+    if (status != cudaSuccess) p = nullptr, (void)cudaGetLastError();
+#else
+    p = aligned_alloc(64, ceil_div(bytes, (size_t)64) * 64);
+#endif
+    MemoryUse& use = memory_used(place);
+    if (!p)
+        fail("out of %s memory: %s needs %.3f GB on top of the %.3f GB in use. HINT: fewer or shorter calibration samples "
+             "(-n, -l), fewer tasks (-e), or a smaller model",
+             place == Place::Device ? "device" : "host", what, bytes / 1e9, use.now / 1e9);
+    use.now += bytes;
+    use.peak = std::max(use.peak, use.now);
+    return p;
+}
+
+inline void place_free(void* p, size_t bytes, Place place) {
+    if (!p) return;
+#ifdef __CUDACC__
+    // A failure here was an earlier, asynchronous one, which the next checked call reports.
+    (void)(place == Place::Device ? cudaFree(p) : cudaFreeHost(p));
+#else
+    free(p);
+#endif
+    memory_used(place).now -= bytes;
+}
+
+// n values of T that this array alone owns; not initialized. `what` names it in an out-of-memory message.
+template <class T> struct Array {
+    T* data = nullptr;
+    size_t n = 0;
+    Place place = Place::Device;
+
+    Array() {}
+    Array(size_t n, const char* what, Place place = Place::Device) : n(n), place(place) {
+        if (n > SIZE_MAX / sizeof(T)) fail("%s: %zu values are more than the address space holds", what, n);
+        if (n) data = (T*)place_malloc(n * sizeof(T), place, what);
+    }
+    ~Array() { place_free(data, n * sizeof(T), place); }
+    Array(Array&& other) noexcept : Array() { swap(other); }
+    Array& operator=(Array&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+    void swap(Array& other) {
+        std::swap(data, other.data), std::swap(n, other.n), std::swap(place, other.place);
+    }
+    void clear() { Array().swap(*this); }
+};
+
+// dst[0..n) = src[0..n), wherever the two are.
+template <class T> void copy(T* dst, const T* src, size_t n) {
+    if (n == 0) return;
+#ifdef __CUDACC__
+    cuda_check(cudaMemcpy(dst, src, n * sizeof(T), cudaMemcpyDefault));
+#else
+    memmove(dst, src, n * sizeof(T));
+#endif
+}
+
+template <class T> void fill_zero(T* dst, size_t n) {
+    if (n == 0) return;
+#ifdef __CUDACC__
+    cuda_check(cudaMemset(dst, 0, n * sizeof(T)));
+#else
+    memset((void*)dst, 0, n * sizeof(T));
+#endif
+}
+
+// Waits until every kernel launched so far is done, and reports what failed in one.
+inline void device_wait() {
+#ifdef __CUDACC__
+    cuda_check(cudaDeviceSynchronize());
+#endif
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What machine this is
+
+// The value behind `key` in a file of "key : value" lines, such as /proc/cpuinfo; "" where there is none.
+inline std::string proc_value(const char* path, const char* key) {
+    std::string value;
+    FILE* f = fopen(path, "r");
+    if (!f) return value;
+    char line[512];
+    while (value.empty() && fgets(line, sizeof line, f)) {
+        if (strncmp(line, key, strlen(key)) != 0) continue;
+        const char* colon = strchr(line, ':');
+        if (!colon) continue;
+        value = colon + 1;
+        value.erase(0, value.find_first_not_of(" \t"));
+        value.erase(value.find_last_not_of(" \t\n") + 1);
+    }
+    fclose(f);
+    return value;
+}
+
+inline size_t host_free_bytes() { return (size_t)atoll(proc_value("/proc/meminfo", "MemAvailable").c_str()) * 1024; }
+
+inline size_t host_peak_bytes() {
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    return (size_t)use.ru_maxrss * 1024;
+}
+
+inline std::string device_name() {
+#ifdef __CUDACC__
+    cudaDeviceProp prop;
+    cuda_check(cudaGetDeviceProperties(&prop, 0));
+    return prop.name;
+#else
+    std::string name = proc_value("/proc/cpuinfo", "model name");
+    return format("%s, %d threads", name.empty() ? "CPU" : name.c_str(), omp_get_max_threads());
+#endif
+}
+
+inline size_t device_free_bytes() {
+#ifdef __CUDACC__
+    size_t free_bytes = 0, total = 0;
+    cuda_check(cudaMemGetInfo(&free_bytes, &total));
+    return free_bytes;
+#else
+    return host_free_bytes();
+#endif
+}

@@ -1,0 +1,439 @@
+// gemm.cuh: matrix products. On the GPU they are cuBLAS's, on the CPU they are written here.
+//
+// All matrices are row-major device memory. Products of floatX are summed in float; a bf16 result is rounded once, at
+// the end. A size of 0 is no work: the result stays as it is. The same call gives the same bytes, whatever the number
+// of threads.
+//
+// How the CPU's products work (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). Each
+// is C[i,j] = sum over k of A(i,k) B(j,k), with A and B read through strides, so that one routine serves A B^T, A B and
+// X^T X. Both are first copied ("packed") into the order in which the innermost loop reads them:
+//     A in panels of MR rows: panel[k][r], with room for whole vectors       B in panels of NR rows: panel[k][c]
+// in words. A word is a float, a double, or two bf16 (k and k + 1) that the bf16 dot product of AVX-512 takes at once.
+// The micro-kernel keeps MR x NR sums in registers (on AVX-512, 14 x 2 vectors of the 32 there are). For every k it
+// does MR x 2 fused multiply-adds on MR + 2 loads, so that the multipliers are the bound and not the memory. What stays
+// where, with words of 4 bytes:
+//     L1   KC = 192 k's of a panel of B (24 KB), while the panels of A (12 KB each) pass by
+//     L2   KC k's of the MC = 168 rows of A in a tile (144 KB), while the panels of B pass by; and the tile's MC x NC
+//          sums (336 KB), to which every KC k's add
+//     L3   the rows of B that are packed at a time (8 MB, but 1024 rows at least), while the tiles pass by
+// Threads share the MC x NC tiles of C. A sum is made by one thread, KC by KC; its order depends on K alone.
+// On a core of a Zen 5 this reaches 80 % (float) and 83 % (bf16) of the rate of multiply-adds on registers alone.
+//
+// What pads the panels never meets a stored result: a tile at C's lower edge runs a kernel of fewer rows, the columns
+// beyond the right edge are dropped, and where an odd K is filled up to a pair it is 0 on both sides. So NaN and Inf
+// reach what they should and nothing else. The bf16 dot product takes denormals for zeros, and makes none.
+//
+// defines: gemm, gemm_logits, hessian_add, gemm_float; for linalg.cuh: blocked_product, Strided and KRange on the CPU,
+//          cublas_handle and cublas_check on the GPU
+#pragma once
+#include "device.cuh"
+#ifdef __CUDACC__
+#include <cublas_v2.h>
+#elif defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// GPU: cuBLAS
+
+#ifdef __CUDACC__
+
+inline void cublas_check_at(cublasStatus_t status, const char* call, const char* file, int line) {
+    if (status != CUBLAS_STATUS_SUCCESS)
+        fail("%s:%d: %s: %s (%s)", file, line, call, cublasGetStatusName(status), cublasGetStatusString(status));
+}
+#define cublas_check(call) cublas_check_at((call), #call, __FILE__, __LINE__)
+
+// The one handle, made at first use and kept until the program ends. With a workspace of its own, cuBLAS's results
+// repeat. The math mode keeps the partial sums of a product that is split along K from passing through bf16.
+inline cublasHandle_t cublas_handle() {
+    static const cublasHandle_t handle = [] {
+        const size_t workspace_bytes = 32 << 20;  // NVIDIA's recommendation for Hopper
+        cublasHandle_t h;
+        cublas_check(cublasCreate(&h));
+        void* workspace = place_malloc(workspace_bytes, Place::Device, "cuBLAS workspace");
+        cublas_check(cublasSetWorkspace(h, workspace, workspace_bytes));
+        const int mode = CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+        cublas_check(cublasSetMathMode(h, (cublasMath_t)mode));
+        return h;
+    }();
+    return handle;
+}
+
+inline cudaDataType_t cublas_type(float) { return CUDA_R_32F; }
+inline cudaDataType_t cublas_type(bf16) { return CUDA_R_16BF; }
+
+// A factor: rows ld apart, to be transposed or not.
+template <class T> struct Factor {
+    const T* data;
+    int ld;
+    bool transposed;
+};
+
+// C[M,N] = alpha A[M,K] B[K,N] + beta C, the sizes of A and B being those after their transposition. cuBLAS reads
+// matrices by columns: what is C to us is C^T to it. So it is asked for C^T = B^T A^T, and what it sees in A's and B's
+// memory is A^T and B^T already: the factors change places, and so do M and N; nothing else changes.
+template <class T, class S>
+void cublas_product(T* C, int ldc, Factor<S> A, Factor<S> B, int M, int N, int K, float alpha, float beta) {
+    const auto op = [](bool transposed) { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
+    // For float factors, PEDANTIC keeps TF32 and emulation out, whatever the environment says.
+    const cublasComputeType_t compute = sizeof(S) == 4 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
+    const cudaDataType_t in = cublas_type(S()), out = cublas_type(T());
+    cublas_check(cublasGemmEx(cublas_handle(), op(B.transposed), op(A.transposed), N, M, K, &alpha, B.data, in, B.ld,
+                              A.data, in, A.ld, &beta, C, out, ldc, compute, CUBLAS_GEMM_DEFAULT));
+}
+
+#else
+
+// ---------------------------------------------------------------------------------------------------------------------
+// CPU: vectors, words and the micro-kernel
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64, MR = 14;  // 32 registers: 14 x 2 sums, 2 of B, 1 of A
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32, MR = 6;  // 16 registers: 6 x 2 sums, 2 of B, 1 of A
+#else
+constexpr int VECTOR_BYTES = 16, MR = 6;
+#endif
+constexpr int KC = 192;                                  // in words
+constexpr int MC_PANELS = 12, NC_PANELS = 16;            // MC = 12 MR, NC = 16 NR
+constexpr size_t A_BLOCK = 32 << 20, B_BLOCK = 8 << 20;  // bytes of A and of B that are packed at a time
+constexpr int MIN_BLOCK = 1024;                          // but at least this many rows
+
+template <class T> struct VectorOf {
+    typedef T type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <class T> using Vector = typename VectorOf<T>::type;
+
+typedef uint32_t Bf16Pair;  // k in the low half, k + 1 in the high half
+
+// How many k's a word holds, and what the products of words are summed in.
+template <class Word> struct Words {
+    static constexpr int K = 1;
+    typedef Word Sum;
+};
+template <> struct Words<Bf16Pair> {
+    static constexpr int K = 2;
+    typedef float Sum;
+};
+template <class Word> using SumOf = typename Words<Word>::Sum;
+template <class Word> constexpr int LANES = VECTOR_BYTES / sizeof(Word);
+template <class Word> constexpr int NR = 2 * LANES<Word>;
+template <class Word> constexpr int A_WIDTH = (MR + LANES<Word> - 1) / LANES<Word> * LANES<Word>;
+
+template <class T> Vector<T> load_vector(const T* p) {
+    Vector<T> v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class T> void store_vector(T* p, Vector<T> v) { memcpy(p, &v, sizeof v); }
+
+template <class T> Vector<T> multiply_add(Vector<T> sum, T a, Vector<T> b) { return sum + a * b; }
+
+// What floatX is packed into: pairs where there is a bf16 dot product, else float.
+#if defined(__AVX512BF16__) && !defined(PRECISION_FP32)
+typedef Bf16Pair FloatXWord;
+inline Vector<float> multiply_add(Vector<float> sum, Bf16Pair a, Vector<Bf16Pair> b) {
+    return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
+}
+#else
+typedef float FloatXWord;
+#endif
+
+// sums[ROWS,NR] = or += the products of a panel of A and a panel of B over n_words of k.
+template <int ROWS, class Word>
+void micro_kernel(SumOf<Word>* sums, const Word* a /*[n_words,A_WIDTH]*/, const Word* b /*[n_words,NR]*/, int n_words,
+                  bool add) {
+    Vector<SumOf<Word>> sum[ROWS][2] = {};
+    for (int k = 0; k < n_words; k++, a += A_WIDTH<Word>, b += NR<Word>) {
+        const Vector<Word> b0 = load_vector(b), b1 = load_vector(b + LANES<Word>);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+            sum[r][0] = multiply_add(sum[r][0], a[r], b0);
+            sum[r][1] = multiply_add(sum[r][1], a[r], b1);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < 2; v++, sums += LANES<Word>)
+            store_vector(sums, add ? load_vector(sums) + sum[r][v] : sum[r][v]);
+}
+
+// The kernel of `rows` rows, 1 <= rows <= ROWS.
+template <int ROWS, class Word>
+void run_micro_kernel(int rows, SumOf<Word>* sums, const Word* a, const Word* b, int n_words, bool add) {
+    if constexpr (ROWS > 1)
+        if (rows < ROWS) return run_micro_kernel<ROWS - 1>(rows, sums, a, b, n_words, add);
+    micro_kernel<ROWS>(sums, a, b, n_words, add);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// CPU: packing
+
+// A matrix of rows and k's, read as data[row * stride + k * k_stride]. One of the strides is 1.
+template <class T> struct Strided {
+    const T* data;
+    size_t stride, k_stride;
+
+    Strided at(int row, int k) const { return {data + row * stride + k * k_stride, stride, k_stride}; }
+};
+
+inline void convert(float& word, float x) { word = x; }
+inline void convert(float& word, bf16 x) { word = to_float(x); }
+inline void convert(double& word, double x) { word = x; }
+
+// A vector of words from n values in a row, zeros beyond.
+template <class Word, class T> Vector<Word> load_words(const T* src, int n) {
+    constexpr int all = LANES<Word> * Words<Word>::K;
+    T padded[all] = {};
+    if (n < all) src = (const T*)memcpy(padded, src, n * sizeof(T));
+    Word words[LANES<Word>];
+    if constexpr (Words<Word>::K == 2)
+        memcpy(words, src, sizeof words);
+    else
+        for (int i = 0; i < all; i++) convert(words[i], src[i]);
+    return load_vector(words);
+}
+
+// A vector of pairs: n low halves from src, n high halves from next (zeros if that is null), zeros beyond.
+template <class T> Vector<Bf16Pair> load_pairs(const T* src, const T* next, int n) {
+    constexpr int all = LANES<Bf16Pair>;
+    T padded[2][all] = {};
+    if (n < all) src = (const T*)memcpy(padded[0], src, n * sizeof(T));
+    if (n < all && next) next = (const T*)memcpy(padded[1], next, n * sizeof(T));
+    if (!next) next = padded[1];
+    Bf16Pair words[all];
+    for (int i = 0; i < all; i++) words[i] = src[i].bits | (Bf16Pair)next[i].bits << 16;
+    return load_vector(words);
+}
+
+// In place, LANES x LANES. To interleave the upper half of the rows with the lower half, log2(LANES) times, transposes.
+template <class Word> void transpose(Vector<Word>* rows) {
+    constexpr int n = LANES<Word>;
+    Vector<typename std::conditional<sizeof(Word) == 8, int64_t, int32_t>::type> low, high;
+    for (int i = 0; i < n; i++) {
+        low[i] = i / 2 + i % 2 * n;
+        high[i] = low[i] + n / 2;
+    }
+    for (int done = 1; done < n; done *= 2) {
+        Vector<Word> next[n];
+#pragma GCC unroll 16
+        for (int i = 0; i < n / 2; i++) {
+            next[2 * i] = __builtin_shuffle(rows[i], rows[i + n / 2], low);
+            next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + n / 2], high);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < n; i++) rows[i] = next[i];
+    }
+}
+
+// panel[n_words, LANES of width] = X's first `rows` rows (at most LANES of them) at its first n_k k's, zeros beyond.
+template <class Word, class T> void pack_lanes(Word* panel, int width, Strided<T> X, int rows, int n_k, int n_words) {
+    constexpr int lanes = LANES<Word>, per_word = Words<Word>::K;
+    if (X.k_stride != 1) {
+        for (int w = 0; w < n_words; w++, panel += width) {
+            const T* src = X.at(0, w * per_word).data;
+            if constexpr (per_word == 2)
+                store_vector(panel, load_pairs(src, 2 * w + 1 < n_k ? src + X.k_stride : nullptr, rows));
+            else
+                store_vector(panel, load_words<Word>(src, rows));
+        }
+        return;
+    }
+    for (int w = 0; w < n_words; w += lanes) {
+        Vector<Word> block[lanes] = {};
+        for (int r = 0; r < std::min(lanes, rows); r++)
+            block[r] = load_words<Word>(X.at(r, w * per_word).data, n_k - w * per_word);
+        transpose<Word>(block);
+        for (int i = 0; i < std::min(lanes, n_words - w); i++, panel += width) store_vector(panel, block[i]);
+    }
+}
+
+// Panels of WIDTH words a k. For each KC words of k in turn, all panels follow each other: what shares a cache is
+// together in memory.
+template <class Word, int WIDTH> struct Panels {
+    Word* data;
+    int panels, n_words;
+
+    Word* at(int panel, int word) const {
+        const int k0 = word / KC * KC, kc = std::min(KC, n_words - k0);
+        return data + ((size_t)k0 * panels + (size_t)panel * kc + (word - k0)) * WIDTH;
+    }
+};
+
+// Packs n rows of X. A panel's WIDTH may exceed its ROWS; what is there is not used.
+template <int ROWS, class Word, int WIDTH, class T>
+void pack(Panels<Word, WIDTH> packed, Strided<T> X, int n, int K, int threads) {
+    constexpr int lanes = LANES<Word>, per_word = Words<Word>::K;
+#pragma omp parallel for num_threads(threads)
+    for (int p = 0; p < packed.panels; p++)
+        for (int word = 0; word < packed.n_words; word += KC)
+            for (int lane = 0; lane < WIDTH; lane += lanes) {
+                const int row = p * ROWS + lane, rows = std::max(0, n - row), k = word * per_word;
+                const Strided<T> from = rows ? X.at(row, k) : X;
+                pack_lanes(packed.at(p, word) + lane, WIDTH, from, rows, K - k, std::min(KC, packed.n_words - word));
+            }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// CPU: the loops around
+
+// The k's that some elements of C need; an empty range leaves them alone.
+struct KRange {
+    int begin, end;
+};
+
+struct ProductBuffers {
+    Array<unsigned char> a, b, sums;
+};
+inline ProductBuffers& product_buffers() {
+    static thread_local ProductBuffers buffers;
+    return buffers;
+}
+
+// At least `bytes` of a buffer that is kept from call to call: fresh memory is slow to touch.
+inline void* grown(Array<unsigned char>& buffer, size_t bytes) {
+    if (buffer.n < bytes) {
+        buffer.clear();
+        buffer = Array<unsigned char>(bytes, "packed matrices", Place::Host);
+    }
+    return buffer.data;
+}
+
+// How many of n rows to pack at a time: about `bytes` of them, in whole steps.
+inline int block_rows(int n, size_t bytes, size_t row_bytes, int step) {
+    const size_t rows = std::max(bytes / row_bytes, (size_t)MIN_BLOCK);
+    return rows < (size_t)n ? std::min(n, ceil_div((int)rows, step) * step) : n;
+}
+
+// For all i < M, j < N: the sum over k < K of A(i,k) B(j,k). Hands the sums out in pieces of rows, each once, from any
+// thread: store(i, j, n, sums) for C[i, j..j+n). k_range(i0, i1, j0, j1) says which k's those rows and columns need;
+// at all others, all products must be 0.
+template <class Word, class T, class Range, class Store>
+void blocked_product(int M, int N, int K, Strided<T> A, Strided<T> B, Range k_range, Store store) {
+    typedef SumOf<Word> Sum;
+    constexpr int per_word = Words<Word>::K, nr = NR<Word>, a_width = A_WIDTH<Word>;
+    const int threads = (double)M * N * K < 1e6 ? 1 : omp_get_max_threads();
+    const int mc = MC_PANELS * MR;
+    int nc = NC_PANELS * nr;  // less where there would be too few tiles for the threads
+    while (nc > 2 * nr && (size_t)ceil_div(M, mc) * ceil_div(N, nc) < 4 * (size_t)threads) nc /= 2;
+
+    const int n_words = ceil_div(K, per_word);
+    const size_t row_bytes = n_words * sizeof(Word), tile_sums = (size_t)mc * nc;
+    const int m_block = block_rows(M, A_BLOCK, row_bytes, mc), n_block = block_rows(N, B_BLOCK, row_bytes, nc);
+    ProductBuffers& buffers = product_buffers();
+    Word* a_data = (Word*)grown(buffers.a, ceil_div(m_block, MR) * a_width * row_bytes);
+    Word* b_data = (Word*)grown(buffers.b, ceil_div(n_block, nr) * nr * row_bytes);
+    Sum* all_sums = (Sum*)grown(buffers.sums, threads * tile_sums * sizeof(Sum));
+
+    // One tile of C, rows i0.. and columns j0.. of what is packed, whose first row and column in C are m0 and n0.
+    typedef Panels<Word, a_width> APanels;
+    typedef Panels<Word, nr> BPanels;
+    const auto make_tile = [=](APanels a, int m0, int m, int i0, BPanels b, int n0, int n, int j0) {
+        const int i1 = std::min(i0 + mc, m), j1 = std::min(j0 + nc, n);
+        for (int k0 = 0; k0 < n_words; k0 += KC) {
+            Sum* sums = all_sums + omp_get_thread_num() * tile_sums;
+            for (int j = j0; j < j1; j += nr)
+                for (int i = i0; i < i1; i += MR, sums += MR * nr) {
+                    const int rows = std::min(MR, i1 - i), columns = std::min(nr, j1 - j);
+                    const KRange k = k_range(m0 + i, m0 + i + rows, n0 + j, n0 + j + columns);
+                    const int begin = k.begin / per_word, end = ceil_div(k.end, per_word);
+                    const int from = std::max(begin, k0), to = std::min(end, k0 + KC);
+                    if (from >= to) continue;
+                    run_micro_kernel<MR>(rows, sums, a.at(i / MR, from), b.at(j / nr, from), to - from, from > begin);
+                    if (to < end) continue;
+                    for (int r = 0; r < rows; r++) store(m0 + i + r, n0 + j, columns, sums + r * nr);
+                }
+        }
+    };
+
+    for (int n0 = 0; n0 < N; n0 += n_block) {
+        const int n = std::min(n_block, N - n0), across = ceil_div(n, nc);
+        const BPanels b = {b_data, ceil_div(n, nr), n_words};
+        pack<nr>(b, B.at(n0, 0), n, K, threads);
+        for (int m0 = 0; m0 < M; m0 += m_block) {
+            const int m = std::min(m_block, M - m0), tiles = ceil_div(m, mc) * across;
+            const APanels a = {a_data, ceil_div(m, MR), n_words};
+            pack<MR>(a, A.at(m0, 0), m, K, threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+            for (int t = 0; t < tiles; t++) make_tile(a, m0, m, t / across * mc, b, n0, n, t % across * nc);
+        }
+    }
+}
+
+// For products that need every k.
+struct AllK {
+    int K;
+    KRange operator()(int, int, int, int) const { return {0, K}; }
+};
+
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The four products
+
+// C[M,N] = A[M,K] B[N,K]^T, rounded once to floatX: a linear layer, A activations, B weights.
+inline void gemm(floatX* C /*[M,N]*/, const floatX* A /*[M,K]*/, const floatX* B /*[N,K]*/, int M, int N, int K) {
+    if (M < 1 || N < 1 || K < 1) return;
+#ifdef __CUDACC__
+    cublas_product(C, N, Factor<floatX>{A, K, false}, Factor<floatX>{B, K, true}, M, N, K, 1, 0);
+#else
+    const size_t ldc = N, ld = K;
+    const Strided<floatX> a = {A, ld, 1}, b = {B, ld, 1};
+    const auto store = [=](int i, int j, int n, const float* sums) {
+        floatX* c = C + i * ldc + j;
+        for (int x = 0; x < n; x++) c[x] = to_floatX(sums[x]);
+    };
+    blocked_product<FloatXWord>(M, N, K, a, b, AllK{K}, store);
+#endif
+}
+
+// The same, kept in float.
+inline void gemm_logits(float* C /*[M,N]*/, const floatX* A /*[M,K]*/, const floatX* B /*[N,K]*/, int M, int N, int K) {
+    if (M < 1 || N < 1 || K < 1) return;
+#ifdef __CUDACC__
+    cublas_product(C, N, Factor<floatX>{A, K, false}, Factor<floatX>{B, K, true}, M, N, K, 1, 0);
+#else
+    const size_t ldc = N, ld = K;
+    const Strided<floatX> a = {A, ld, 1}, b = {B, ld, 1};
+    const auto store = [=](int i, int j, int n, const float* sums) { memcpy(C + i * ldc + j, sums, n * sizeof(float)); };
+    blocked_product<FloatXWord>(M, N, K, a, b, AllK{K}, store);
+#endif
+}
+
+// H[I,I] += X[T,I]^T X[T,I], a GPTQ Hessian. Only the upper half, diagonal included: what the strict lower half holds
+// afterwards is not specified.
+inline void hessian_add(float* H /*[I,I]*/, const floatX* X /*[T,I]*/, int T, int I) {
+    if (T < 1 || I < 1) return;
+    const size_t ld = I;
+#ifdef __CUDACC__
+    const int strip = 1024;  // rows of H at a time, each from the strip's first column on the diagonal to the end
+    for (int i = 0; i < I; i += strip)
+        cublas_product(H + i * ld + i, I, Factor<floatX>{X + i, I, true}, Factor<floatX>{X + i, I, false},
+                       std::min(strip, I - i), I - i, T, 1, 1);
+#else
+    const Strided<floatX> x = {X, 1, ld};
+    const auto k_range = [=](int i0, int, int, int j1) { return KRange{0, j1 > i0 ? T : 0}; };
+    const auto store = [=](int i, int j, int n, const float* sums) {
+        float* h = H + i * ld + j;
+        for (int c = std::max(0, i - j); c < n; c++) h[c] += sums[c];
+    };
+    blocked_product<FloatXWord>(I, I, T, x, x, k_range, store);
+#endif
+}
+
+// C[M,N] = alpha A[M,K] B[K,N] + beta C, in float throughout, rows ldc, lda and ldb apart. With beta = 0 C is not read.
+inline void gemm_float(float* C /*[M,N]*/, int ldc, const float* A /*[M,K]*/, int lda, const float* B /*[K,N]*/,
+                       int ldb, int M, int N, int K, float alpha, float beta) {
+    if (M < 1 || N < 1 || K < 1) return;
+#ifdef __CUDACC__
+    cublas_product(C, ldc, Factor<float>{A, lda, false}, Factor<float>{B, ldb, false}, M, N, K, alpha, beta);
+#else
+    const Strided<float> a = {A, (size_t)lda, 1}, b = {B, 1, (size_t)ldb};
+    const auto store = [=](int i, int j, int n, const float* sums) {
+        float* c = C + (size_t)i * ldc + j;
+        for (int x = 0; x < n; x++) c[x] = beta == 0 ? alpha * sums[x] : alpha * sums[x] + beta * c[x];
+    };
+    blocked_product<float>(M, N, K, a, b, AllK{K}, store);
+#endif
+}

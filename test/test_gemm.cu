@@ -1,0 +1,266 @@
+// Tests of cuda/gemm.cuh: every product against a plain float64 loop over the same inputs.
+//
+// Tolerance: a sum of K products in float, in whatever order, differs from the exact one by at most K u sum |a_k b_k|, with
+// u = 2^-24. Rounding errors are as often up as down, so their sum grows with sqrt(K): 4 sqrt(K) u sum |a_k b_k| is asked for,
+// plus half a last place of a bf16 result.
+#include <random>
+#include <vector>
+#include "../cuda/gemm.cuh"
+#include "test.h"
+
+typedef std::vector<float> Floats;
+
+static const double FLOAT_UNIT = std::ldexp(1.0, -24), FLOATX_UNIT = sizeof(floatX) == 2 ? std::ldexp(1.0, -8) : FLOAT_UNIT;
+
+// Values that floatX holds exactly, so that host and device compute with the same inputs.
+static Floats random_values(size_t n, unsigned seed) {
+    std::mt19937 generator(seed);
+    Floats x(n);
+    for (float& v : x) v = to_float(to_floatX((float)((double)generator() / 2147483648.0 - 1)));
+    return x;
+}
+
+template <class T> static Array<T> upload(const Floats& x) {
+    std::vector<T> typed(x.size());
+    for (size_t i = 0; i < x.size(); i++)
+        if constexpr (sizeof(T) == 2)
+            typed[i] = to_bf16(x[i]);
+        else
+            typed[i] = x[i];
+    Array<T> device(x.size(), "test");
+    copy(device.data, typed.data(), typed.size());
+    return device;
+}
+
+template <class T> static Floats download(const Array<T>& device) {
+    std::vector<T> typed(device.n);
+    copy(typed.data(), device.data, device.n);
+    Floats x(device.n);
+    for (size_t i = 0; i < x.size(); i++) x[i] = to_float(typed[i]);
+    return x;
+}
+
+static bool same_bytes(const Floats& a, const Floats& b) {
+    return a.size() == b.size() && memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// Entries (i, j) of an M x N result to check: all, or 2000 drawn at random if there are more than 100000.
+static std::vector<std::pair<int, int>> entries(int M, int N) {
+    std::vector<std::pair<int, int>> all;
+    if ((size_t)M * N <= 100000) {
+        for (int i = 0; i < M; i++)
+            for (int j = 0; j < N; j++) all.push_back({i, j});
+    } else {
+        std::mt19937 generator(9);
+        for (int e = 0; e < 2000; e++) all.push_back({(int)(generator() % M), (int)(generator() % N)});
+        for (int i : {0, M - 1})
+            for (int j : {0, N - 1}) all.push_back({i, j});
+    }
+    return all;
+}
+
+struct Exact {
+    double sum, tolerance;
+};
+
+// sum over k of a[k * a_step] b[k * b_step], and what a float sum of it may be off by.
+static Exact exact_sum(const float* a, size_t a_step, const float* b, size_t b_step, int K) {
+    double sum = 0, magnitude = 0;
+    for (int k = 0; k < K; k++) {
+        const double product = (double)a[k * a_step] * b[k * b_step];
+        sum += product;
+        magnitude += std::fabs(product);
+    }
+    return {sum, 4 * std::sqrt((double)K) * FLOAT_UNIT * magnitude};
+}
+
+struct Size {
+    int M, N, K;
+};
+static const Size SIZES[] = {{1, 1, 1},    {1, 1, 2},     {2, 3, 5},      {1, 257, 64},  {33, 1, 100},   {17, 33, 129},
+                             {14, 32, 192}, {15, 31, 193}, {64, 64, 64},   {168, 512, 384}, {169, 513, 385}, {100, 70, 1000},
+                             {5, 1100, 7},  {1023, 5, 31}, {300, 4100, 5000}};
+
+// The result before the product: NaN, so that an element that is not written, or is read, shows.
+static Floats poison(size_t n) { return Floats(n, NAN); }
+
+// Runs gemm or gemm_logits, both A B^T, on device copies.
+template <class T, class Product> static Floats linear(Product product, const Floats& a, const Floats& b, Size s) {
+    Array<T> C = upload<T>(poison((size_t)s.M * s.N));
+    Array<floatX> A = upload<floatX>(a), B = upload<floatX>(b);
+    product(C.data, A.data, B.data, s.M, s.N, s.K);
+    return download(C);
+}
+
+TEST(gemm) {
+    for (Size s : SIZES) {
+        const Floats a = random_values((size_t)s.M * s.K, 1), b = random_values((size_t)s.N * s.K, 2);
+        const Floats c = linear<floatX>(gemm, a, b, s);
+        for (auto [i, j] : entries(s.M, s.N)) {
+            const Exact exact = exact_sum(&a[(size_t)i * s.K], 1, &b[(size_t)j * s.K], 1, s.K);
+            CHECK_NEAR(c[(size_t)i * s.N + j], exact.sum, exact.tolerance + FLOATX_UNIT * std::fabs(exact.sum));
+        }
+    }
+}
+
+TEST(gemm_logits) {
+    for (Size s : SIZES) {
+        const Floats a = random_values((size_t)s.M * s.K, 3), b = random_values((size_t)s.N * s.K, 4);
+        const Floats c = linear<float>(gemm_logits, a, b, s);
+        for (auto [i, j] : entries(s.M, s.N)) {
+            const Exact exact = exact_sum(&a[(size_t)i * s.K], 1, &b[(size_t)j * s.K], 1, s.K);
+            CHECK_NEAR(c[(size_t)i * s.N + j], exact.sum, exact.tolerance);
+        }
+    }
+}
+
+TEST(hessian_add) {
+    for (Size s : {Size{0, 1, 1}, {0, 5, 1}, {0, 33, 17}, {0, 64, 200}, {0, 129, 385}, {0, 1000, 77}, {0, 2100, 500}}) {
+        const int I = s.N, T = s.K;
+        const Floats x = random_values((size_t)T * I, 7), before = random_values((size_t)I * I, 8);
+        Array<float> H = upload<float>(before);
+        Array<floatX> X = upload<floatX>(x);
+        hessian_add(H.data, X.data, T, I);
+        hessian_add(H.data, X.data, T, I);
+        const Floats h = download(H);
+        for (auto [i, j] : entries(I, I)) {
+            if (j < i) continue;
+            const Exact exact = exact_sum(&x[i], I, &x[j], I, T);
+            const double expected = before[(size_t)i * I + j] + 2 * exact.sum;
+            CHECK_NEAR(h[(size_t)i * I + j], expected, 2 * exact.tolerance + 2 * FLOAT_UNIT * (1 + 2 * std::fabs(exact.sum)));
+        }
+    }
+}
+
+TEST(gemm_float) {
+    struct Case {
+        Size size;
+        int gap_c, gap_a, gap_b;  // leading dimension minus width
+        float alpha, beta;
+    };
+    for (Case t : {Case{{1, 1, 1}, 0, 0, 0, 1, 0}, {{17, 33, 129}, 3, 5, 7, 1, 1}, {{17, 33, 129}, 0, 0, 0, -1, 1},
+                   {{64, 200, 128}, 56, 0, 56, -1, 1}, {{3, 700, 1}, 1, 0, 0, 0.5f, 0}, {{1, 40, 300}, 0, 9, 2, 2, -0.25f},
+                   {{40, 1, 300}, 6, 1, 0, 1, 0}, {{300, 1100, 700}, 0, 4, 1, -1, 1}, {{170, 530, 2000}, 2, 2, 2, 3, 0}}) {
+        const Size s = t.size;
+        const int ldc = s.N + t.gap_c, lda = s.K + t.gap_a, ldb = s.N + t.gap_b;
+        Floats a = random_values((size_t)s.M * lda, 9), b = random_values((size_t)s.K * ldb, 10);
+        Floats before = t.beta == 0 ? poison((size_t)s.M * ldc) : random_values((size_t)s.M * ldc, 11);
+        for (int i = 0; i < s.M; i++)
+            for (int j = s.K; j < lda; j++) a[(size_t)i * lda + j] = NAN;  // the gaps must not be read
+        for (int i = 0; i < s.K; i++)
+            for (int j = s.N; j < ldb; j++) b[(size_t)i * ldb + j] = NAN;
+        for (int i = 0; i < s.M; i++)
+            for (int j = s.N; j < ldc; j++) before[(size_t)i * ldc + j] = (float)(i + j);  // nor written
+        Array<float> C = upload<float>(before), A = upload<float>(a), B = upload<float>(b);
+        gemm_float(C.data, ldc, A.data, lda, B.data, ldb, s.M, s.N, s.K, t.alpha, t.beta);
+        const Floats c = download(C);
+        for (int i = 0; i < s.M; i++)
+            for (int j = s.N; j < ldc; j++) CHECK_EQ(c[(size_t)i * ldc + j], (float)(i + j));
+        for (auto [i, j] : entries(s.M, s.N)) {
+            const Exact exact = exact_sum(&a[(size_t)i * lda], 1, &b[j], ldb, s.K);
+            const double old = t.beta == 0 ? 0 : t.beta * (double)before[(size_t)i * ldc + j];
+            const double expected = t.alpha * exact.sum + old, scale = std::fabs(t.alpha);
+            CHECK_NEAR(c[(size_t)i * ldc + j], expected,
+                       scale * exact.tolerance + 2 * FLOAT_UNIT * (scale * std::fabs(exact.sum) + std::fabs(old)));
+        }
+    }
+}
+
+// Float products are no TF32 products: 1 + 2^-20 would lose its last bits.
+TEST(gemm_float_is_not_tf32) {
+    const int n = 64;
+    const float x = 1 + std::ldexp(1.0f, -20);
+    Floats a((size_t)n * n, 0), b = random_values((size_t)n * n, 12);
+    for (int i = 0; i < n; i++) a[(size_t)i * n + i] = x;
+    Array<float> C = upload<float>(poison((size_t)n * n)), A = upload<float>(a), B = upload<float>(b);
+    gemm_float(C.data, n, A.data, n, B.data, n, n, n, n, 1, 0);
+    const Floats c = download(C);
+    for (size_t e = 0; e < c.size(); e++) CHECK_EQ(c[e], x * b[e]);
+}
+
+TEST(a_size_of_zero_is_no_work) {
+    Array<floatX> X = upload<floatX>(Floats(4, 3));
+    Array<float> F = upload<float>(Floats(4, 3));
+    for (Size s : {Size{0, 2, 2}, {2, 0, 2}, {2, 2, 0}}) {
+        gemm(X.data, X.data, X.data, s.M, s.N, s.K);
+        gemm_logits(F.data, X.data, X.data, s.M, s.N, s.K);
+        gemm_float(F.data, 2, F.data, 2, F.data, 2, s.M, s.N, s.K, 1, 0);
+        if (s.M == 0 || s.N == 0) hessian_add(F.data, X.data, s.M, s.N);
+    }
+    for (float x : download(X)) CHECK_EQ(x, 3);
+    for (float x : download(F)) CHECK_EQ(x, 3);
+}
+
+// A NaN or an Inf reaches its row (from A) or column (from B) of the result and nothing else, at every edge of the padding.
+TEST(nan_and_inf_go_where_they_belong) {
+    for (Size s : {Size{17, 33, 129}, {15, 31, 193}, {3, 5, 1}, {169, 513, 33}}) {
+        const Floats a = random_values((size_t)s.M * s.K, 13), b = random_values((size_t)s.N * s.K, 14);
+        for (float bad : {(float)NAN, (float)INFINITY, -(float)INFINITY}) {
+            for (int i : {0, s.M / 2, s.M - 1}) {
+                Floats poisoned = a;
+                poisoned[(size_t)i * s.K + s.K - 1] = bad;
+                const Floats c = linear<floatX>(gemm, poisoned, b, s);
+                for (int r = 0; r < s.M; r++)
+                    for (int j = 0; j < s.N; j++) {
+                        const double expected = (double)bad * b[(size_t)j * s.K + s.K - 1];  // outweighs all other products
+                        const float found = c[(size_t)r * s.N + j];
+                        CHECK(r != i ? std::isfinite(found) : std::isnan(expected) ? std::isnan(found) : found == expected);
+                    }
+            }
+            for (int j : {0, s.N / 2, s.N - 1}) {
+                Floats poisoned = b;
+                poisoned[(size_t)j * s.K] = bad;
+                const Floats c = linear<floatX>(gemm, a, poisoned, s);
+                for (int r = 0; r < s.M; r++)
+                    for (int x = 0; x < s.N; x++) {
+                        const double expected = (double)bad * a[(size_t)r * s.K];
+                        const float found = c[(size_t)r * s.N + x];
+                        CHECK(x != j ? std::isfinite(found) : std::isnan(expected) ? std::isnan(found) : found == expected);
+                    }
+            }
+        }
+    }
+}
+
+TEST(nan_in_the_hessian) {
+    const int I = 70, T = 33;
+    Floats x = random_values((size_t)T * I, 15);
+    x[(size_t)(T - 1) * I + 40] = NAN;
+    Array<float> H = upload<float>(Floats((size_t)I * I, 0));
+    Array<floatX> X = upload<floatX>(x);
+    hessian_add(H.data, X.data, T, I);
+    const Floats h = download(H);
+    for (int i = 0; i < I; i++)
+        for (int j = i; j < I; j++) CHECK(std::isnan(h[(size_t)i * I + j]) == (i == 40 || j == 40));
+}
+
+// All four products in one run, for the tests below.
+static std::vector<Floats> all_products(int M, int N, int K) {
+    const Size s = {M, N, K};
+    const Floats a = random_values((size_t)M * K, 16), b = random_values((size_t)N * K, 17);
+    Array<float> H = upload<float>(Floats((size_t)K * K, 0)), C = upload<float>(poison((size_t)M * N));
+    Array<float> A = upload<float>(a), B = upload<float>(b);
+    Array<floatX> X = upload<floatX>(a);
+    hessian_add(H.data, X.data, M, K);
+    gemm_float(C.data, N, A.data, K, B.data, N, M, N, K, -1, 0);
+    return {linear<floatX>(gemm, a, b, s), linear<float>(gemm_logits, a, b, s), download(H), download(C)};
+}
+
+TEST(two_runs_give_the_same_bytes) {
+    const auto first = all_products(200, 1000, 700), second = all_products(200, 1000, 700);
+    for (size_t p = 0; p < first.size(); p++) CHECK(same_bytes(first[p], second[p]));
+}
+
+#ifndef __CUDACC__
+TEST(threads_do_not_change_a_byte) {
+    const int threads = omp_get_max_threads();
+    std::vector<std::vector<Floats>> results;
+    for (int n : {1, 2, 3, 16}) {
+        omp_set_num_threads(n);
+        results.push_back(all_products(350, 1100, 500));
+    }
+    omp_set_num_threads(threads);
+    for (size_t n = 1; n < results.size(); n++)
+        for (size_t p = 0; p < results[0].size(); p++) CHECK(same_bytes(results[0][p], results[n][p]));
+}
+#endif
