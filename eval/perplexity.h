@@ -1,0 +1,185 @@
+// perplexity.h: the texts of WikiText-2 and C4 as windows of 2048 tokens, the calibration windows, and what a perplexity is.
+//
+// A text set is one long run of tokens, cut into windows without overlap. Each window is a segment of its own: positions start at
+// 0, no BOS. Its loss is the mean of -log p over its window - 1 predicted tokens; PPL = exp(mean of the window losses). The
+// standard error is that of the mean over windows, carried through the exponential: PPL * s / sqrt(n).
+//
+// wikitext2: the test split, one row per line, a line of white space alone being an empty row; rows joined with "\n\n"; tokenized
+//     once as a whole. (lm-eval's `wikitext` task, word perplexity, is something else.)
+// c4: the paper's 256 windows, (document, token offset) pairs in data/paper/c4_windows.csv, where the whole validation shard is
+//     there; slices shorter than 2048 happen (the pairs were drawn with another tokenizer), so all slices are concatenated and
+//     cut anew. Where it is not, windows are drawn as the GPTQ repository does: seed 0, 256 times a random document that has more
+//     than 2048 tokens, and a random offset. Which of the two it was is part of the result.
+// calibration: as GPTQ draws them, from C4's train split (or WikiText-2's).
+//
+// Source: PROTOCOL sections (a) and (b) of the paper's published code (Efficient-ML/Qwen3-Quantization, IST-DASLab/gptq).
+//
+// defines: TextSet, wikitext_text, wikitext2_set, c4_set, calibration_set, Perplexity, perplexity
+#pragma once
+#include <cmath>
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+#include "../data/csv.h"
+#include "../data/file.h"
+#include "../data/json.h"
+#include "../data/lines.h"
+#include "../data/random.h"
+#include "../tokenizer/bpe.h"
+
+struct TextSet {
+    std::string name;         // "wikitext2"
+    std::string variant;      // which windows these are, in words
+    std::vector<int> tokens;  // [n_windows * window]
+    int window = 2048;
+    size_t n_windows = 0, tokens_in_text = 0;
+};
+
+// What a document says: the "text" field of line `i`.
+inline std::string document_text(const LineFile& file, size_t i) { return json_string(file.json(i), "text", file.name(i)); }
+
+// The rows of a WikiText file, joined with "\n\n".
+inline std::string wikitext_text(const std::string& path) {
+    MappedFile file(path);
+    std::string text;
+    const char *p = file.data, *end = file.data + file.size;
+    while (p < end) {
+        const char* newline = (const char*)memchr(p, '\n', (size_t)(end - p));
+        const char* next = newline ? newline + 1 : end;
+        if (p != file.data) text += "\n\n";
+        std::string_view row(p, (size_t)(next - p));
+        if (row.find_first_not_of(" \t\r\n\v\f") != std::string_view::npos) text += row;
+        p = next;
+    }
+    return text;
+}
+
+inline void require_file(const std::string& path, const char* set) {
+    if (!file_exists(path))
+        fail("%s: expected the %s texts, found no such file. HINT: scripts/download.sh %s, or --data DIR", path.c_str(), set, set);
+}
+
+// Keeps the first n_windows windows.
+inline void cut_windows(TextSet& set, size_t limit) {
+    set.tokens_in_text = set.tokens.size();
+    set.n_windows = set.tokens.size() / set.window;
+    if (set.n_windows == 0)
+        fail("%s: %zu tokens are less than one window of %d", set.name.c_str(), set.tokens.size(), set.window);
+    if (limit && limit < set.n_windows) set.n_windows = limit, set.variant += format(", first %zu windows only", limit);
+    set.tokens.resize(set.n_windows * set.window);
+}
+
+// `limit` > 0 keeps only so many windows.
+inline TextSet wikitext2_set(const Tokenizer& tokenizer, const std::string& data_dir, size_t limit) {
+    TextSet set;
+    set.name = "wikitext2";
+    set.variant = "test, joined with two newlines";
+    const std::string path = data_dir + "/wikitext2/wiki.test.raw";
+    require_file(path, "wikitext2");
+    set.tokens = tokenizer_encode(tokenizer, wikitext_text(path));
+    cut_windows(set, limit);
+    return set;
+}
+
+// Draws `n` windows of `length` tokens from random documents that are longer than that, as the GPTQ repository does with C4.
+// Every draw comes from CPython's generator, so that the same seed gives the same windows.
+inline std::vector<int> draw_windows(const Tokenizer& tokenizer, const LineFile& documents, int n, int length, int seed) {
+    PythonRandom random(seed);
+    std::vector<int> tokens;
+    std::unordered_map<size_t, size_t> too_short;  // document -> its tokens
+    const size_t N = documents.count();
+    if (N == 0) fail("%s: expected documents, found an empty file", documents.file.path.c_str());
+    for (int k = 0; k < n;) {
+        const size_t i = (size_t)random.randint(0, (long long)N - 1);
+        if (too_short.count(i)) continue;
+        std::vector<int> ids = tokenizer_encode(tokenizer, document_text(documents, i));
+        if (ids.size() <= (size_t)length) {
+            too_short[i] = ids.size();
+            if (too_short.size() == N)
+                fail("%s: none of the %zu documents has more than %d tokens. HINT: a smaller -l, or the whole set "
+                     "(scripts/download.sh c4)", documents.file.path.c_str(), N, length);
+            continue;
+        }
+        const size_t offset = (size_t)random.randint(0, (long long)ids.size() - length - 1);
+        tokens.insert(tokens.end(), ids.begin() + offset, ids.begin() + offset + length);
+        k++;
+    }
+    return tokens;
+}
+
+static constexpr size_t C4_VALIDATION_DOCUMENTS = 45576;  // in shard 0, which the paper's windows index
+
+inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, const std::string& windows_csv, size_t limit) {
+    TextSet set;
+    set.name = "c4";
+    const std::string path = data_dir + "/c4/validation.jsonl";
+    require_file(path, "c4");
+    LineFile documents(path);
+    if (documents.count() == C4_VALIDATION_DOCUMENTS) {
+        set.variant = "the paper's 256 windows";
+        std::vector<std::vector<std::string>> rows = csv_parse_file(windows_csv);
+        for (size_t r = 1; r < rows.size(); r++) {
+            if (rows[r].size() != 2) fail("%s:%zu: expected document,token_offset", windows_csv.c_str(), r + 1);
+            const size_t document = std::stoul(rows[r][0]), offset = std::stoul(rows[r][1]);
+            std::vector<int> ids = tokenizer_encode(tokenizer, document_text(documents, document));
+            const size_t first = std::min(offset, ids.size()), last = std::min(offset + set.window, ids.size());
+            set.tokens.insert(set.tokens.end(), ids.begin() + first, ids.begin() + last);
+        }
+    } else {
+        set.variant = format("256 windows drawn with seed 0 from %zu documents, not the paper's", documents.count());
+        set.tokens = draw_windows(tokenizer, documents, limit ? std::min<int>(256, (int)limit) : 256, set.window, 0);
+    }
+    cut_windows(set, limit);
+    return set;
+}
+
+// `name` is c4 or wikitext2; n windows of `length` tokens of its train split.
+inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& data_dir, const std::string& name, int n, int length,
+                               int seed) {
+    TextSet set;
+    set.name = name;
+    set.window = length;
+    if (name == "c4") {
+        const std::string path = data_dir + "/c4/train.jsonl";
+        require_file(path, "c4");
+        LineFile documents(path);
+        set.variant = format("%zu train documents", documents.count());
+        set.tokens = draw_windows(tokenizer, documents, n, length, seed);
+    } else {
+        const std::string path = data_dir + "/wikitext2/wiki.train.raw";
+        require_file(path, "wikitext2");
+        set.variant = "train split";
+        std::vector<int> ids = tokenizer_encode(tokenizer, wikitext_text(path));
+        if (ids.size() <= (size_t)length) fail("%s: %zu tokens are less than a sample of %d", path.c_str(), ids.size(), length);
+        PythonRandom random(seed);
+        for (int k = 0; k < n; k++) {
+            const size_t offset = (size_t)random.randint(0, (long long)ids.size() - length - 1);
+            set.tokens.insert(set.tokens.end(), ids.begin() + offset, ids.begin() + offset + length);
+        }
+    }
+    cut_windows(set, 0);
+    return set;
+}
+
+struct Perplexity {
+    double value, stderr_;
+    size_t n;  // windows
+};
+
+// logprobs [n_windows * (window - 1)]: of every token of a window but its first, in order.
+inline Perplexity perplexity(const std::vector<float>& logprobs, size_t n_windows, int window) {
+    const size_t targets = (size_t)window - 1;
+    double mean = 0, squares = 0;
+    std::vector<double> losses(n_windows);
+    for (size_t w = 0; w < n_windows; w++) {
+        double sum = 0;
+        for (size_t t = 0; t < targets; t++) sum -= logprobs[w * targets + t];
+        losses[w] = sum / targets;
+        mean += losses[w] / n_windows;
+    }
+    for (double loss : losses) squares += (loss - mean) * (loss - mean);
+    const double s = n_windows > 1 ? std::sqrt(squares / (n_windows - 1)) : 0;
+    const double ppl = std::exp(mean);
+    return {ppl, ppl * s / std::sqrt((double)n_windows), n_windows};
+}

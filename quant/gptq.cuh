@@ -1,0 +1,212 @@
+// gptq.cuh: GPTQ (Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+// Transformers", 2022), as IST-DASLab/gptq and GPTQ-for-LLaMa define it.
+//
+// The rows of W are independent problems: choose w^ on the grid with the least (w - w^) H (w - w^)^T, where H = (2/n) sum x x^T.
+// Columns are quantized one after another, and the error of each is made good by the columns that follow. With
+//     H^-1 = U^T U,  U upper triangular,
+// the best correction of the columns j > i for the error of column i is
+//     e_i = (w_i - w^_i) / U_ii,    w_j -= e_i U_ij.
+// Work is done in blocks of 128 columns: inside a block column by column, then all later columns at once, W -= E U[block, later].
+//
+//   1  H from the calibration inputs; a column whose input was always 0 is dead: H_ii = 1, w_i = 0
+//   2  --act-order (default): columns in the order of descending H_ii
+//   3  damping: H += damp * mean(diag H) * I, so that the factorization exists
+//   4  U = upper Cholesky factor of H^-1
+//   5  for each block: fit the grids of the groups that start in it, on W as it stands now: corrected by earlier blocks, not
+//      yet by earlier columns of this one (the original behaves so, and it matters when G < 128); then quantize and correct.
+//      Per channel the grid is fitted once, on the row before step 1; --static-groups fits all grids before the first block,
+//      and a column then uses the grid of the group it has in the original order.
+//   6  undo the order
+//
+// symbols: W [O, I], X [T, I], H and U [I, I], E [O, 128] errors, G group_size, maxq = 2^bits - 1
+// defaults: --act-order, asymmetric, damp 0.01, 128 x 2048 tokens of C4, true-sequential: the paper's flags
+// cost: O I^2 multiply-adds for the corrections, I^3 for U; H costs T I^2 / 2 and dominates
+//
+// defines: gptq_solve, gptq_weights
+#pragma once
+#include <algorithm>
+#include <numeric>
+#include "../cuda/linalg.cuh"
+#include "rtn.cuh"
+
+static constexpr int GPTQ_BLOCK = 128;
+
+KERNEL gptq_diagonal_kernel(float* diagonal /*[I]*/, const float* H /*[I, I]*/, int I) {
+    for (int i = threadIdx.x; i < I; i += blockDim.x) diagonal[i] = H[(size_t)i * I + i];
+}
+
+// A[i, j] = H[order[i], order[j]] * factor, with dead columns' 1 and the damping on the diagonal.
+KERNEL gptq_permute_hessian_kernel(float* A /*[I, I]*/, const float* H /*[I, I]*/, const int* order /*[I]*/,
+                                   const float* diagonal /*[I], dead columns replaced*/, float factor, float damp, int I) {
+    const int i = order[blockIdx.x];
+    for (int k = threadIdx.x; k < I; k += blockDim.x) {
+        const int j = order[k];
+        A[(size_t)blockIdx.x * I + k] = i == j ? diagonal[i] + damp : factor * H[(size_t)i * I + j];
+    }
+}
+
+// W[o, k] = W0[o, order[k]], or 0 if that column is dead.
+KERNEL gptq_permute_weights_kernel(float* W, const float* W0, const int* order, const int* dead, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int k = threadIdx.x; k < I; k += blockDim.x) W[row + k] = dead[order[k]] ? 0 : W0[row + order[k]];
+}
+
+KERNEL gptq_unpermute_weights_kernel(floatX* out, const float* W, const int* order, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int k = threadIdx.x; k < I; k += blockDim.x) out[row + order[k]] = to_floatX(W[row + k]);
+}
+
+// One block a row and group: the grid of the columns [c G, (c + 1) G) of W, where c = first + blockIdx.y.
+KERNEL gptq_fit_kernel(Grid* grids /*[O, I / G]*/, const float* W /*[O, I]*/, int I, int G, int first, float maxq, bool sym,
+                       bool mse) {
+    const int c = first + blockIdx.y;
+    const Grid grid = grid_fit(W + (size_t)blockIdx.x * I + (size_t)c * G, G, maxq, sym, mse);
+    if (threadIdx.x == 0) grids[(size_t)blockIdx.x * (I / G) + c] = grid;
+}
+
+// Quantizes the columns [start, start + n) of one row, one after another. Thread t owns columns t, t + blockDim, ...: it alone
+// corrects them, so that the owner of column i finds it complete; the others need only its error, hence one block_sync a column.
+// A block has a power of two of threads.
+KERNEL gptq_block_kernel(float* W /*[O, I]*/, float* E /*[O, 128]*/, float* losses /*[O]*/, const Grid* grids /*[O, n_grids]*/,
+                         const int* grid_of_column /*[I]*/, const float* U /*[I, I]*/, int I, int n_grids, int start, int n,
+                         float maxq) {
+    SHARED float w[GPTQ_BLOCK], e[GPTQ_BLOCK];
+    float* row = W + (size_t)blockIdx.x * I + start;
+    const Grid* row_grids = grids + (size_t)blockIdx.x * n_grids;
+    const float* U_block = U + (size_t)start * I + start;
+    for (int j = threadIdx.x; j < n; j += blockDim.x) w[j] = row[j];
+    float loss = 0;
+    for (int i = 0; i < n; i++) {
+        const float* U_i = U_block + (size_t)i * I;
+        if (i % blockDim.x == threadIdx.x) {
+            const float rounded = grid_round(w[i], row_grids[grid_of_column[start + i]], maxq);
+            e[i] = (w[i] - rounded) / U_i[i];
+            w[i] = rounded;
+            loss += e[i] * e[i] / 2;
+        }
+        block_sync();
+        const float e_i = e[i];
+        const int first = i + 1 + ((threadIdx.x - i - 1) & (blockDim.x - 1));  // the first column after i that is mine
+        for (int j = first; j < n; j += blockDim.x) w[j] -= e_i * U_i[j];
+    }
+    for (int j = threadIdx.x; j < n; j += blockDim.x) {
+        row[j] = w[j];
+        E[(size_t)blockIdx.x * GPTQ_BLOCK + j] = e[j];
+    }
+    loss = block_sum(loss);
+    if (threadIdx.x == 0) losses[blockIdx.x] += loss;
+}
+
+struct GptqResult {
+    std::vector<float> losses;  // [O] sum over columns of (w - w^)^2 / U_ii^2 / 2
+    double damp;                // the damping that made the factorization succeed
+    int dead;                   // dead columns
+};
+
+// Quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats, H [I, I] (both halves) = sum over n tokens of x x^T.
+// `where` names the layer and module in errors.
+inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, size_t n, const QuantOptions& opt,
+                               const std::string& where) {
+    const int O = group.O, I = group.I;
+    const int G = opt.group_size == -1 ? I : opt.group_size, n_grids = I / G;
+    const float maxq = (float)((1 << opt.wbits) - 1), factor = 2.0f / (float)n;
+
+    // Steps 1 and 2 on the diagonal of H alone.
+    std::vector<float> diagonal(I);
+    std::vector<int> dead(I, 0), order(I);
+    Array<float> diagonal_d(I, "diagonal");
+    launch(gptq_diagonal_kernel, 1, 256, diagonal_d.data, H, I);
+    copy(diagonal.data(), diagonal_d.data, I);
+    double mean = 0;
+    for (int i = 0; i < I; i++) {
+        if (!std::isfinite(diagonal[i]))
+            fail("%s: the Hessian has a non-finite diagonal entry at input channel %d: the calibration activations hold NaN or "
+                 "Inf. HINT: check the checkpoint, or raise the bits of earlier layers", where.c_str(), i);
+        diagonal[i] *= factor;
+        if (diagonal[i] == 0) dead[i] = 1, diagonal[i] = 1;
+        mean += diagonal[i] / I;
+    }
+    std::iota(order.begin(), order.end(), 0);
+    if (opt.act_order)
+        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return diagonal[a] > diagonal[b]; });
+    Array<int> order_d(I, "column order"), dead_d(I, "dead columns");
+    copy(diagonal_d.data, diagonal.data(), I), copy(order_d.data, order.data(), I), copy(dead_d.data, dead.data(), I);
+
+    // Steps 3 and 4. If H is singular for the arithmetic, ten times the damping, up to 1.
+    Array<float> U((size_t)I * I, "Cholesky factor");
+    double damp = opt.damp;
+    for (;;) {
+        launch(gptq_permute_hessian_kernel, I, 256, U.data, H, order_d.data, diagonal_d.data, factor, (float)(damp * mean), I);
+        if (inverse_cholesky_upper(U.data, I)) break;
+        damp = damp == 0 ? 0.01 : damp * 10;
+        if (damp > 1.0001)
+            fail("%s: the Hessian is not positive definite even with damping 1. HINT: more calibration samples (-n), or check "
+                 "the checkpoint", where.c_str());
+    }
+
+    // Step 5.
+    std::vector<int> grid_of_column(I);
+    for (int k = 0; k < I; k++) grid_of_column[k] = opt.static_groups ? order[k] / G : k / G;
+    Array<int> grid_of_column_d(I, "grid of column");
+    copy(grid_of_column_d.data, grid_of_column.data(), I);
+    Array<Grid> grids((size_t)O * n_grids, "grids");
+    Array<float> W((size_t)O * I, "GPTQ weights"), E((size_t)O * GPTQ_BLOCK, "GPTQ errors"), losses(O, "GPTQ losses");
+    fill_zero(losses.data, O);
+    const bool fit_first = n_grids == 1 || opt.static_groups;
+    if (fit_first) {
+        // Per channel on the row as it is; static groups with the dead columns already 0 (as in the original).
+        const float* from = W0;
+        if (n_grids > 1) {
+            std::vector<int> identity(I);
+            std::iota(identity.begin(), identity.end(), 0);
+            Array<int> identity_d(I, "identity order");
+            copy(identity_d.data, identity.data(), I);
+            launch(gptq_permute_weights_kernel, O, 256, W.data, W0, identity_d.data, dead_d.data, I);
+            from = W.data;
+        }
+        launch(gptq_fit_kernel, dim3(O, n_grids), std::min(G, 256), grids.data, from, I, G, 0, maxq, opt.sym, opt.mse);
+    }
+    launch(gptq_permute_weights_kernel, O, 256, W.data, W0, order_d.data, dead_d.data, I);
+    for (int start = 0; start < I; start += GPTQ_BLOCK) {
+        const int n_columns = std::min(GPTQ_BLOCK, I - start), end = start + n_columns;
+        const int first = ceil_div(start, G), n_starting = ceil_div(end, G) - first;
+        if (!fit_first)
+            launch(gptq_fit_kernel, dim3(O, n_starting), std::min(G, 256), grids.data, W.data, I, G, first, maxq, opt.sym, opt.mse);
+        launch(gptq_block_kernel, O, GPTQ_BLOCK, W.data, E.data, losses.data, grids.data, grid_of_column_d.data, U.data, I, n_grids,
+               start, n_columns, maxq);
+        gemm_float(W.data + end, I, E.data, GPTQ_BLOCK, U.data + (size_t)start * I + end, I, O, I - end, n_columns, -1.0f, 1.0f);
+    }
+
+    // Step 6.
+    launch(gptq_unpermute_weights_kernel, O, 256, group.W, W.data, order_d.data, I);
+    GptqResult result;
+    result.losses.resize(O);
+    copy(result.losses.data(), losses.data, O);
+    result.damp = damp;
+    result.dead = (int)std::count(dead.begin(), dead.end(), 1);
+    return result;
+}
+
+inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
+    auto start = std::chrono::steady_clock::now();
+    Group& group = layer.groups[g];
+    const std::string where = format("layer %d, %s", layer.index, group.name);
+    Hessian h = std::move(q.hessian[g]);  // freed when this returns
+    mirror_upper(h.H.data, group.I);
+    Array<float> W0 = weights_to_float(group);
+    GptqResult result = gptq_weights(group, W0.data, h.H.data, h.n, q.opt, where);
+    std::vector<double> errors = output_errors(group, W0.data, h.H.data);
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    for (int k = 0; k < group.n_linears; k++) {
+        const Linear& linear = group.linears[k];
+        double loss = 0;
+        for (int r = linear.row; r < linear.row + linear.O; r++) loss += result.losses[r];
+        if (!std::isfinite(loss) || !std::isfinite(errors[k]))
+            fail("layer %d, %s: GPTQ's loss is not finite (%g, output error %g). HINT: a higher --damp, or check the checkpoint",
+                 layer.index, linear.name, loss, errors[k]);
+        std::string note;
+        if (result.damp != q.opt.damp) note = format("damping raised to %g", result.damp);
+        if (result.dead) note += format("%s%d dead input channels", note.empty() ? "" : ", ", result.dead);
+        q.reports.push_back({layer.index, linear.name, errors[k], true, loss, result.damp, seconds * linear.O / group.O, note});
+    }
+}

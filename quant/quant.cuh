@@ -1,0 +1,203 @@
+// quant.cuh: what every quantization method is given.
+//
+// A layer has four linear groups. The linears of a group share their input X, and their weights lie one after another in one
+// matrix W [O, I], so that a group is one product in the forward pass and one problem for a method:
+//     0  norm            -> q_proj k_proj v_proj          2  norm            -> gate_proj up_proj
+//     1  attention       -> o_proj                        3  silu(gate) * up -> down_proj
+// A method is two functions: `collect` sees the inputs of a group, chunk by chunk; `solve` puts the group's W on its grid.
+// W is "fake quantized": on the grid, but stored as floatX; what the bits would look like packed is a matter of export.
+//
+// symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G group_size, maxq = 2^bits - 1
+// defines: Linear, Group, Layer, QuantOptions, Hessian, ModuleReport, Quantizer, Method, hessian_collect, weights_to_float,
+//          count_nonfinite, output_errors, weight_errors
+#pragma once
+#include <cfloat>
+#include <string>
+#include <vector>
+#include "../cuda/device.cuh"
+#include "../cuda/gemm.cuh"
+
+struct Linear {
+    const char* name;  // as in the checkpoint: "q_proj"
+    int row, O;        // its rows [row, row + O) of the group's W
+};
+
+struct Group {
+    const char* name;  // "qkv"
+    int O, I;
+    floatX* W;         // [O, I]
+    floatX* bias;      // [O], or null
+    int n_linears;
+    Linear linears[3];
+};
+
+struct Layer {
+    int index;
+    Array<floatX> storage;              // owns all of the following
+    floatX *input_norm, *post_norm;     // [C] gains of the norms before groups 0 and 2
+    floatX *q_norm, *k_norm;            // [D] Qwen3's norms over each head, or null
+    Group groups[4];
+};
+
+struct QuantOptions {
+    int wbits = 4, abits = 16;
+    int group_size = 128;           // -1: one grid a row
+    bool sym = false, mse = false;
+    bool act_order = true, static_groups = false, true_sequential = true;
+    double damp = 0.01;
+};
+
+// sum over calibration tokens of x x^T, of which the upper half is right until a method mirrors it.
+struct Hessian {
+    Array<float> H;  // [I, I]
+    size_t n = 0;    // tokens
+};
+
+// One line of the log and one entry of the JSON for each module that was quantized.
+struct ModuleReport {
+    int layer;
+    std::string module;
+    double error;         // ||(W - W^) X|| / ||W X||, or ||W - W^|| / ||W|| where nothing was collected
+    bool error_of_output; // which of the two
+    double loss;          // the method's own objective; 0 if it has none
+    double damp;          // damping used; 0 if none
+    double seconds;
+    std::string note;     // what was not nominal, in words; empty if all was
+};
+
+struct Quantizer {
+    QuantOptions opt;
+    Hessian hessian[4];
+    std::vector<ModuleReport> reports;
+};
+
+// When the groups of a layer are solved, and what the layer passes on to the next one.
+enum class Order {
+    NONE,        // nothing is quantized
+    WEIGHTS,     // from the weights alone: no calibration
+    SEQUENTIAL,  // each group from inputs that passed through the layer's earlier, already quantized groups (true-sequential)
+    LAYERWISE    // all four from one pass through the unquantized layer; the next layer sees the quantized one
+};
+
+struct Method {
+    const char* name;
+    const char* about;       // for -h
+    Order order;
+    int default_group_size;  // the paper's
+    void (*collect)(Quantizer&, const Group&, int g, const floatX* X /*[n, I]*/, int n);
+    void (*solve)(Quantizer&, Layer&, int g);
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Kernels and helpers that several methods share
+
+KERNEL weights_to_float_kernel(float* out /*[O, I]*/, const floatX* W /*[O, I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = to_float(W[row + i]);
+}
+
+// A float copy of a group's weights, [O, I].
+inline Array<float> weights_to_float(const Group& group) {
+    Array<float> W((size_t)group.O * group.I, group.name);
+    launch(weights_to_float_kernel, group.O, 256, W.data, group.W, group.I);
+    return W;
+}
+
+KERNEL count_nonfinite_kernel(int* count /*[rows]*/, const floatX* x /*[rows, n]*/, int n) {
+    float bad = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) bad += fabsf(to_float(x[(size_t)blockIdx.x * n + i])) <= FLT_MAX ? 0 : 1;
+    bad = block_sum(bad);
+    if (threadIdx.x == 0) count[blockIdx.x] = (int)bad;
+}
+
+// How many values of x [rows, n] are NaN or Inf.
+inline size_t count_nonfinite(const floatX* x, size_t rows, int n) {
+    Array<int> count(rows, "non-finite counts");
+    launch(count_nonfinite_kernel, (unsigned)rows, 128, count.data, x, n);
+    std::vector<int> host(rows);
+    copy(host.data(), count.data, rows);
+    size_t total = 0;
+    for (int c : host) total += (size_t)c;
+    return total;
+}
+
+// collect for every method that needs H: H += X^T X.
+inline void hessian_collect(Quantizer& q, const Group& group, int g, const floatX* X /*[n, I]*/, int n) {
+    Hessian& h = q.hessian[g];
+    if (h.H.n == 0) {
+        h.H = Array<float>((size_t)group.I * group.I, "Hessian");
+        fill_zero(h.H.data, h.H.n);
+        h.n = 0;
+    }
+    hessian_add(h.H.data, X, n, group.I);
+    h.n += (size_t)n;
+}
+
+// H[j, i] = H[i, j] for j > i, in tiles so that both sides are read and written along rows.
+KERNEL mirror_upper_kernel(float* H /*[I, I]*/, int I) {
+    const int tile = 32, i0 = blockIdx.x * tile, j0 = blockIdx.y * tile;
+    if (j0 < i0) return;
+    for (int k = threadIdx.x; k < tile * tile; k += blockDim.x) {
+        const int j = j0 + k / tile, i = i0 + k % tile;  // consecutive threads write consecutive i
+        if (j < I && i < j) H[(size_t)j * I + i] = H[(size_t)i * I + j];
+    }
+}
+
+inline void mirror_upper(float* H /*[I, I]*/, int I) {
+    const unsigned tiles = (unsigned)ceil_div(I, 32);
+    launch(mirror_upper_kernel, dim3(tiles, tiles), 256, H, I);
+}
+
+// D = W0 - W over rows of I values.
+KERNEL weight_difference_kernel(float* D, const float* W0, const floatX* W, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) D[row + i] = W0[row + i] - to_float(W[row + i]);
+}
+
+KERNEL row_dot_kernel(float* out /*[rows]*/, const float* A /*[rows, I]*/, const float* B /*[rows, I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    float sum = 0;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) sum += A[row + i] * B[row + i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) out[blockIdx.x] = sum;
+}
+
+// For each linear of the group, sqrt(sum over its rows of num) / sqrt(... of den); num, den [O] on the device.
+inline std::vector<double> row_ratios(const Group& group, const Array<float>& num, const Array<float>& den) {
+    std::vector<float> a(num.n), b(den.n);
+    copy(a.data(), num.data, num.n), copy(b.data(), den.data, den.n);
+    std::vector<double> ratios;
+    for (int k = 0; k < group.n_linears; k++) {
+        double sum_a = 0, sum_b = 0;
+        for (int r = group.linears[k].row; r < group.linears[k].row + group.linears[k].O; r++) sum_a += a[r], sum_b += b[r];
+        ratios.push_back(sum_b > 0 ? std::sqrt(std::max(sum_a, 0.0) / sum_b) : 0);
+    }
+    return ratios;
+}
+
+// Relative output error of each linear, ||(W0 - W^) X|| / ||W0 X||, from H alone: ||D X||^2 = trace(D H D^T).
+// W0 [O, I] are the weights before, group.W those after, H [I, I] both halves.
+inline std::vector<double> output_errors(const Group& group, const float* W0, const float* H) {
+    const int O = group.O, I = group.I, rows_at_once = std::min(O, 2048);
+    Array<float> D((size_t)rows_at_once * I, "weight differences"), P((size_t)rows_at_once * I, "D H");
+    Array<float> num(O, "output errors"), den(O, "output norms");
+    for (int r = 0; r < O; r += rows_at_once) {
+        const int n = std::min(rows_at_once, O - r);
+        const float* W0_r = W0 + (size_t)r * I;
+        launch(weight_difference_kernel, n, 256, D.data, W0_r, group.W + (size_t)r * I, I);
+        gemm_float(P.data, I, D.data, I, H, I, n, I, I, 1.0f, 0.0f);
+        launch(row_dot_kernel, n, 256, num.data + r, P.data, D.data, I);
+        gemm_float(P.data, I, W0_r, I, H, I, n, I, I, 1.0f, 0.0f);
+        launch(row_dot_kernel, n, 256, den.data + r, P.data, W0_r, I);
+    }
+    return row_ratios(group, num, den);
+}
+
+// ||W0 - W^|| / ||W0|| of each linear.
+inline std::vector<double> weight_errors(const Group& group, const float* W0) {
+    Array<float> D((size_t)group.O * group.I, "weight differences"), num(group.O, "errors"), den(group.O, "norms");
+    launch(weight_difference_kernel, group.O, 256, D.data, W0, group.W, group.I);
+    launch(row_dot_kernel, group.O, 256, num.data, D.data, D.data, group.I);
+    launch(row_dot_kernel, group.O, 256, den.data, W0, W0, group.I);
+    return row_ratios(group, num, den);
+}

@@ -1,0 +1,1353 @@
+// qwen3: loads a Qwen3 checkpoint from its raw files, quantizes it with one method, evaluates it, and prints one row of the
+// tables of "An Empirical Study of Qwen3 Quantization" (arXiv 2505.02214) with the paper's own cells beside it.
+//
+// The program is one sweep over the layers. It never holds a whole model on the device and reads no layer twice:
+//
+//     tokens of calibration and of every evaluation  ->  embed
+//     for each layer:   load it  ->  quantize it from the calibration activations
+//                                ->  push calibration and evaluation activations through the result
+//     final norm  ->  head  ->  log-probabilities  ->  scores  ->  report
+//
+// Top to bottom: the model's shape, its weights, the kernels, one layer's forward pass, streams of tokens, the sweep, the head,
+// the command line. Shapes are written in a small alphabet:
+//     T tokens, C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, V vocabulary, L layers,
+//     O x I a weight's output rows and input columns
+#include <chrono>
+#include <cinttypes>
+#include <memory>
+#include <set>
+#include <sys/stat.h>
+// defines: launch, Array, copy, floatX, block_sum ...: one kernel source for GPU and CPU
+#include "cuda/device.cuh"
+// defines: gemm, gemm_logits, hessian_add, gemm_float
+#include "cuda/gemm.cuh"
+// defines: Segment, AttentionPlan, attention_plan, attention
+#include "cuda/attention.cuh"
+// defines: MappedFile, file_exists / Json, json_parse_file / Checkpoint, checkpoint_get, CheckpointWriter
+#include "data/file.h"
+#include "data/json.h"
+#include "data/safetensors.h"
+// defines: Tokenizer, tokenizer_load, tokenizer_encode
+#include "tokenizer/bpe.h"
+// defines: Linear, Group, Layer, Quantizer, Method
+#include "quant/quant.cuh"
+// defines: rtn_solve / gptq_solve
+#include "quant/rtn.cuh"
+#include "quant/gptq.cuh"
+// defines: TextSet, wikitext2_set, c4_set, calibration_set, perplexity / Report, report_text, report_json
+#include "eval/perplexity.h"
+#include "eval/report.h"
+
+#ifndef COMMIT
+#define COMMIT "unknown"
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The methods. A new one is a file in quant/ and a line here.
+
+static const Method METHODS[] = {
+    {"fp16", "full precision: nothing is quantized", Order::NONE, -1, nullptr, nullptr},
+    {"rtn", "round to nearest (quant/rtn.cuh)", Order::WEIGHTS, -1, nullptr, rtn_solve},
+    {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 128, hessian_collect, gptq_solve},
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The model's shape
+
+struct Config {
+    std::string model_type;     // qwen3, qwen2 (biases, no q/k norm), llama (neither)
+    int C, F, L, H, KV, D, V;
+    float eps, rope_theta;
+    bool tied;                  // the head is the embedding
+    bool qk_norm, qkv_bias;
+    int max_position;
+};
+
+// Refuses by name what the forward pass below does not compute.
+inline void config_refuse_unsupported(const Json& j, const std::string& path) {
+    auto refuse = [&](bool found, const char* what) {
+        if (found) fail("%s: %s is not supported. HINT: dense Qwen3, Qwen2/2.5 and plain Llama checkpoints are", path.c_str(), what);
+    };
+    const Json* experts = j.find("num_experts");
+    refuse(experts && experts->type == Json::NUMBER && experts->number > 1, "a mixture of experts (num_experts)");
+    const Json* scaling = j.find("rope_scaling");
+    if (scaling && scaling->type == Json::OBJECT)
+        refuse(json_string(*scaling, "rope_type", path, json_string(*scaling, "type", path, "default")) != "default", "rope_scaling");
+    const Json* rope = j.find("rope_parameters");
+    if (rope && rope->type == Json::OBJECT)
+        refuse(json_string(*rope, "rope_type", path, "default") != "default", "rope scaling (rope_parameters)");
+    refuse(json_number(j, "partial_rotary_factor", path, 1) != 1, "partial_rotary_factor");
+    refuse(json_bool(j, "use_sliding_window", path, false), "a sliding window (use_sliding_window)");
+    const Json* layer_types = j.find("layer_types");
+    if (layer_types && layer_types->type == Json::ARRAY)
+        for (const Json& t : layer_types->array) refuse(t.string != "full_attention", "a layer type other than full_attention");
+    refuse(json_string(j, "hidden_act", path, "silu") != "silu", "an activation (hidden_act) other than silu");
+    refuse(json_bool(j, "attention_bias", path, false), "attention_bias");
+    refuse(json_bool(j, "mlp_bias", path, false), "mlp_bias");
+}
+
+inline Config config_load(const std::string& path) {
+    if (!file_exists(path))
+        fail("%s: expected a model's config.json, found no such file. HINT: scripts/download.sh Qwen3-0.6B-Base, or -m DIR", path.c_str());
+    const Json j = json_parse_file(path);
+    Config c;
+    c.model_type = json_string(j, "model_type", path);
+    if (c.model_type != "qwen3" && c.model_type != "qwen2" && c.model_type != "llama")
+        fail("%s: expected model_type qwen3, qwen2 or llama, found \"%s\"%s", path.c_str(), c.model_type.c_str(),
+             c.model_type.find("moe") != std::string::npos ? ": mixtures of experts are not supported" : "");
+    config_refuse_unsupported(j, path);
+    auto dimension = [&](const char* key, long long fallback) {
+        long long x = fallback ? json_int(j, key, path, fallback) : json_int(j, key, path);
+        if (x < 1 || x > 1 << 24) fail("%s: expected %s between 1 and 2^24, found %lld", path.c_str(), key, x);
+        return (int)x;
+    };
+    c.C = dimension("hidden_size", 0);
+    c.F = dimension("intermediate_size", 0);
+    c.L = dimension("num_hidden_layers", 0);
+    c.H = dimension("num_attention_heads", 0);
+    c.KV = dimension("num_key_value_heads", c.H);
+    c.D = dimension("head_dim", std::max(1, c.C / c.H));
+    c.V = dimension("vocab_size", 0);
+    c.max_position = dimension("max_position_embeddings", 32768);
+    if (c.H % c.KV != 0)
+        fail("%s: expected num_attention_heads to be a multiple of num_key_value_heads, found %d and %d", path.c_str(), c.H, c.KV);
+    if (c.D % 8 != 0 || c.D > 256) fail("%s: expected head_dim to be a multiple of 8 up to 256, found %d", path.c_str(), c.D);
+    c.eps = (float)json_number(j, "rms_norm_eps", path, 1e-6);
+    const Json* rope = j.find("rope_parameters");
+    c.rope_theta = (float)json_number(rope && rope->type == Json::OBJECT ? *rope : j, "rope_theta", path, 10000);
+    c.tied = json_bool(j, "tie_word_embeddings", path, false);
+    c.qk_norm = c.model_type == "qwen3";
+    c.qkv_bias = c.model_type == "qwen2";
+    return c;
+}
+
+// The official dense Qwen3 shapes, for -m random:SIZE.
+inline Config config_official(const std::string& size) {
+    struct Shape {
+        const char* name;
+        int C, F, L, H;
+        bool tied;
+    };
+    static const Shape shapes[] = {{"0.6b", 1024, 3072, 28, 16, true},  {"1.7b", 2048, 6144, 28, 16, true},
+                                   {"4b", 2560, 9728, 36, 32, true},    {"8b", 4096, 12288, 36, 32, false},
+                                   {"14b", 5120, 17408, 40, 40, false}, {"32b", 5120, 25600, 64, 64, false}};
+    std::string known;
+    for (const Shape& s : shapes) {
+        if (size == s.name) return {"qwen3", s.C, s.F, s.L, s.H, 8, 128, 151936, 1e-6f, 1e6f, s.tied, true, false, 40960};
+        known += std::string(" random:") + s.name;
+    }
+    usage_fail("-m random:%s: expected one of%s", size.c_str(), known.c_str());
+}
+
+inline int qkv_rows(const Config& c) { return (c.H + 2 * c.KV) * c.D; }
+inline int widest_input(const Config& c) { return std::max({c.C, c.H * c.D, c.F}); }
+inline int widest_output(const Config& c) { return std::max({c.C, qkv_rows(c), 2 * c.F}); }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Weights: from a checkpoint's raw files, or made up
+
+struct Model {
+    std::string name, dir;  // dir is empty for random weights
+    Config config;
+    Checkpoint checkpoint;
+    bool random = false, stand_in = false;
+    uint64_t seed = 0;
+};
+
+// A named tensor of the model and where its values are (or go).
+struct Param {
+    std::string name;
+    std::vector<size_t> shape;
+    floatX* data;
+    size_t size() const {
+        size_t n = 1;
+        for (size_t extent : shape) n *= extent;
+        return n;
+    }
+};
+
+// Random weights are a function of the tensor's name, the seed and the index, the same here and in scripts/golden_common.py.
+HOST_DEVICE uint64_t random_bits(uint64_t x) {  // SplitMix64
+    x += 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+HOST_DEVICE float random_unit(uint64_t key, uint64_t i) {  // 24 bits: exact in float, in [-1, 1)
+    return (float)(random_bits(key + i) >> 40) * 0x1p-23f - 1.0f;
+}
+inline uint64_t random_key(const std::string& name, uint64_t seed) {  // FNV-1a of the name
+    uint64_t h = 0xcbf29ce484222325ull;
+    for (unsigned char c : name) h = (h ^ c) * 0x100000001b3ull;
+    return h + seed * 0x2545f4914f6cdd1dull;
+}
+
+static constexpr int RANDOM_PER_BLOCK = 4096;
+
+KERNEL random_kernel(floatX* out /*[n]*/, uint64_t key, uint64_t first, size_t n, float offset, float scale) {
+    const size_t start = (size_t)blockIdx.x * RANDOM_PER_BLOCK, end = start + RANDOM_PER_BLOCK < n ? start + RANDOM_PER_BLOCK : n;
+    for (size_t i = start + threadIdx.x; i < end; i += blockDim.x)
+        out[i] = to_floatX(offset + scale * random_unit(key, first + i));
+}
+
+static constexpr float RANDOM_EMBEDDING_SCALE = 0.034641016f;  // a standard deviation of 0.02
+
+// out[r] = row ids[r] of the made-up embedding.
+KERNEL random_rows_kernel(floatX* out /*[n, C]*/, const int* ids /*[n]*/, uint64_t key, int C) {
+    const size_t row = (size_t)blockIdx.x * C, first = (size_t)ids[blockIdx.x] * C;
+    for (int i = threadIdx.x; i < C; i += blockDim.x)
+        out[row + i] = to_floatX(RANDOM_EMBEDDING_SCALE * random_unit(key, first + i));
+}
+
+inline bool ends_with(const std::string& s, const std::string& end) {
+    return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0;
+}
+
+// out [n] = values [first, first + n) of the made-up tensor `name` whose rows have I values.
+inline void random_values(const Model& m, const std::string& name, size_t I, size_t first, size_t n, floatX* out) {
+    float offset = 0, scale = std::sqrt(3.0f / (float)I);  // keeps the variance of what passes through
+    if (ends_with(name, "norm.weight")) offset = 1, scale = 0.25f;
+    if (ends_with(name, "embed_tokens.weight") || ends_with(name, "lm_head.weight")) scale = RANDOM_EMBEDDING_SCALE;
+    if (ends_with(name, ".bias")) scale = 0.1f;
+    launch(random_kernel, (unsigned)ceil_div(n, (size_t)RANDOM_PER_BLOCK), 256, out, random_key(name, m.seed), (uint64_t)first, n,
+           offset, scale);
+}
+
+// Values [first, first + n) of a checkpoint's tensor to host memory.
+inline void checkpoint_values(const TensorView& t, size_t first, size_t n, floatX* out) {
+#ifdef PRECISION_FP32
+    tensor_to_f32(t, first, n, out);
+#else
+    tensor_to_bf16(t, first, n, (uint16_t*)out);
+#endif
+}
+
+inline void require_finite(const floatX* x, size_t rows, int n, const std::string& what) {
+    if (size_t bad = count_nonfinite(x, rows, n))
+        fail("%s: %zu of %zu values are NaN or Inf. HINT: the file is damaged, or its values are too large for " FLOATX_NAME,
+             what.c_str(), bad, rows * (size_t)n);
+}
+
+// Fills p.data (on the device) with the tensor's values, and checks them.
+inline void load_param(const Model& m, const Param& p) {
+    const size_t n = p.size(), I = p.shape.back();
+    if (m.random) {
+        random_values(m, p.name, I, 0, n, p.data);
+        return;
+    }
+    const TensorView& t = checkpoint_get(m.checkpoint, p.name, p.shape);
+#ifdef __CUDACC__
+    const size_t piece = std::min(n, (size_t)1 << 25);  // through a page-locked buffer
+    Array<floatX> buffer(piece, "upload buffer", Place::Host);
+    for (size_t first = 0; first < n; first += piece) {
+        const size_t now = std::min(piece, n - first);
+        checkpoint_values(t, first, now, buffer.data);
+        copy(p.data + first, buffer.data, now);
+    }
+#else
+    checkpoint_values(t, 0, n, p.data);
+#endif
+    require_finite(p.data, n / I, (int)I, t.file + ", " + p.name);
+}
+
+// The tensors of layer l, in checkpoint order; where they are stored is set by layer_alloc.
+inline std::vector<Param> layer_params(const Config& c, const Layer& layer) {
+    const std::string prefix = format("model.layers.%d.", layer.index);
+    std::vector<Param> params;
+    auto norm = [&](const char* name, floatX* data, int n) {
+        if (data) params.push_back({prefix + name + ".weight", {(size_t)n}, data});
+    };
+    auto group = [&](const Group& g, const std::string& module) {
+        for (int k = 0; k < g.n_linears; k++) {
+            const Linear& lin = g.linears[k];
+            const std::string name = prefix + module + lin.name;
+            params.push_back({name + ".weight", {(size_t)lin.O, (size_t)g.I}, g.W + (size_t)lin.row * g.I});
+            if (g.bias) params.push_back({name + ".bias", {(size_t)lin.O}, g.bias + lin.row});
+        }
+    };
+    norm("input_layernorm", layer.input_norm, c.C);
+    group(layer.groups[0], "self_attn.");
+    norm("self_attn.q_norm", layer.q_norm, c.D);
+    norm("self_attn.k_norm", layer.k_norm, c.D);
+    group(layer.groups[1], "self_attn.");
+    norm("post_attention_layernorm", layer.post_norm, c.C);
+    group(layer.groups[2], "mlp.");
+    group(layer.groups[3], "mlp.");
+    return params;
+}
+
+inline size_t layer_size(const Config& c) {  // values
+    const size_t C = c.C, F = c.F, HD = (size_t)c.H * c.D, QKV = qkv_rows(c);
+    return QKV * C + C * HD + 3 * F * C + 2 * C + (c.qk_norm ? 2 * c.D : 0) + (c.qkv_bias ? QKV : 0);
+}
+
+// One allocation, pointers walked through it. W of a group holds the rows of its linears one after another.
+inline Layer layer_alloc(const Config& c) {
+    Layer layer;
+    layer.index = 0;
+    layer.storage = Array<floatX>(layer_size(c), "a layer's weights");
+    floatX* next = layer.storage.data;
+    auto take = [&](size_t n) {
+        floatX* p = next;
+        next += n;
+        return p;
+    };
+    const int HD = c.H * c.D, KVD = c.KV * c.D;
+    layer.groups[0] = {"qkv", qkv_rows(c), c.C, nullptr, nullptr, 3, {{"q_proj", 0, HD}, {"k_proj", HD, KVD}, {"v_proj", HD + KVD, KVD}}};
+    layer.groups[1] = {"o", c.C, HD, nullptr, nullptr, 1, {{"o_proj", 0, c.C}}};
+    layer.groups[2] = {"gate_up", 2 * c.F, c.C, nullptr, nullptr, 2, {{"gate_proj", 0, c.F}, {"up_proj", c.F, c.F}}};
+    layer.groups[3] = {"down", c.C, c.F, nullptr, nullptr, 1, {{"down_proj", 0, c.C}}};
+    for (Group& g : layer.groups) g.W = take((size_t)g.O * g.I);
+    if (c.qkv_bias) layer.groups[0].bias = take(layer.groups[0].O);
+    layer.input_norm = take(c.C), layer.post_norm = take(c.C);
+    layer.q_norm = c.qk_norm ? take(c.D) : nullptr, layer.k_norm = c.qk_norm ? take(c.D) : nullptr;
+    return layer;
+}
+
+inline const char* head_name(const Config& c) { return c.tied ? "model.embed_tokens.weight" : "lm_head.weight"; }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Kernels of the forward pass
+
+// out[r] = x[rows ? rows[r] : r] / rms(x) * gain; one block a row.
+KERNEL rmsnorm_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const int* rows /*[n] or null*/, const floatX* gain /*[C]*/,
+                      int C, float eps) {
+    const floatX* in = x + (size_t)(rows ? rows[blockIdx.x] : blockIdx.x) * C;
+    floatX* to = out + (size_t)blockIdx.x * C;
+    float sum = 0;
+    for (int i = threadIdx.x; i < C; i += blockDim.x) sum += to_float(in[i]) * to_float(in[i]);
+    const float scale = 1.0f / sqrtf(block_sum(sum) / C + eps);
+    for (int i = threadIdx.x; i < C; i += blockDim.x) to[i] = to_floatX(to_float(in[i]) * scale * to_float(gain[i]));
+}
+
+KERNEL add_bias_kernel(floatX* y /*[T, O]*/, const floatX* bias /*[O]*/, int O) {
+    floatX* row = y + (size_t)blockIdx.x * O;
+    for (int i = threadIdx.x; i < O; i += blockDim.x) row[i] = to_floatX(to_float(row[i]) + to_float(bias[i]));
+}
+
+// Qwen3's norm over each q and k head (where the model has one), then the rotary embedding, which turns the pair (i, i + D/2) by
+// the angle position / theta^(2i/D). One block a token and head; the v heads stay as they are.
+KERNEL qk_norm_rotary_kernel(floatX* qkv /*[T, (H + 2 KV) D]*/, const floatX* q_norm /*[D]*/, const floatX* k_norm /*[D]*/,
+                             const int* positions /*[T]*/, const float* cosines /*[P, D/2]*/, const float* sines /*[P, D/2]*/, int H,
+                             int KV, int D, float eps) {
+    const int t = blockIdx.x / (H + KV), head = blockIdx.x % (H + KV), half = D / 2;
+    floatX* x = qkv + (size_t)t * (H + 2 * KV) * D + (size_t)head * D;
+    const floatX* gain = head < H ? q_norm : k_norm;
+    const float *c = cosines + (size_t)positions[t] * half, *s = sines + (size_t)positions[t] * half;
+    float scale = 1;
+    if (gain) {
+        float sum = 0;
+        for (int i = threadIdx.x; i < D; i += blockDim.x) sum += to_float(x[i]) * to_float(x[i]);
+        scale = 1.0f / sqrtf(block_sum(sum) / D + eps);
+    }
+    for (int i = threadIdx.x; i < half; i += blockDim.x) {
+        float a = to_float(x[i]) * scale, b = to_float(x[i + half]) * scale;
+        if (gain) a *= to_float(gain[i]), b *= to_float(gain[i + half]);
+        x[i] = to_floatX(a * c[i] - b * s[i]);
+        x[i + half] = to_floatX(b * c[i] + a * s[i]);
+    }
+}
+
+// out = silu(gate) * up, silu(g) = g / (1 + e^-g); one block a token.
+KERNEL silu_mul_kernel(floatX* out /*[T, F]*/, const floatX* gate_up /*[T, 2F]*/, int F) {
+    const floatX *gate = gate_up + (size_t)blockIdx.x * 2 * F, *up = gate + F;
+    floatX* to = out + (size_t)blockIdx.x * F;
+    for (int i = threadIdx.x; i < F; i += blockDim.x) {
+        const float g = to_float(gate[i]);
+        to[i] = to_floatX(g / (1.0f + exp_float(-g)) * to_float(up[i]));
+    }
+}
+
+KERNEL add_kernel(floatX* x /*[T, C]*/, const floatX* y /*[T, C]*/, int C) {
+    const size_t row = (size_t)blockIdx.x * C;
+    for (int i = threadIdx.x; i < C; i += blockDim.x) x[row + i] = to_floatX(to_float(x[row + i]) + to_float(y[row + i]));
+}
+
+// log(sum over the vocabulary of e^logit), one block a row.
+KERNEL logsumexp_kernel(float* out /*[n]*/, const float* logits /*[n, V]*/, int V) {
+    const float* row = logits + (size_t)blockIdx.x * V;
+    float most = -INFINITY, sum = 0;
+    for (int i = threadIdx.x; i < V; i += blockDim.x) most = row[i] > most ? row[i] : most;
+    most = block_max(most);
+    for (int i = threadIdx.x; i < V; i += blockDim.x) sum += exp_float(row[i] - most);
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) out[blockIdx.x] = most + logf(sum);
+}
+
+// out[k] = log p(token[k]) after row[k]; one block for all n.
+KERNEL pick_logprobs_kernel(float* out /*[n]*/, const float* logits /*[rows, V]*/, const float* logsumexp /*[rows]*/,
+                            const int* row /*[n]*/, const int* token /*[n]*/, int n, int V) {
+    for (int k = threadIdx.x; k < n; k += blockDim.x) out[k] = logits[(size_t)row[k] * V + token[k]] - logsumexp[row[k]];
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Streams: flat arrays of tokens on their way through the layers
+
+// A piece of a stream that is computed at once. It holds whole trees of segments, so that attention never looks outside.
+struct Chunk {
+    size_t start;  // in the stream
+    int T;
+    AttentionPlan plan;
+    Array<int> positions;  // [T]
+};
+
+// Activations [T, width] of a stream, on the device or, where that is too small, in page-locked host memory.
+struct Activations {
+    Array<floatX> data;
+    int width = 0;
+    // The chunk's rows on the device; `scratch` [chunk, width] holds them if they live on the host.
+    floatX* fetch(const Chunk& chunk, floatX* scratch) {
+        floatX* rows = data.data + chunk.start * width;
+        if (data.place == Place::Device) return rows;
+        copy(scratch, rows, (size_t)chunk.T * width);
+        return scratch;
+    }
+    void store(const Chunk& chunk, const floatX* rows) {
+        if (data.place == Place::Host) copy(data.data + chunk.start * width, rows, (size_t)chunk.T * width);
+    }
+};
+
+// A log-probability that is asked for: of `token`, after the stream's token number `row`.
+struct Target {
+    size_t row;
+    int token;
+};
+
+struct Stream {
+    std::string name;
+    std::vector<int> tokens;
+    std::vector<Segment> segments;  // contiguous; a parent comes before its children
+    std::vector<Target> targets;    // in the order of rows
+    std::vector<Chunk> chunks;
+    Activations x;                  // the residual stream, [T, C]
+    Activations in;                 // calibration only: inputs of the current linear group, [T, widest input]
+    std::vector<float> logprobs;    // [targets]
+};
+
+#ifdef __CUDACC__
+static constexpr int CHUNK_TOKENS = 16384;  // fills the GPU, and the widest temporary of a 32B model stays below 2 GB
+#else
+static constexpr int CHUNK_TOKENS = 4096;   // packing the weights once a chunk is then lost in the product
+#endif
+
+// Cuts the stream into chunks of whole trees, at most CHUNK_TOKENS long unless a single tree is longer.
+inline void stream_make_chunks(const Config& c, Stream& s) {
+    size_t first = 0;
+    while (first < s.segments.size()) {
+        size_t end = first, tree = first;
+        const size_t start = (size_t)s.segments[first].start;
+        while (tree < s.segments.size()) {  // take one more tree
+            size_t next = tree + 1;
+            while (next < s.segments.size() && s.segments[next].parent >= 0) next++;
+            const size_t T = (size_t)s.segments[next - 1].start + s.segments[next - 1].len - start;
+            if (end > first && T > (size_t)CHUNK_TOKENS) break;
+            end = tree = next;
+        }
+        std::vector<Segment> local(s.segments.begin() + first, s.segments.begin() + end);
+        std::vector<int> positions;
+        for (Segment& seg : local) {
+            seg.start -= (int)start;
+            if (seg.parent >= 0) seg.parent -= (int)first;
+            for (int i = 0; i < seg.len; i++) positions.push_back(seg.pos + i);
+        }
+        Chunk chunk;
+        chunk.start = start;
+        chunk.T = (int)positions.size();
+        chunk.plan = attention_plan(local, chunk.T, c.H / c.KV);
+        chunk.positions = Array<int>(positions.size(), "positions");
+        copy(chunk.positions.data, positions.data(), positions.size());
+        s.chunks.push_back(std::move(chunk));
+        first = end;
+    }
+}
+
+// Windows of equal length, each a segment without a parent; with_targets asks for every token of a window but its first.
+inline Stream stream_of_windows(const Config& c, const std::string& name, const std::vector<int>& tokens, int window, bool with_targets) {
+    Stream s;
+    s.name = name;
+    s.tokens = tokens;
+    for (size_t start = 0; start + window <= tokens.size(); start += window) {
+        s.segments.push_back({(int)start, window, -1, 0});
+        for (int t = 0; with_targets && t + 1 < window; t++) s.targets.push_back({start + t, tokens[start + t + 1]});
+    }
+    stream_make_chunks(c, s);
+    return s;
+}
+
+inline size_t longest_chunk(const std::vector<Stream>& streams) {
+    size_t T = 0;
+    for (const Stream& s : streams)
+        for (const Chunk& c : s.chunks) T = std::max(T, (size_t)c.T);
+    return T;
+}
+
+// x = the embeddings of the stream's tokens.
+inline void stream_embed(const Model& m, Stream& s) {
+    const size_t C = m.config.C;
+    for (size_t i = 0; i < s.tokens.size(); i++)
+        if (s.tokens[i] < 0 || s.tokens[i] >= m.config.V)
+            fail("%s: token %zu has id %d, outside of the model's vocabulary of %d. HINT: the tokenizer belongs to another model",
+                 s.name.c_str(), i, s.tokens[i], m.config.V);
+    const std::string name = "model.embed_tokens.weight";
+    const TensorView* table = m.random ? nullptr : &checkpoint_get(m.checkpoint, name, {(size_t)m.config.V, C});
+    Array<floatX> rows(CHUNK_TOKENS * C, "embedding rows", m.random ? Place::Device : Place::Host);
+    Array<int> ids(CHUNK_TOKENS, "token ids");
+    for (size_t start = 0; start < s.tokens.size(); start += CHUNK_TOKENS) {
+        const size_t n = std::min((size_t)CHUNK_TOKENS, s.tokens.size() - start);
+        if (m.random) {
+            copy(ids.data, s.tokens.data() + start, n);
+            launch(random_rows_kernel, (unsigned)n, 256, rows.data, ids.data, random_key(name, m.seed), (int)C);
+        } else {
+            for (size_t i = 0; i < n; i++) checkpoint_values(*table, s.tokens[start + i] * C, C, rows.data + i * C);
+        }
+        copy(s.x.data.data + start * C, rows.data, n * C);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// One layer's forward pass
+
+// Buffers for one chunk at a time.
+struct Scratch {
+    Array<floatX> x;    // [chunk, C]              residual stream of a host-resident Stream
+    Array<floatX> in;   // [chunk, widest input]   input of a linear group
+    Array<floatX> out;  // [chunk, widest output]  its product
+    Array<float> cosines, sines;  // [positions, D/2]
+};
+
+inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams) {
+    const size_t T = longest_chunk(streams);
+    Scratch s;
+    s.x = Array<floatX>(T * c.C, "residual scratch");
+    s.in = Array<floatX>(T * widest_input(c), "input scratch");
+    s.out = Array<floatX>(T * widest_output(c), "output scratch");
+    int positions = 0;
+    for (const Stream& stream : streams)
+        for (const Segment& seg : stream.segments) positions = std::max(positions, seg.pos + seg.len);
+    const int half = c.D / 2;
+    std::vector<float> cosines((size_t)positions * half), sines((size_t)positions * half);
+    for (int i = 0; i < half; i++) {
+        const float inverse_frequency = 1.0f / powf(c.rope_theta, (float)(2 * i) / (float)c.D);  // in float, as transformers does
+        for (int p = 0; p < positions; p++) {
+            const float angle = (float)p * inverse_frequency;
+            cosines[(size_t)p * half + i] = cosf(angle), sines[(size_t)p * half + i] = sinf(angle);
+        }
+    }
+    s.cosines = Array<float>(cosines.size(), "rotary table"), s.sines = Array<float>(sines.size(), "rotary table");
+    copy(s.cosines.data, cosines.data(), cosines.size()), copy(s.sines.data, sines.data(), sines.size());
+    return s;
+}
+
+// One stage of a layer on one chunk. Stage g = 0..3 ends with the input of linear group g in `in`; stage g + 1 begins with the
+// product of group g. Stage 4 is the product of the last group alone.
+//   x [T, C] is the residual stream, in [T, I] the input of the previous group and then of this one.
+inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* x, floatX* in, const Chunk& chunk, Scratch& scratch) {
+    const int T = chunk.T;
+    floatX* out = scratch.out.data;
+    if (stage > 0) {
+        const Group& g = layer.groups[stage - 1];
+        gemm(out, in, g.W, T, g.O, g.I);
+        if (g.bias) launch(add_bias_kernel, T, 256, out, g.bias, g.O);
+    }
+    switch (stage) {
+        case 0:
+            launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.input_norm, c.C, c.eps);
+            break;
+        case 1:
+            launch(qk_norm_rotary_kernel, T * (c.H + c.KV), 64, out, layer.q_norm, layer.k_norm, chunk.positions.data,
+                   scratch.cosines.data, scratch.sines.data, c.H, c.KV, c.D, c.eps);
+            attention(in, out, chunk.plan, T, c.H, c.KV, c.D);
+            break;
+        case 2:
+            launch(add_kernel, T, 256, x, out, c.C);
+            launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.post_norm, c.C, c.eps);
+            break;
+        case 3:
+            launch(silu_mul_kernel, T, 256, in, out, c.F);
+            break;
+        case 4:
+            launch(add_kernel, T, 256, x, out, c.C);
+            break;
+    }
+}
+
+// Pushes a stream through the layer, chunk by chunk.
+inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratch& scratch) {
+    for (const Chunk& chunk : s.chunks) {
+        floatX* x = s.x.fetch(chunk, scratch.x.data);
+        for (int stage = 0; stage <= 4; stage++) layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
+        s.x.store(chunk, x);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Quantizing one layer from the calibration stream, and pushing that stream through the result
+
+// Each group is solved from inputs that passed through the groups before it, as they are after quantization. The inputs of the
+// current group are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all.
+inline void quantize_sequential(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
+    for (int stage = 0; stage <= 4; stage++) {
+        for (const Chunk& chunk : s.chunks) {
+            floatX* x = s.x.fetch(chunk, scratch.x.data);
+            floatX* in = s.in.fetch(chunk, scratch.in.data);  // [T, I], I the group's own, in a place that fits the widest
+            layer_stage(c, layer, stage, x, in, chunk, scratch);
+            if (stage < 4) method.collect(q, layer.groups[stage], stage, in, chunk.T);
+            s.in.store(chunk, in);
+            s.x.store(chunk, x);
+        }
+        if (stage < 4) method.solve(q, layer, stage);
+    }
+}
+
+// All groups are solved from one pass through the layer as it was; the stream then goes through the quantized layer.
+inline void quantize_layerwise(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
+    for (const Chunk& chunk : s.chunks) {
+        copy(scratch.x.data, s.x.data.data + chunk.start * c.C, (size_t)chunk.T * c.C);  // stages change x, and this pass must not
+        for (int stage = 0; stage < 4; stage++) {
+            layer_stage(c, layer, stage, scratch.x.data, scratch.in.data, chunk, scratch);
+            method.collect(q, layer.groups[stage], stage, scratch.in.data, chunk.T);
+        }
+    }
+    for (int g = 0; g < 4; g++) method.solve(q, layer, g);
+    layer_forward(c, layer, s, scratch);
+}
+
+inline void quantize_layer(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream* calibration, Scratch& scratch) {
+    const bool sequential = method.order == Order::SEQUENTIAL && q.opt.true_sequential;
+    if (method.order == Order::NONE) return;
+    if (method.order == Order::WEIGHTS) {
+        for (int g = 0; g < 4; g++) method.solve(q, layer, g);
+    } else if (sequential) {
+        quantize_sequential(c, layer, method, q, *calibration, scratch);
+    } else {
+        quantize_layerwise(c, layer, method, q, *calibration, scratch);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The head: log-probabilities, or the logits themselves
+
+struct Clock {
+    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+    double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+};
+
+inline std::string duration_text(double seconds) {
+    const long s = (long)(seconds + 0.5);
+    return s < 60 ? format("%lds", s) : s < 3600 ? format("%ldm%02lds", s / 60, s % 60) : format("%ldh%02ldm", s / 3600, s / 60 % 60);
+}
+
+struct Head {
+    Array<floatX> norm;    // [C]
+    Array<floatX> W;       // [V, C]
+    Array<floatX> normed;  // [batch, C]
+    Array<float> logits;   // [batch, V]: never more than a batch of rows
+    Array<float> logsumexp;  // [batch]
+    int batch;
+};
+
+#ifdef __CUDACC__
+static constexpr size_t LOGITS_BYTES = (size_t)1 << 30;
+#else
+static constexpr size_t LOGITS_BYTES = (size_t)1 << 28;
+#endif
+
+inline int head_batch(const Config& c) { return (int)std::max<size_t>(16, LOGITS_BYTES / 4 / c.V); }
+
+inline Head head_load(const Model& m) {
+    const Config& c = m.config;
+    Head head;
+    head.batch = head_batch(c);
+    head.norm = Array<floatX>(c.C, "final norm");
+    head.W = Array<floatX>((size_t)c.V * c.C, "head");
+    head.normed = Array<floatX>((size_t)head.batch * c.C, "head input");
+    head.logits = Array<float>((size_t)head.batch * c.V, "logits");
+    head.logsumexp = Array<float>(head.batch, "log-sum-exp");
+    load_param(m, {"model.norm.weight", {(size_t)c.C}, head.norm.data});
+    load_param(m, {head_name(c), {(size_t)c.V, (size_t)c.C}, head.W.data});
+    return head;
+}
+
+// head.logits [n, V] = the logits after the given rows of a chunk whose residual stream is x [T, C].
+inline void head_logits(const Config& c, Head& head, const floatX* x, const std::vector<int>& rows) {
+    Array<int> rows_d(rows.size(), "rows");
+    copy(rows_d.data, rows.data(), rows.size());
+    const int n = (int)rows.size();
+    launch(rmsnorm_kernel, n, 256, head.normed.data, x, (const int*)rows_d.data, head.norm.data, c.C, c.eps);
+    gemm_logits(head.logits.data, head.normed.data, head.W.data, n, c.V, c.C);
+}
+
+// Fills s.logprobs. Several targets may share a row, whose logits are then computed once.
+inline void stream_score(const Config& c, Head& head, Stream& s, Scratch& scratch, const char* progress) {
+    s.logprobs.assign(s.targets.size(), 0);
+    size_t k = 0;
+    Clock clock, shown;
+    for (const Chunk& chunk : s.chunks) {
+        const floatX* x = s.x.fetch(chunk, scratch.x.data);
+        while (k < s.targets.size() && s.targets[k].row < chunk.start + chunk.T) {
+            const size_t first = k;
+            std::vector<int> rows, row_of_target, tokens;
+            for (; k < s.targets.size() && s.targets[k].row < chunk.start + chunk.T; k++) {
+                const int row = (int)(s.targets[k].row - chunk.start);
+                if (rows.empty() || rows.back() != row) {
+                    if ((int)rows.size() == head.batch) break;
+                    rows.push_back(row);
+                }
+                row_of_target.push_back((int)rows.size() - 1);
+                tokens.push_back(s.targets[k].token);
+            }
+            const int n = (int)tokens.size();
+            head_logits(c, head, x, rows);
+            Array<int> row_d(n, "target rows"), token_d(n, "target tokens");
+            Array<float> picked(n, "log-probabilities");
+            copy(row_d.data, row_of_target.data(), n), copy(token_d.data, tokens.data(), n);
+            launch(logsumexp_kernel, (unsigned)rows.size(), 1024, head.logsumexp.data, head.logits.data, c.V);
+            launch(pick_logprobs_kernel, 1, 256, picked.data, head.logits.data, head.logsumexp.data, row_d.data, token_d.data, n, c.V);
+            copy(s.logprobs.data() + first, picked.data, n);
+            if (progress && shown.seconds() > 10) {
+                const double done = (double)k / s.targets.size();
+                fprintf(stderr, "%s: head %3.0f %%, ETA %s\n", progress, 100 * done,
+                        duration_text(clock.seconds() / done * (1 - done)).c_str());
+                shown = Clock();
+            }
+        }
+    }
+}
+
+// Writes the logits after every token, float32 [T, V], raw.
+inline void stream_write_logits(const Config& c, Head& head, Stream& s, Scratch& scratch, FILE* out) {
+    std::vector<float> host((size_t)head.batch * c.V);
+    for (const Chunk& chunk : s.chunks) {
+        const floatX* x = s.x.fetch(chunk, scratch.x.data);
+        for (int start = 0; start < chunk.T; start += head.batch) {
+            std::vector<int> rows;
+            for (int t = start; t < std::min(chunk.T, start + head.batch); t++) rows.push_back(t);
+            head_logits(c, head, x, rows);
+            const size_t n = rows.size() * c.V;
+            copy(host.data(), head.logits.data, n);
+            if (fwrite(host.data(), sizeof(float), n, out) != n) fail("standard output: the logits could not be written: %s", strerror(errno));
+        }
+    }
+    if (fflush(out) != 0) fail("standard output: the logits could not be written: %s", strerror(errno));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Saving: a Hugging Face checkpoint with the fake-quantized weights, written layer by layer as the sweep goes
+
+inline std::vector<TensorSpec> checkpoint_specs(const Config& c) {
+    const std::string dtype = sizeof(floatX) == 2 ? "BF16" : "F32";
+    std::vector<TensorSpec> specs = {{"model.embed_tokens.weight", dtype, {(size_t)c.V, (size_t)c.C}}};
+    Layer layer = layer_alloc(c);
+    for (layer.index = 0; layer.index < c.L; layer.index++)
+        for (const Param& p : layer_params(c, layer)) specs.push_back({p.name, dtype, p.shape});
+    specs.push_back({"model.norm.weight", dtype, {(size_t)c.C}});
+    if (!c.tied) specs.push_back({"lm_head.weight", dtype, {(size_t)c.V, (size_t)c.C}});
+    return specs;
+}
+
+inline void save_param(CheckpointWriter& writer, const Param& p) {
+    std::vector<floatX> host(p.size());
+    copy(host.data(), p.data, host.size());
+    writer.write(p.name, host.data(), host.size() * sizeof(floatX));
+}
+
+// A tensor that is not part of a layer passes through unchanged.
+inline void save_unquantized(CheckpointWriter& writer, const Model& m, const std::string& name, const std::vector<size_t>& shape) {
+    Param p = {name, shape, nullptr};
+    Array<floatX> values(p.size(), name.c_str());
+    p.data = values.data;
+    load_param(m, p);
+    save_param(writer, p);
+}
+
+// config.json: the model's own with the stored dtype put right, or the official shape's.
+inline std::string saved_config(const Model& m) {
+    const Config& c = m.config;
+    const std::string dtype = sizeof(floatX) == 2 ? "bfloat16" : "float32";
+    if (m.random)
+        return format("{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", \"hidden_size\": %d, "
+                      "\"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
+                      "\"head_dim\": %d, \"vocab_size\": %d, \"rms_norm_eps\": %g, \"rope_theta\": %g, \"tie_word_embeddings\": %s, "
+                      "\"max_position_embeddings\": %d, \"hidden_act\": \"silu\", \"attention_bias\": false, \"torch_dtype\": \"%s\"}\n",
+                      c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.eps, c.rope_theta, c.tied ? "true" : "false", c.max_position,
+                      dtype.c_str());
+    MappedFile file(m.dir + "/config.json");
+    std::string text(file.data, file.size);
+    for (const char* key : {"\"torch_dtype\"", "\"dtype\""}) {
+        const size_t at = text.find(key);
+        if (at == std::string::npos) continue;
+        const size_t open = text.find('"', text.find(':', at)), close = text.find('"', open + 1);
+        if (close != std::string::npos) text.replace(open + 1, close - open - 1, dtype);
+    }
+    return text;
+}
+
+inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json) {
+    const size_t C = m.config.C, V = m.config.V;
+    save_unquantized(writer, m, "model.norm.weight", {C});
+    if (!m.config.tied) save_unquantized(writer, m, "lm_head.weight", {V, C});
+    writer.write_text("config.json", saved_config(m));
+    writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json"})
+        if (!m.random && file_exists(m.dir + "/" + name)) writer.copy_file(m.dir + "/" + name);
+    writer.finish();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The command line
+
+struct Options {
+    std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, tokenize, logits;
+    int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
+    double device_memory = 0;
+    QuantOptions quant;
+    bool help = false;
+    std::set<std::string> given;  // names of the flags that were given
+};
+
+struct Flag {
+    enum Kind { TEXT, INT, REAL, ON, OFF } kind;
+    const char *name, *argument, *help;
+    void* value;
+    const char* methods;  // the methods it belongs to, or null: all
+};
+
+inline std::vector<Flag> all_flags(Options& o) {
+    return {
+        {Flag::TEXT, "-m", "MODEL", "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:32b\n"
+                                    "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)", &o.model, nullptr},
+        {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},
+        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8", &o.quant.wbits, "rtn gptq"},
+        {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's, see below)", &o.quant.group_size, "rtn gptq"},
+        {Flag::TEXT, "-e", "TASK,...", "wikitext2, c4; ppl means both (default: wikitext2)", &o.tasks, nullptr},
+        {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq"},
+        {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq"},
+        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq"},
+        {Flag::INT, "--seed", "N", "of the calibration draw, and of random: weights", &o.seed, nullptr},
+        {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data)", &o.data, nullptr},
+        {Flag::INT, "--limit", "N", "only the first N windows of each set, 0: all", &o.limit, nullptr},
+        {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
+        {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
+        {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
+        {Flag::TEXT, "--tokenize", "FILE", "print the token ids of a text file, one a line, and stop", &o.tokenize, nullptr},
+        {Flag::TEXT, "--logits", "FILE", "read token ids, one a line; write float32 logits [T, V] raw to stdout", &o.logits, nullptr},
+        {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq"},
+        {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq"},
+        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq"},
+        {Flag::ON, "--act-order", "", "columns in the order of descending Hessian diagonal (the default)", &o.quant.act_order, "gptq"},
+        {Flag::OFF, "--no-act-order", "", "columns as they are", &o.quant.act_order, "gptq"},
+        {Flag::ON, "--static-groups", "", "fit all grids before the first column is quantized", &o.quant.static_groups, "gptq"},
+        {Flag::OFF, "--no-true-sequential", "", "all Hessians of a layer from one pass through the unquantized layer", &o.quant.true_sequential, "gptq"},
+        {Flag::ON, "-h", "", "this text", &o.help, nullptr},
+    };
+}
+
+inline bool is_word_of(const std::string& word, const char* words) {
+    return (" " + std::string(words) + " ").find(" " + word + " ") != std::string::npos;
+}
+
+inline std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+    std::string best;
+    size_t least = SIZE_MAX;
+    for (const std::string& c : candidates) {
+        const size_t d = edit_distance(word, c);
+        if (d < least) least = d, best = c;
+    }
+    return best;
+}
+
+inline std::string flag_default(const Flag& f) {
+    switch (f.kind) {
+        case Flag::TEXT: return *(std::string*)f.value;
+        case Flag::INT: return std::to_string(*(int*)f.value);
+        case Flag::REAL: return format("%g", *(double*)f.value);
+        default: return "";
+    }
+}
+
+inline void print_help(FILE* out) {
+    Options defaults;
+    fprintf(out, "usage: ./qwen3 [-m MODEL] [-q METHOD] [-b BITS] [-g GROUP] [-e TASK,...]\n\n"
+                 "Quantizes a Qwen3 checkpoint and prints one row of the tables of arXiv 2505.02214.\n"
+                 "stdout has the row; stderr settings and progress. Exit status: 0 done, 1 failed, 2 wrong usage.\n\n");
+    for (const Flag& f : all_flags(defaults)) {
+        std::string help = f.help, value = flag_default(f), indent(29, ' ');
+        if (!value.empty() && help.find("default:") == std::string::npos) help += " (default: " + value + ")";
+        if (f.methods) help += std::string(" [") + f.methods + "]";
+        for (size_t at = help.find('\n'); at != std::string::npos; at = help.find('\n', at + 1)) help.insert(at + 1, indent);
+        fprintf(out, "  %-26s %s\n", format("%s %s", f.name, f.argument).c_str(), help.c_str());
+    }
+    fprintf(out, "\nmethods:\n");
+    for (const Method& m : METHODS) {
+        std::string group = m.order == Order::NONE ? "" : m.default_group_size == -1 ? "; -g -1 by default" : format("; -g %d by default", m.default_group_size);
+        fprintf(out, "  %-26s %s%s\n", m.name, m.about, group.c_str());
+    }
+}
+
+inline const Method& method_find(const std::string& name) {
+    std::vector<std::string> names;
+    for (const Method& m : METHODS) {
+        if (name == m.name) return m;
+        names.push_back(m.name);
+    }
+    usage_fail("-q %s: there is no such method. HINT: did you mean %s?", name.c_str(), nearest(name, names).c_str());
+}
+
+inline void flag_set(const Flag& f, const char* text) {
+    char* end = nullptr;
+    errno = 0;
+    switch (f.kind) {
+        case Flag::ON: *(bool*)f.value = true; return;
+        case Flag::OFF: *(bool*)f.value = false; return;
+        case Flag::TEXT: *(std::string*)f.value = text; return;
+        case Flag::INT: {
+            const long x = strtol(text, &end, 10);
+            if (end == text || *end || errno || x < INT_MIN || x > INT_MAX) usage_fail("%s: expected a whole number, found \"%s\"", f.name, text);
+            *(int*)f.value = (int)x;
+            return;
+        }
+        case Flag::REAL: {
+            const double x = strtod(text, &end);
+            if (end == text || *end || !std::isfinite(x)) usage_fail("%s: expected a number, found \"%s\"", f.name, text);
+            *(double*)f.value = x;
+            return;
+        }
+    }
+}
+
+inline std::vector<std::string> task_list(const std::string& text) {
+    static const std::vector<std::string> known = {"wikitext2", "c4", "ppl"};
+    std::vector<std::string> tasks;
+    auto add = [&](const std::string& task) {
+        if (std::find(tasks.begin(), tasks.end(), task) == tasks.end()) tasks.push_back(task);
+    };
+    for (size_t start = 0; start <= text.size();) {
+        const size_t comma = std::min(text.find(',', start), text.size());
+        const std::string task = text.substr(start, comma - start);
+        start = comma + 1;
+        if (std::find(known.begin(), known.end(), task) == known.end())
+            usage_fail("-e %s: there is no task \"%s\". HINT: did you mean %s?", text.c_str(), task.c_str(), nearest(task, known).c_str());
+        if (task == "ppl") add("wikitext2"), add("c4");
+        else add(task);
+    }
+    return tasks;
+}
+
+// The options of a command line, checked against each other as far as they can be without the model.
+inline Options options_parse(int argc, const char* const* argv) {
+    Options o;
+    const std::vector<Flag> flags = all_flags(o);
+    for (int i = 1; i < argc; i++) {
+        const Flag* flag = nullptr;
+        std::vector<std::string> names;
+        for (const Flag& f : flags) {
+            if (std::string(argv[i]) == f.name) flag = &f;
+            names.push_back(f.name);
+        }
+        if (!flag && std::string(argv[i]) == "--help") flag = &flags.back();
+        if (!flag) usage_fail("%s: there is no such flag. HINT: did you mean %s? ./qwen3 -h lists them all", argv[i], nearest(argv[i], names).c_str());
+        const bool takes_value = *flag->argument;
+        if (takes_value && i + 1 == argc) usage_fail("%s: expected a value (%s), found the end of the line", argv[i], flag->argument);
+        flag_set(*flag, takes_value ? argv[++i] : "");
+        o.given.insert(flag->name);
+    }
+    if (o.help) return o;
+    const Method& method = method_find(o.method);
+    for (const Flag& f : flags)
+        if (o.given.count(f.name) && f.methods && !is_word_of(o.method, f.methods))
+            usage_fail("%s has no meaning with -q %s. HINT: it belongs to %s", f.name, o.method.c_str(), f.methods);
+    if (!o.given.count("-g")) o.quant.group_size = method.default_group_size;
+    if (method.order == Order::NONE) o.quant.wbits = 16;
+    else if (o.quant.wbits < 1 || o.quant.wbits > 8) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
+    if (o.quant.group_size < 1 && o.quant.group_size != -1) usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
+    if (o.quant.damp < 0) usage_fail("--damp %g: expected 0 or more", o.quant.damp);
+    if (o.n_samples < 1) usage_fail("-n %d: expected at least one calibration sample", o.n_samples);
+    if (o.sample_length < 2 || o.sample_length > 1 << 20) usage_fail("-l %d: expected 2 to 2^20 tokens a sample", o.sample_length);
+    if ((long long)o.n_samples * o.sample_length > INT_MAX) usage_fail("-n %d -l %d: more than 2^31 calibration tokens", o.n_samples, o.sample_length);
+    if (o.limit < 0) usage_fail("--limit %d: expected 0 or more", o.limit);
+    if (o.seed < 0) usage_fail("--seed %d: expected 0 or more", o.seed);
+    if (o.device_memory < 0) usage_fail("--device-memory %g: expected 0 or more", o.device_memory);
+    if (o.calibration_set != "c4" && o.calibration_set != "wikitext2") usage_fail("-c %s: expected c4 or wikitext2", o.calibration_set.c_str());
+    if (o.tasks.empty() && o.logits.empty() && o.save.empty()) o.tasks = "wikitext2";
+    if (!o.tasks.empty()) task_list(o.tasks);
+    if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
+    return o;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A run
+
+// A file of the project, from wherever the program is run: under the current folder, else beside the program.
+inline std::string project_file(const std::string& path) {
+    if (file_exists(path) || is_directory(path)) return path;
+    char exe[4096];
+    const ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (n <= 0) return path;
+    const std::string beside = std::string(exe, (size_t)n);
+    const std::string candidate = beside.substr(0, beside.rfind('/') + 1) + path;
+    return file_exists(candidate) || is_directory(candidate) ? candidate : path;
+}
+
+inline std::string base_name(std::string path) {
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
+    return path.substr(path.rfind('/') + 1);
+}
+
+inline Model model_open(const Options& o) {
+    Model m;
+    m.seed = (uint64_t)o.seed;
+    if (o.model.rfind("random:", 0) == 0) {
+        m.name = o.model;
+        m.random = true;
+        m.config = config_official(o.model.substr(7));
+        return m;
+    }
+    if (o.model.empty()) {
+        m.dir = project_file("models/Qwen3-0.6B-Base");
+        m.stand_in = !is_directory(m.dir);
+        if (m.stand_in) m.dir = project_file("data/tiny");
+    } else {
+        m.dir = is_directory(o.model) ? o.model : project_file("models/" + o.model);
+        if (!is_directory(m.dir))
+            fail("%s: expected a checkpoint folder here or under models/, found none. HINT: scripts/download.sh %s", o.model.c_str(), o.model.c_str());
+    }
+    while (m.dir.size() > 1 && m.dir.back() == '/') m.dir.pop_back();
+    m.name = m.stand_in ? "tiny" : base_name(m.dir);
+    m.config = config_load(m.dir + "/config.json");
+    m.checkpoint = checkpoint_open(m.dir);
+    return m;
+}
+
+inline std::string data_folder(const Options& o, const Model& m) {
+    const char* env = getenv("QWEN3_DATA");
+    if (!o.data.empty()) return o.data;
+    if (m.stand_in) return m.dir;
+    return env && *env ? env : project_file("data");
+}
+
+// The model's own tokenizer; for random weights, the one among the data.
+inline Tokenizer model_tokenizer(const Model& m, const std::string& data_dir) {
+    return tokenizer_load(m.random ? data_dir + "/qwen3-tokenizer" : m.dir);
+}
+
+// Token ids, one a line.
+inline std::vector<int> read_token_ids(const std::string& path, int V) {
+    LineFile file(path);
+    std::vector<int> ids;
+    for (size_t i = 0; i < file.count(); i++) {
+        const std::string line(file.line(i));
+        char* end = nullptr;
+        errno = 0;
+        const long id = strtol(line.c_str(), &end, 10);
+        if (end == line.c_str() || *end || errno || id < 0 || id >= V)
+            fail("%s:%zu: expected a token id from 0 to %d, found \"%s\"", path.c_str(), i + 1, V - 1, line.c_str());
+        ids.push_back((int)id);
+    }
+    if (ids.empty()) fail("%s: expected token ids, one a line, found an empty file", path.c_str());
+    return ids;
+}
+
+inline void check_group_size(const Config& c, const QuantOptions& q) {
+    if (q.group_size == -1) return;
+    const std::pair<const char*, int> widths[] = {{"hidden_size (q, k, v, gate, up)", c.C}, {"heads * head_dim (o)", c.H * c.D}, {"intermediate_size (down)", c.F}};
+    for (const auto& w : widths)
+        if (w.second % q.group_size != 0)
+            usage_fail("-g %d: expected a divisor of the model's %s = %d. HINT: -g 128, or -g -1 for a whole row", q.group_size, w.first, w.second);
+}
+
+// Bytes on the device besides the activations of whole streams.
+inline size_t working_bytes(const Config& c, const Method& method, size_t chunk) {
+    const size_t O = std::max(qkv_rows(c), 2 * c.F), I = widest_input(c), x = sizeof(floatX);
+    size_t quantizer = 0;
+    if (method.order != Order::NONE) quantizer = 4 * O * I * sizeof(float);
+    if (method.collect) quantizer += 3 * I * I * sizeof(float);
+    const size_t layers = layer_size(c) * x + quantizer;
+    const size_t head = (size_t)c.V * c.C * x + LOGITS_BYTES + LOGITS_BYTES / c.V * c.C * x;
+    return std::max(layers, head) + chunk * (c.C + widest_input(c) + widest_output(c)) * x;
+}
+
+// Decides where each stream's activations live, and refuses at once what cannot fit.
+inline void place_streams(const Options& o, const Config& c, const Method& method, std::vector<Stream>& streams) {
+    const size_t needed = working_bytes(c, method, longest_chunk(streams)), x = sizeof(floatX);
+    size_t device = device_free_bytes(), host = host_free_bytes(), on_device = needed, on_host = 0;
+    if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
+    for (Stream& s : streams) {
+        const bool keeps_inputs = method.order == Order::SEQUENTIAL && &s == &streams[0];
+        for (Activations* a : {&s.x, &s.in}) {
+            if (a == &s.in && !keeps_inputs) continue;
+            a->width = a == &s.x ? c.C : widest_input(c);
+            const size_t bytes = s.tokens.size() * a->width * x;
+#ifdef __CUDACC__
+            const bool fits = on_device + bytes <= device;
+#else
+            const bool fits = true;  // there is only one memory
+#endif
+            (fits ? on_device : on_host) += bytes;
+            a->data.place = fits ? Place::Device : Place::Host;
+        }
+    }
+    fprintf(stderr, "memory: %.2f GB of device memory needed, %.2f GB free", on_device / 1e9, device / 1e9);
+    if (on_host) fprintf(stderr, "; %.2f GB of host memory needed, %.2f GB free", on_host / 1e9, host / 1e9);
+    fprintf(stderr, "\n");
+    if (on_device > device || on_host > host)
+        fail("not enough memory: %.2f GB are needed on the device and %.2f GB on the host, %.2f and %.2f GB are free. HINT: fewer calibration samples "
+             "(-n), fewer tasks (-e), or a smaller model", on_device / 1e9, on_host / 1e9, device / 1e9, host / 1e9);
+    for (Stream& s : streams)
+        for (Activations* a : {&s.x, &s.in})
+            if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place);
+}
+
+// "q 0.012 k 0.015 ...": the errors of a layer's modules.
+inline std::string errors_text(const std::vector<ModuleReport>& reports, size_t first) {
+    std::string text;
+    for (size_t i = first; i < reports.size(); i++)
+        text += format(" %s %.4f", reports[i].module.substr(0, reports[i].module.find('_')).c_str(), reports[i].error);
+    return text;
+}
+
+struct Run {
+    Options options;
+    Model model;
+    const Method* method;
+    std::vector<Stream> streams;  // calibration first, where the method needs it
+    std::vector<TextSet> sets;    // what the streams after it are
+    Quantizer quantizer;
+    Report report;
+};
+
+// The sweep: every stream through every layer, each layer quantized on the way.
+inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
+    const Config& c = run.model.config;
+    const bool calibrated = run.method->collect != nullptr;
+    Layer layer = layer_alloc(c);
+    Clock clock;
+    for (int l = 0; l < c.L; l++) {
+        layer.index = l;
+        Clock load;
+        for (const Param& p : layer_params(c, layer)) load_param(run.model, p);
+        device_wait();
+        run.report.seconds_load += load.seconds();
+
+        Clock quantize;
+        const size_t first_report = run.quantizer.reports.size();
+        quantize_layer(c, layer, *run.method, run.quantizer, calibrated ? &run.streams[0] : nullptr, scratch);
+        device_wait();
+        const double quantize_seconds = quantize.seconds();
+        run.report.seconds_quantize += quantize_seconds;
+
+        Clock evaluate;
+        for (size_t s = calibrated; s < run.streams.size(); s++) layer_forward(c, layer, run.streams[s], scratch);
+        for (const Stream& s : run.streams)
+            for (const Chunk& chunk : s.chunks)
+                require_finite(s.x.data.data + chunk.start * c.C, chunk.T, c.C, format("layer %d: the output for %s", l, s.name.c_str()));
+        device_wait();
+        run.report.seconds_evaluate += evaluate.seconds();
+
+        if (writer)
+            for (const Param& p : layer_params(c, layer)) save_param(*writer, p);
+        const double elapsed = clock.seconds();
+        fprintf(stderr, "layer %2d/%d %s  quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L,
+                errors_text(run.quantizer.reports, first_report).c_str(), quantize_seconds, evaluate.seconds(),
+                duration_text(elapsed / (l + 1) * (c.L - l - 1)).c_str());
+    }
+}
+
+inline void add_text_sets(Run& run, const std::string& data_dir) {
+    const Options& o = run.options;
+    const Config& c = run.model.config;
+    const bool calibrated = run.method->collect != nullptr;
+    if (!calibrated && o.tasks.empty()) return;
+    Tokenizer tokenizer = model_tokenizer(run.model, data_dir);
+    Clock clock;
+    if (calibrated) {
+        TextSet set = calibration_set(tokenizer, data_dir, o.calibration_set, o.n_samples, o.sample_length, o.seed);
+        fprintf(stderr, "calibration: %s, %d samples of %d tokens, seed %d, from %s\n", o.calibration_set.c_str(), o.n_samples, o.sample_length, o.seed, set.variant.c_str());
+        run.report.calibration = {{"set", json_quote(set.name)}, {"samples", std::to_string(o.n_samples)},
+                                  {"length", std::to_string(o.sample_length)}, {"seed", std::to_string(o.seed)},
+                                  {"source", json_quote(set.variant)}};
+        run.streams.push_back(stream_of_windows(c, "calibration", set.tokens, set.window, false));
+    }
+    for (const std::string& task : o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks)) {
+        TextSet set = task == "c4" ? c4_set(tokenizer, data_dir, project_file("data/paper/c4_windows.csv"), o.limit)
+                                   : wikitext2_set(tokenizer, data_dir, o.limit);
+        fprintf(stderr, "%s: %zu windows of %d of %zu tokens (%s)\n", task.c_str(), set.n_windows, set.window, set.tokens_in_text, set.variant.c_str());
+        run.streams.push_back(stream_of_windows(c, task, set.tokens, set.window, true));
+        run.sets.push_back(std::move(set));
+    }
+    fprintf(stderr, "tokenized in %.1f s\n", clock.seconds());
+}
+
+inline void print_settings(const Run& run, const std::string& data_dir) {
+    const Options& o = run.options;
+    const Config& c = run.model.config;
+    const Report& r = run.report;
+    double params = (double)layer_size(c) * c.L + (double)c.V * c.C * (c.tied ? 1 : 2) + c.C;
+    fprintf(stderr, "model:  %s, %s, %.2fB parameters: hidden %d, ffn %d, layers %d, heads %d/%d x %d, vocabulary %d, %s head\n", r.model.c_str(),
+            c.model_type.c_str(), params / 1e9, c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.tied ? "tied" : "untied");
+    if (r.stand_in)
+        fprintf(stderr, "        STAND-IN: the bundled toy model and its own texts. No number below is Qwen3's. HINT: scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");
+    fprintf(stderr, "method: %s", r.method.c_str());
+    for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
+    fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(), r.precision.c_str(), r.commit.c_str());
+}
+
+inline Settings method_settings(const Options& o, const Method& method) {
+    const QuantOptions& q = o.quant;
+    auto flag = [](bool x) { return std::string(x ? "true" : "false"); };
+    Settings s;
+    if (method.order == Order::NONE) return s;
+    s = {{"bits", std::to_string(q.wbits)}, {"group_size", std::to_string(q.group_size)}, {"sym", flag(q.sym)}, {"mse", flag(q.mse)}};
+    if (std::string(method.name) == "gptq") {
+        s.push_back({"act_order", flag(q.act_order)});
+        s.push_back({"static_groups", flag(q.static_groups)});
+        s.push_back({"true_sequential", flag(q.true_sequential)});
+        s.push_back({"damp", json_format(q.damp)});
+    }
+    return s;
+}
+
+// The paper's cells count as this run's only if the settings are the paper's too.
+inline bool settings_are_the_papers(const Options& o) {
+    for (const std::string& flag : o.given)
+        if (!is_word_of(flag, "-m -q -b -g -e --data --save --json --device-memory --act-order")) return false;
+    return sizeof(floatX) == 2;
+}
+
+inline void print_off_nominal(const std::vector<ModuleReport>& reports) {
+    size_t n = 0;
+    for (const ModuleReport& r : reports) n += !r.note.empty();
+    if (n == 0) return;
+    fprintf(stderr, "%zu of %zu modules were not nominal:\n", n, reports.size());
+    for (const ModuleReport& r : reports)
+        if (!r.note.empty()) fprintf(stderr, "  layer %d %s: %s\n", r.layer, r.module.c_str(), r.note.c_str());
+}
+
+// A file that is there whole or not at all.
+inline void write_whole_file(const std::string& path, const std::string& text) {
+    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
+    write_file(temporary, text);
+    if (rename(temporary.c_str(), path.c_str()) != 0) {
+        const int error = errno;
+        remove(temporary.c_str());
+        fail("%s: the file could not be written: %s", path.c_str(), strerror(error));
+    }
+}
+
+// A report that could not be written at the end would be hours lost: it is tried before the work starts.
+inline void require_writable(const std::string& path) {
+    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
+    write_file(temporary, "");
+    remove(temporary.c_str());
+}
+
+inline void evaluate_heads(Run& run, Scratch& scratch) {
+    const Config& c = run.model.config;
+    const bool calibrated = run.method->collect != nullptr;
+    Clock load;
+    Head head = head_load(run.model);
+    device_wait();
+    run.report.seconds_load += load.seconds();
+    Clock evaluate;
+    if (!run.options.logits.empty()) stream_write_logits(c, head, run.streams.back(), scratch, stdout);
+    PaperRow paper;
+    if (settings_are_the_papers(run.options))
+        paper = paper_row_find(project_file("data/paper/tables.csv"), run.model.name, run.method->name, run.options.quant.wbits, 16, run.options.quant.group_size);
+    for (size_t i = 0; i < run.sets.size(); i++) {
+        Stream& s = run.streams[calibrated + i];
+        const TextSet& set = run.sets[i];
+        stream_score(c, head, s, scratch, set.name.c_str());
+        const Perplexity ppl = perplexity(s.logprobs, set.n_windows, set.window);
+        run.report.tasks.push_back({set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), paper.cell(set.name)});
+    }
+    run.report.seconds_evaluate += evaluate.seconds();
+}
+
+// --tokenize: the ids of a text file, one a line.
+inline void print_token_ids(const Options& o) {
+    const Model m = model_open(o);
+    MappedFile text(o.tokenize);
+    for (int id : tokenizer_encode(model_tokenizer(m, data_folder(o, m)), text.data, text.size)) printf("%d\n", id);
+    if (fflush(stdout) != 0) fail("standard output: the token ids could not be written: %s", strerror(errno));
+}
+
+// Quantizes and evaluates one model, as the options say.
+inline Report run_model(const Options& options) {
+    Clock total;
+    Run run;
+    run.options = options;
+    run.method = &method_find(options.method);
+    run.quantizer.opt = options.quant;
+    run.model = model_open(options);
+    const Options& o = run.options;
+    const Config& c = run.model.config;
+    Report& r = run.report;
+    const std::string data_dir = data_folder(o, run.model);
+    check_group_size(c, o.quant);
+    std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
+    if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));
+    r = {run.model.name, o.method, device_name(), COMMIT, FLOATX_NAME, o.quant.wbits, o.quant.abits, o.quant.group_size,
+         run.model.stand_in, method_settings(o, *run.method), {}, {}, {}, 0, 0, 0, 0, 0, 0};
+    print_settings(run, data_dir);
+
+    add_text_sets(run, data_dir);
+    if (!o.logits.empty()) {
+        const std::vector<int> ids = read_token_ids(o.logits, c.V);
+        run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
+    }
+    place_streams(o, c, *run.method, run.streams);
+    for (Stream& s : run.streams) stream_embed(run.model, s);
+    r.seconds_load = total.seconds();
+    {
+        Scratch scratch = scratch_alloc(c, run.streams);
+        if (writer) save_unquantized(*writer, run.model, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
+        sweep(run, scratch, writer.get());
+        if (writer) {
+            save_finish(*writer, run.model, format("{\"method\": %s, \"fake_quantized\": true, \"options\": ", json_quote(o.method).c_str()) +
+                                                json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) +
+                                                ", \"commit\": " + json_quote(COMMIT) + "}\n");
+            fprintf(stderr, "saved: %s (fake-quantized weights, stored as %s)\n", o.save.c_str(), FLOATX_NAME);
+        }
+        if (!run.sets.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
+    }
+    for (const ModuleReport& m : run.quantizer.reports)
+        r.modules.push_back({m.layer, m.module, m.error, m.error_of_output ? "output" : "weight", m.loss, m.damp, m.note});
+    r.peak_host = host_peak_bytes();
+#ifdef __CUDACC__
+    r.peak_device = memory_used(Place::Device).peak;
+#endif
+    r.seconds_total = total.seconds();
+    print_off_nominal(run.quantizer.reports);
+    fprintf(stderr, "load %.1f s, quantize %.1f s, evaluate %.1f s, total %s; peak host memory %.2f GB", r.seconds_load, r.seconds_quantize,
+            r.seconds_evaluate, duration_text(r.seconds_total).c_str(), r.peak_host / 1e9);
+    if (r.peak_device) fprintf(stderr, ", device %.2f GB", r.peak_device / 1e9);
+    fprintf(stderr, "\n");
+    return std::move(run.report);
+}
+
+#ifndef TESTING
+int main(int argc, char** argv) {
+    try {
+        const Options options = options_parse(argc, argv);
+        if (options.help) {
+            print_help(stdout);
+            return 0;
+        }
+        if (!options.tokenize.empty()) {
+            print_token_ids(options);
+            return 0;
+        }
+        if (!options.json.empty()) require_writable(options.json);
+        const Report report = run_model(options);
+        if (!options.json.empty()) write_whole_file(options.json, report_json(report));
+        if (!report.tasks.empty()) fputs(report_text(report).c_str(), stdout);
+        if (fflush(stdout) != 0) fail("standard output: the row could not be written: %s", strerror(errno));
+        return 0;
+    } catch (const UsageError& e) {
+        fprintf(stderr, "qwen3: %s\n", e.what());
+        return 2;
+    } catch (const std::exception& e) {
+        fprintf(stderr, "qwen3: %s\n", e.what());
+        return 1;
+    }
+}
+#endif

@@ -1,0 +1,131 @@
+// Perplexity, the text sets and the report: against brute force, against Python (random.Random and Hugging Face's tokenizer on the
+// real files), and against the paper's tables.
+#include "../data/sha256.h"
+#include "../qwen3.cu"
+#include "test.h"
+
+TEST(perplexity_is_the_exponential_of_the_mean_window_loss) {
+    // Three windows of 4 tokens: losses 1, 2, 6 (means over 3 targets).
+    const Perplexity p = perplexity({-1, -1, -1, -2, -1, -3, -6, -6, -6}, 3, 4);
+    CHECK_NEAR(p.value, std::exp(3.0), 1e-9);
+    CHECK_NEAR(p.stderr_, std::exp(3.0) * std::sqrt((4 + 1 + 9) / 2.0) / std::sqrt(3.0), 1e-9);
+    CHECK_EQ(p.n, (size_t)3);
+    CHECK_EQ(perplexity({-1, -1, -1}, 1, 4).stderr_, 0.0);
+}
+
+TEST(wikitext_rows_are_joined_with_two_newlines) {
+    const std::string path = format("/tmp/qwen3_test_wiki_%d.raw", getpid());
+    write_file(path, " \n = Title = \n \t \n text , a \n");
+    CHECK_EQ(wikitext_text(path), "\n\n = Title = \n\n\n\n\n text , a \n");
+    write_file(path, "a\nb");
+    CHECK_EQ(wikitext_text(path), "a\n\n\nb");
+    remove(path.c_str());
+}
+
+static std::string sha256_of_ids(const std::vector<int>& ids) {
+    return sha256_hex((const char*)ids.data(), ids.size() * sizeof(int));
+}
+
+TEST(wikitext2_has_146_windows) {
+    const std::string data = shared_data();
+    const Tokenizer t = tokenizer_load(data + "/qwen3-tokenizer");
+    const TextSet set = wikitext2_set(t, data, 0);
+    CHECK_EQ(set.tokens_in_text, (size_t)299078);
+    CHECK_EQ(set.n_windows, (size_t)146);
+    CHECK_EQ(set.tokens.size(), (size_t)146 * 2048);
+    const int first[] = {271, 284, 8397, 425, 10965, 465, 284, 76325};
+    for (int i = 0; i < 8; i++) CHECK_EQ(set.tokens[i], first[i]);
+    const TextSet few = wikitext2_set(t, data, 3);
+    CHECK_EQ(few.n_windows, (size_t)3);
+    CHECK(std::equal(few.tokens.begin(), few.tokens.end(), set.tokens.begin()));
+}
+
+// The digests are of the ids that Python draws: random.Random(seed) and transformers' tokenizer on the same files.
+TEST(c4_windows_and_calibration_are_those_of_python) {
+    const std::string data = shared_data();
+    const Tokenizer t = tokenizer_load(data + "/qwen3-tokenizer");
+    if (LineFile(data + "/c4/train.jsonl").count() != 1128) SKIP("another sample of C4");
+    CHECK_EQ(sha256_of_ids(calibration_set(t, data, "c4", 128, 2048, 0).tokens), "b0cb9498ed960c5ef28699b5379c7837a0bd511282db7301b5fa514193d80b74");
+    CHECK_EQ(sha256_of_ids(calibration_set(t, data, "c4", 8, 512, 7).tokens), "8ebb5093d77d94914850b906680716a9ff3e1b540cfc32868396bead76dc4bad");
+    const TextSet c4 = c4_set(t, data, "data/paper/c4_windows.csv", 0);
+    CHECK_EQ(c4.n_windows, (size_t)256);
+    CHECK_EQ(sha256_of_ids(c4.tokens), "54ac9eb83ba210ace1aec1f5603d87186d08375d1f2c27cd387e03e615711011");
+    CHECK(c4.variant.find("not the paper's") != std::string::npos);
+    CHECK_ERROR(calibration_set(t, data, "c4", 1, 1 << 20, 0), "none of the 1128 documents has more than 1048576 tokens");
+}
+
+TEST(the_papers_windows_are_taken_from_the_whole_shard) {
+    // A shard of the right number of documents, where document i says "i" a few times over.
+    const std::string data = shared_data();
+    const Tokenizer t = tokenizer_load(data + "/qwen3-tokenizer");
+    const std::string dir = format("/tmp/qwen3_test_c4_%d", getpid());
+    mkdir(dir.c_str(), 0777), mkdir((dir + "/c4").c_str(), 0777);
+    std::string shard;
+    for (size_t i = 0; i < C4_VALIDATION_DOCUMENTS; i++)
+        shard += "{\"text\": \"" + (i == 25247 ? [] { std::string s; for (int k = 0; k < 2500; k++) s += " a"; return s; }() : "b c d") + "\"}\n";
+    write_file(dir + "/c4/validation.jsonl", shard);
+    write_file(dir + "/windows.csv", "document,token_offset\n25247,388\n31845,1\n25247,1000\n31845,829\n");
+    const TextSet set = c4_set(t, dir, dir + "/windows.csv", 0);
+    // 2048 tokens, then 2 of a short document, then 1500 of a slice cut off by its document's end, then none: one window of 3550 tokens.
+    CHECK_EQ(set.tokens_in_text, (size_t)2048 + 2 + 1500);
+    CHECK_EQ(set.n_windows, (size_t)1);
+    CHECK_EQ(set.variant, "the paper's 256 windows");
+    std::filesystem::remove_all(dir);
+}
+
+TEST(the_papers_cells_are_found) {
+    const std::string csv = "data/paper/tables.csv";
+    CHECK_EQ(paper_row_find(csv, "Qwen3-0.6B-Base", "fp16", 16, 16, -1).cell("wikitext2"), "12.7");
+    CHECK_EQ(paper_row_find(csv, "Qwen3-0.6B-Base", "gptq", 4, 16, -1).cell("wikitext2"), "18.2");
+    CHECK_EQ(paper_row_find(csv, "Qwen3-0.6B-Base", "rtn", 4, 16, -1).cell("c4"), "30.8");
+    CHECK(!paper_row_find(csv, "Qwen3-0.6B-Base", "gptq", 4, 16, 128).cell("c4").empty());
+    CHECK_EQ(paper_row_find(csv, "Qwen3-0.6B-Base", "gptq", 5, 16, 128).cell("c4"), "");
+    CHECK_EQ(paper_row_find(csv, "tiny", "gptq", 4, 16, 128).cell("c4"), "");
+    CHECK_EQ(csv_parse_file(csv).size(), (size_t)249);
+}
+
+static Report example_report() {
+    Report r = {"Qwen3-0.6B-Base", "gptq", "a \"device\"", "abc", "bf16", 4, 16, -1, false, {{"bits", "4"}}, {{"set", "\"c4\""}}, {}, {},
+                1, 2, 3, 6, 100, 0};
+    r.tasks.push_back({"wikitext2", "ppl", "test", 18.25, 0.125, 146, 299008, "18.2"});
+    r.tasks.push_back({"c4", "ppl", "drawn", NAN, INFINITY, 256, 524288, "5.81E4"});
+    r.modules.push_back({0, "q_proj", 0.5, "output", 1.5, 0.01, "damping raised"});
+    return r;
+}
+
+TEST(report_row_has_the_paper_beside_it) {
+    const std::string text = report_text(example_report());
+    CHECK(text.find("Qwen3-0.6B-Base  gptq    4  16  -") != std::string::npos);
+    CHECK(text.find("18.25 +-0.12") != std::string::npos);
+    CHECK(text.find("18.2 (+0.05)") != std::string::npos);
+    CHECK_EQ(number_text(52500.0), "5.250E4");
+    CHECK_EQ(number_text(12.734), "12.73");
+}
+
+TEST(report_json_parses_and_round_trips) {
+    const std::string text = report_json(example_report());
+    const Json j = json_parse(text.data(), text.size(), "report");
+    CHECK_EQ(json_string(j, "device", "report"), "a \"device\"");
+    const Json& results = json_object(j, "results", "report");
+    CHECK_EQ(json_number(json_object(results, "wikitext2", "results"), "value", "wikitext2"), 18.25);
+    CHECK_EQ(json_number(json_object(results, "c4", "results"), "paper", "c4"), 58100.0);
+    CHECK_EQ(json_string(json_object(results, "c4", "results"), "value", "c4"), "NaN");
+    CHECK_EQ(json_int(j, "wbits", "report"), 4);
+    for (const char* key : {"options", "calibration", "modules", "seconds", "peak_bytes", "commit", "stand_in"}) CHECK(j.find(key) != nullptr);
+}
+
+TEST(settings_other_than_the_papers_get_no_cell) {
+    auto parse = [](std::vector<const char*> args) {
+        args.insert(args.begin(), "qwen3");
+        return options_parse((int)args.size(), args.data());
+    };
+    CHECK_EQ(settings_are_the_papers(parse({"-q", "gptq", "-b", "4"})), sizeof(floatX) == 2);
+    CHECK(!settings_are_the_papers(parse({"-q", "gptq", "-b", "4", "--sym"})));
+    CHECK(!settings_are_the_papers(parse({"-q", "gptq", "-n", "16"})));
+    CHECK(!settings_are_the_papers(parse({"-q", "gptq", "--limit", "4"})));
+    CHECK_EQ(parse({"-q", "rtn"}).quant.group_size, -1);
+    CHECK_EQ(parse({"-q", "gptq"}).quant.group_size, 128);
+    CHECK_EQ(parse({"-q", "gptq", "-g", "-1"}).quant.group_size, -1);
+    CHECK_EQ(parse({"-e", "ppl"}).tasks, "ppl");
+    CHECK_EQ(task_list("ppl,wikitext2").size(), (size_t)2);
+}

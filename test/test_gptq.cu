@@ -1,0 +1,377 @@
+// GPTQ and RTN against references that share no code with them: a PyTorch implementation's codes on a 256 x 512 problem
+// (scripts/golden_gptq.py), and here a float64 one written from the definition alone: optimal brain quantization with the explicit
+// inverse of the Hessian, which is downdated column by column (no Cholesky factor).
+#include "../qwen3.cu"
+#include "test.h"
+#include <random>
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The definition in float64
+
+struct Problem {
+    int O, I, n;
+    std::vector<float> W, X;  // [O, I], [n, I]
+    std::vector<double> H;    // [I, I] = 2/n X^T X
+};
+
+static Problem make_problem(int O, int I, int n, unsigned seed, int dead_column) {
+    Problem p{O, I, n, {}, {}, {}};
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    for (int i = 0; i < O * I; i++) p.W.push_back(to_float(to_floatX(normal(random))));
+    std::vector<float> scale(I);
+    for (int i = 0; i < I; i++) scale[i] = i == dead_column ? 0 : i % 5 == 2 ? 6.0f : 0.3f + 0.1f * (i % 7);
+    for (int t = 0; t < n; t++) {
+        const float shared = normal(random);
+        for (int i = 0; i < I; i++) p.X.push_back(to_float(to_floatX(scale[i] * (normal(random) + shared))));
+    }
+    p.H.assign((size_t)I * I, 0);
+    for (int t = 0; t < n; t++)
+        for (int i = 0; i < I; i++)
+            for (int j = 0; j < I; j++) p.H[(size_t)i * I + j] += 2.0 / n * p.X[(size_t)t * I + i] * p.X[(size_t)t * I + j];
+    return p;
+}
+
+static double half_even(double x) { return std::nearbyint(x); }
+
+struct GridRef {
+    float scale, zero;
+};
+
+// float arithmetic on purpose: the grid is defined in float32, and a code must not hang on the last bit of a scale.
+static GridRef fit_ref(const std::vector<double>& w, int bits, bool sym, bool mse) {
+    const float maxq = (float)((1 << bits) - 1);
+    float lo = 0, hi = 0;
+    for (double x : w) lo = std::min(lo, (float)x), hi = std::max(hi, (float)x);
+    if (sym) {
+        hi = std::max(hi, -lo);
+        if (lo < 0) lo = -hi;
+    }
+    if (lo == 0 && hi == 0) lo = -1, hi = 1;
+    auto grid = [&](float p) {
+        const float scale = (p * hi - p * lo) / maxq;
+        return GridRef{scale, sym ? (maxq + 1) / 2 : (float)half_even(-(p * lo) / scale)};
+    };
+    GridRef best = grid(1);
+    double least = INFINITY;
+    for (int i = 0; mse && i < 80; i++) {
+        const GridRef g = grid((float)(1 - i / 100.0));
+        double error = 0;
+        for (double x : w) {
+            const double q = std::min<double>(maxq, std::max(0.0, half_even(x / g.scale) + g.zero));
+            error += std::pow(std::fabs(g.scale * (q - g.zero) - x), 2.4);
+        }
+        if (error < least) least = error, best = g;
+    }
+    return best;
+}
+
+static double round_ref(double w, GridRef g, int bits) {
+    const double maxq = (1 << bits) - 1;
+    return g.scale * (std::min(maxq, std::max(0.0, half_even(w / g.scale) + g.zero)) - g.zero);
+}
+
+// The same in float32, in which a weight that lies halfway between two codes does so exactly.
+static float round_ref_float(float w, GridRef g, int bits) {
+    const float maxq = (float)((1 << bits) - 1);
+    return g.scale * (std::min(maxq, std::max(0.0f, std::nearbyint(w / g.scale) + g.zero)) - g.zero);
+}
+
+// Returns W^ [O, I] in the original column order.
+static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o) {
+    const int O = p.O, I = p.I, G = o.group_size == -1 ? I : o.group_size;
+    std::vector<double> H = p.H, W(p.W.begin(), p.W.end()), result((size_t)O * I);
+    std::vector<int> order(I);
+    double mean = 0;
+    for (int i = 0; i < I; i++) {
+        order[i] = i;
+        if (H[(size_t)i * I + i] == 0) {
+            H[(size_t)i * I + i] = 1;
+            for (int r = 0; r < O; r++) W[(size_t)r * I + i] = 0;
+        }
+        mean += H[(size_t)i * I + i] / I;
+    }
+    if (o.act_order)
+        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return H[(size_t)a * I + a] > H[(size_t)b * I + b]; });
+    // The inverse of the damped, permuted Hessian by Gauss-Jordan.
+    std::vector<double> A((size_t)I * I), inverse((size_t)I * I, 0);
+    for (int i = 0; i < I; i++)
+        for (int j = 0; j < I; j++) A[(size_t)i * I + j] = H[(size_t)order[i] * I + order[j]] + (i == j ? o.damp * mean : 0);
+    for (int i = 0; i < I; i++) inverse[(size_t)i * I + i] = 1;
+    for (int i = 0; i < I; i++) {
+        const double pivot = A[(size_t)i * I + i];
+        for (int j = 0; j < I; j++) A[(size_t)i * I + j] /= pivot, inverse[(size_t)i * I + j] /= pivot;
+        for (int r = 0; r < I; r++) {
+            const double f = A[(size_t)r * I + i];
+            if (r == i || f == 0) continue;
+            for (int j = 0; j < I; j++) {
+                A[(size_t)r * I + j] -= f * A[(size_t)i * I + j];
+                inverse[(size_t)r * I + j] -= f * inverse[(size_t)i * I + j];
+            }
+        }
+    }
+    for (int r = 0; r < O; r++) {
+        std::vector<double> w(I), inv = inverse;
+        std::vector<GridRef> grids(I / G);
+        const double* original = &W[(size_t)r * I];
+        for (int k = 0; k < I; k++) w[k] = original[order[k]];
+        std::vector<double> at_block = w;  // as the grids see the row: corrected by whole blocks of 128 only
+        if (G == I) grids[0] = fit_ref(std::vector<double>(p.W.begin() + (size_t)r * I, p.W.begin() + (size_t)(r + 1) * I), o.wbits, o.sym, o.mse);
+        for (int c = 0; c < I / G && o.static_groups && G < I; c++)
+            grids[c] = fit_ref(std::vector<double>(original + c * G, original + (c + 1) * G), o.wbits, o.sym, o.mse);
+        for (int k = 0; k < I; k++) {
+            if (k % 128 == 0) at_block = w;
+            if (G < I && !o.static_groups && k % G == 0)
+                grids[k / G] = fit_ref(std::vector<double>(at_block.begin() + k, at_block.begin() + k + G), o.wbits, o.sym, o.mse);
+            const double q = round_ref(w[k], grids[o.static_groups ? order[k] / G : k / G], o.wbits);
+            const double d = inv[(size_t)k * I + k], e = (w[k] - q) / d;
+            for (int j = k + 1; j < I; j++) w[j] -= e * inv[(size_t)k * I + j];
+            for (int i = k + 1; i < I; i++)  // the inverse of what is left of H
+                for (int j = k + 1; j < I; j++) inv[(size_t)i * I + j] -= inv[(size_t)i * I + k] * inv[(size_t)k * I + j] / d;
+            w[k] = q;
+            result[(size_t)r * I + order[k]] = q;
+        }
+    }
+    return result;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The program's GPTQ on a problem
+
+struct Solved {
+    std::vector<float> W;  // [O, I]
+    GptqResult result;
+    double error;          // relative output error, as reported
+};
+
+static Solved solve(const Problem& p, const QuantOptions& o) {
+    Array<floatX> W((size_t)p.O * p.I, "W"), X((size_t)p.n * p.I, "X");
+    std::vector<floatX> host;
+    for (float x : p.W) host.push_back(to_floatX(x));
+    copy(W.data, host.data(), host.size());
+    host.clear();
+    for (float x : p.X) host.push_back(to_floatX(x));
+    copy(X.data, host.data(), host.size());
+    Layer layer;
+    layer.index = 0;
+    layer.groups[0] = {"test", p.O, p.I, W.data, nullptr, 1, {{"test", 0, p.O}}};
+    Quantizer q;
+    q.opt = o;
+    const int half = p.n / 2;  // in two chunks
+    hessian_collect(q, layer.groups[0], 0, X.data, half);
+    hessian_collect(q, layer.groups[0], 0, X.data + (size_t)half * p.I, p.n - half);
+    CHECK_EQ(q.hessian[0].n, (size_t)p.n);
+    Array<float> W0 = weights_to_float(layer.groups[0]);
+    mirror_upper(q.hessian[0].H.data, p.I);
+    Solved s;
+    s.result = gptq_weights(layer.groups[0], W0.data, q.hessian[0].H.data, q.hessian[0].n, o, "test");
+    s.error = output_errors(layer.groups[0], W0.data, q.hessian[0].H.data)[0];
+    std::vector<floatX> out((size_t)p.O * p.I);
+    copy(out.data(), W.data, out.size());
+    for (floatX x : out) s.W.push_back(to_float(x));
+    return s;
+}
+
+// ||(W - V) X^T|| / ||W X^T|| in float64.
+template <class V> double output_error_ref(const Problem& p, const std::vector<V>& v) {
+    double num = 0, den = 0;
+    for (int r = 0; r < p.O; r++)
+        for (int t = 0; t < p.n; t++) {
+            double d = 0, y = 0;
+            for (int i = 0; i < p.I; i++) {
+                const double x = p.X[(size_t)t * p.I + i], w = p.W[(size_t)r * p.I + i];
+                d += (w - (double)v[(size_t)r * p.I + i]) * x, y += w * x;
+            }
+            num += d * d, den += y * y;
+        }
+    return std::sqrt(num / den);
+}
+
+static QuantOptions options(int bits, int group, bool act_order, bool static_groups = false, bool sym = false, bool mse = false) {
+    QuantOptions o;
+    o.wbits = bits, o.group_size = group, o.act_order = act_order, o.static_groups = static_groups, o.sym = sym, o.mse = mse;
+    return o;
+}
+
+// Values are compared up to what storing W^ as floatX costs; a value on another grid point is off by a whole scale.
+static void check_against_definition(const Problem& p, const QuantOptions& o) {
+    const Solved s = solve(p, o);
+    const std::vector<double> expected = gptq_ref(p, o);
+    size_t wrong = 0;
+    for (size_t i = 0; i < expected.size(); i++)
+        wrong += std::fabs(s.W[i] - expected[i]) > (sizeof(floatX) == 4 ? 1e-4 : 8e-3) * (std::fabs(expected[i]) + 0.1);
+    const std::string setting = format("%d bits, group %d, act_order %d, static %d, sym %d, mse %d", o.wbits, o.group_size, o.act_order,
+                                       o.static_groups, o.sym, o.mse);
+    if (wrong * 500 > expected.size()) fail("%s: %zu of %zu weights differ from the definition", setting.c_str(), wrong, expected.size());
+    CHECK_NEAR(s.error, output_error_ref(p, s.W), 2e-4 * s.error + 1e-6);
+    std::vector<float> stored;  // at 8 bits, storing W^ as bf16 costs as much as the grid
+    for (double w : expected) stored.push_back(to_float(to_floatX((float)w)));
+    CHECK_NEAR(s.error, output_error_ref(p, stored), 2e-2 * s.error);
+}
+
+TEST(gptq_is_its_definition_for_every_option) {
+    const Problem p = make_problem(6, 160, 300, 1, 33);
+    for (int bits : {1, 2, 3, 4, 8})
+        for (int group : {-1, 32, 80}) check_against_definition(p, options(bits, group, true));
+    check_against_definition(p, options(3, 32, false));
+    check_against_definition(p, options(3, -1, false));
+    check_against_definition(p, options(3, 32, true, true));
+    check_against_definition(p, options(3, 32, false, true));
+    check_against_definition(p, options(3, 32, true, false, true));
+    check_against_definition(p, options(4, -1, false, false, true));
+    check_against_definition(p, options(3, 32, true, false, false, true));
+    check_against_definition(p, options(3, 32, true, true, true, true));
+    QuantOptions damped = options(4, 32, true);
+    damped.damp = 0.1;
+    check_against_definition(p, damped);
+}
+
+TEST(gptq_with_several_blocks_and_groups_across_them) {
+    const Problem p = make_problem(3, 384, 500, 2, -1);
+    for (int group : {48, 64, 128, 192, 384}) check_against_definition(p, options(3, group, true));
+    check_against_definition(p, options(2, 96, false));
+}
+
+TEST(gptq_beats_rtn_on_the_same_hessian) {
+    const Problem p = make_problem(16, 128, 400, 3, -1);
+    for (int bits : {2, 3, 4, 8})
+        for (int group : {-1, 32}) {
+            const QuantOptions o = options(bits, group, true);
+            std::vector<double> rtn;
+            const int G = group == -1 ? p.I : group;
+            for (int start = 0; start < p.O * p.I; start += G) {
+                const std::vector<double> w(p.W.begin() + start, p.W.begin() + start + G);
+                const GridRef g = fit_ref(w, bits, false, false);
+                for (double x : w) rtn.push_back(round_ref(x, g, bits));
+            }
+            CHECK(solve(p, o).error < output_error_ref(p, rtn));
+        }
+}
+
+TEST(rtn_is_its_definition) {
+    const Problem p = make_problem(9, 96, 2, 4, -1);
+    for (int bits = 1; bits <= 8; bits++)
+        for (int group : {-1, 32, 3})
+            for (int sym = 0; sym < 2; sym++) {
+                Array<floatX> W((size_t)p.O * p.I, "W");
+                std::vector<floatX> host;
+                for (float x : p.W) host.push_back(to_floatX(x));
+                copy(W.data, host.data(), host.size());
+                Layer layer;
+                layer.index = 0;
+                layer.groups[0] = {"test", p.O, p.I, W.data, nullptr, 2, {{"a", 0, 4}, {"b", 4, 5}}};
+                Quantizer q;
+                q.opt = options(bits, group, false, false, sym, bits % 2 == 0);
+                rtn_solve(q, layer, 0);
+                copy(host.data(), W.data, host.size());
+                const int G = group == -1 ? p.I : group;
+                double num = 0, den = 0;
+                for (int start = 0; start < p.O * p.I; start += G) {
+                    const std::vector<double> w(p.W.begin() + start, p.W.begin() + start + G);
+                    const GridRef g = fit_ref(w, bits, sym, q.opt.mse);
+                    for (int i = 0; i < G; i++) {
+                        const float expected = to_float(to_floatX(round_ref_float((float)w[i], g, bits)));
+                        CHECK_NEAR(to_float(host[start + i]), expected, 1e-6 * std::fabs(expected));
+                        if (start < 4 * p.I) num += std::pow(w[i] - to_float(host[start + i]), 2), den += w[i] * w[i];
+                    }
+                }
+                CHECK_EQ(q.reports.size(), (size_t)2);
+                CHECK_NEAR(q.reports[0].error, std::sqrt(num / den), 1e-5);
+            }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The PyTorch reference at a realistic size
+
+static float twelve_bits(const char* name, uint64_t i) {
+    return (float)(random_bits(random_key(name, 0) + i) >> 52) * 0x1p-11f - 1.0f;
+}
+
+static Problem golden_problem(const Checkpoint& ck) {
+    Problem p{256, 512, 2048, {}, {}, {}};
+    for (int i = 0; i < p.O * p.I; i++)
+        p.W.push_back(to_float(to_bf16(twelve_bits("gptq.W", i) * (i % p.I % 64 == 7 ? 0.25f : 0.0625f))));
+    for (int t = 0; t < p.n; t++)
+        for (int j = 0; j < p.I; j++) {
+            auto x = [&](int k) { return k < 0 ? 0.0f : twelve_bits("gptq.X", (uint64_t)t * p.I + k); };
+            const float c = j % 128 == 5 ? 20 : j == 100 ? 0 : (float)((37 * j) % 64 + 16) / 64;
+            p.X.push_back(to_float(to_bf16(c * (x(j) + 0.75f * x(j - 1) + 0.5f * x(j - 2) + 0.5f * twelve_bits("gptq.z", t)))));
+        }
+    auto check_sum = [&](const char* name, const std::vector<float>& values) {
+        const TensorView* t = checkpoint_find(ck, name);
+        CHECK(t && t->dtype == "F64");
+        double expected, sum = 0;
+        memcpy(&expected, t->data, 8);
+        for (float x : values) sum += x;
+        CHECK_NEAR(sum, expected, 1e-6);
+    };
+    check_sum("check.W_sum", p.W);
+    check_sum("check.X_sum", p.X);
+    return p;
+}
+
+template <class T> std::vector<T> golden(const Checkpoint& ck, const std::string& name) {
+    const TensorView* t = checkpoint_find(ck, name);
+    if (!t) fail("golden tensor %s is missing", name.c_str());
+    std::vector<T> values(t->n_bytes / sizeof(T));
+    memcpy(values.data(), t->data, t->n_bytes);
+    return values;
+}
+
+TEST(gptq_gives_the_codes_of_the_pytorch_reference) {
+    Checkpoint ck = safetensors_open("test/golden/gptq.safetensors");
+    const Problem p = golden_problem(ck);
+    const std::pair<const char*, QuantOptions> settings[] = {
+        {"w4_g128_act", options(4, 128, true)},
+        {"w3_g128_act", options(3, 128, true)},
+        {"w3_channel", options(3, -1, false)},
+        {"w2_g64", options(2, 64, false)},
+        {"w4_g128_static_act", options(4, 128, true, true)},
+        {"w4_channel_sym", options(4, -1, false, false, true)},
+        {"w3_g128_mse", options(3, 128, false, false, false, true)}};
+    for (const auto& setting : settings) {
+        const std::string name = setting.first;
+        const Solved s = solve(p, setting.second);
+        const std::vector<uint8_t> packed = golden<uint8_t>(ck, name + ".codes");
+        const std::vector<float> scale = golden<float>(ck, name + ".scale"), zero = golden<float>(ck, name + ".zero");
+        const std::vector<int> group = golden<int>(ck, name + ".group");
+        const int n_groups = (int)scale.size() / p.O;
+        size_t wrong = 0;
+        for (int r = 0; r < p.O; r++)
+            for (int j = 0; j < p.I; j++) {
+                const int code = packed[r * 256 + j / 2] >> 4 * (j % 2) & 15, g = r * n_groups + group[j];
+                const float expected = scale[g] * ((float)code - zero[g]);
+                wrong += std::fabs(s.W[(size_t)r * p.I + j] - expected) > 0.25f * scale[g];
+            }
+        double loss = 0;
+        for (float x : s.result.losses) loss += x;
+        const double expected_loss = golden<double>(ck, name + ".loss")[0], expected_error = golden<double>(ck, name + ".error")[0];
+        if (wrong * 1000 > (size_t)p.O * p.I) fail("%s: %zu of %d codes differ", name.c_str(), wrong, p.O * p.I);
+        CHECK_NEAR(s.error, expected_error, 1e-3 * expected_error);
+        CHECK_NEAR(loss, expected_loss, 1e-3 * expected_loss);
+        CHECK_EQ(s.result.dead, 1);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is not nominal
+
+TEST(gptq_raises_the_damping_and_says_so) {
+    Problem p = make_problem(4, 64, 3, 5, -1);  // 3 tokens: H has rank 3
+    QuantOptions o = options(4, 32, true);
+    o.damp = 0;
+    CHECK_EQ(solve(p, o).result.damp, 0.01);
+}
+
+TEST(gptq_names_where_it_failed) {
+    Problem p = make_problem(4, 64, 20, 6, -1);
+    p.X[70] = NAN;
+    CHECK_ERROR(solve(p, options(4, 32, true)), "test: the Hessian has a non-finite diagonal entry at input channel 6");
+}
+
+TEST(gptq_twice_gives_the_same_bytes) {
+    const Problem p = make_problem(40, 256, 300, 7, -1);
+    const Solved a = solve(p, options(3, 128, true)), b = solve(p, options(3, 128, true));
+    CHECK(memcmp(a.W.data(), b.W.data(), a.W.size() * sizeof(float)) == 0);
+    CHECK_EQ(a.error, b.error);
+}

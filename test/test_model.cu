@@ -1,0 +1,199 @@
+// The forward pass against Hugging Face transformers: logits of small random models, whose weights are a function of their names
+// (scripts/golden_common.py), and of small checkpoints in every stored form. Made by scripts/make_golden.py.
+#include "../qwen3.cu"
+#include "test.h"
+
+struct Golden {
+    std::vector<int> tokens;
+    std::vector<int> rows;
+    std::vector<float> logits;  // [rows, V]
+};
+
+static std::vector<int> golden_ints(const Checkpoint& ck, const std::string& name) {
+    const TensorView* t = checkpoint_find(ck, name);
+    if (!t || t->dtype != "I32") fail("golden tensor %s is missing or not I32", name.c_str());
+    std::vector<int> values(tensor_size(*t));
+    memcpy(values.data(), t->data, t->n_bytes);
+    return values;
+}
+
+static std::vector<float> golden_floats(const Checkpoint& ck, const std::string& name) {
+    const TensorView* t = checkpoint_find(ck, name);
+    if (!t) fail("golden tensor %s is missing", name.c_str());
+    std::vector<float> values(tensor_size(*t));
+    tensor_to_f32(*t, 0, values.size(), values.data());
+    return values;
+}
+
+// The program's logits after the given rows of `tokens`, cut into one segment.
+static std::vector<float> our_logits(const Model& m, const std::vector<int>& tokens, const std::vector<int>& rows) {
+    const Config& c = m.config;
+    std::vector<Stream> streams;
+    streams.push_back(stream_of_windows(c, "test", tokens, (int)tokens.size(), false));
+    Stream& s = streams[0];
+    s.x.width = c.C;
+    s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
+    stream_embed(m, s);
+    Scratch scratch = scratch_alloc(c, streams);
+    Layer layer = layer_alloc(c);
+    for (layer.index = 0; layer.index < c.L; layer.index++) {
+        for (const Param& p : layer_params(c, layer)) load_param(m, p);
+        layer_forward(c, layer, s, scratch);
+    }
+    Head head = head_load(m);
+    head_logits(c, head, s.x.data.data, rows);
+    std::vector<float> logits(rows.size() * c.V);
+    copy(logits.data(), head.logits.data, logits.size());
+    return logits;
+}
+
+// Largest difference, relative to the largest logit.
+static double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
+    double difference = 0, largest = 0;
+    for (size_t i = 0; i < a.size(); i++) {
+        if (!std::isfinite(a[i])) return INFINITY;
+        difference = std::max(difference, std::fabs((double)a[i] - b[i]));
+        largest = std::max(largest, std::fabs((double)b[i]));
+    }
+    return difference / largest;
+}
+
+// bf16 has 8 bits: each of a handful of layers rounds its activations a dozen times.
+static const double TOLERANCE = sizeof(floatX) == 4 ? 2e-5 : 5e-2;
+
+static void check_random_model(const char* name) {
+    const std::string dir = std::string("test/golden/") + name;
+    Checkpoint reference = safetensors_open(dir + "/reference.safetensors");
+    Model m;
+    m.random = true;
+    m.config = config_load(dir + "/config.json");
+    m.seed = (uint64_t)golden_ints(reference, "seed")[0];
+    const std::vector<int> all = golden_ints(reference, "tokens");
+    for (int T : {1, 7, 1025, 2048}) {
+        const std::string suffix = std::to_string(T);
+        const std::vector<int> rows = golden_ints(reference, "rows_" + suffix);
+        const std::vector<float> expected = golden_floats(reference, "logits_" + suffix);
+        const std::vector<float> logits = our_logits(m, std::vector<int>(all.begin(), all.begin() + T), rows);
+        CHECK_EQ(logits.size(), expected.size());
+        const double difference = relative_difference(logits, expected);
+        if (!(difference <= TOLERANCE)) fail("%s, %d tokens: logits differ by %g of the largest", name, T, difference);
+    }
+}
+
+TEST(logits_qwen3_tied) { check_random_model("qwen3_tied"); }
+TEST(logits_qwen3_untied) { check_random_model("qwen3_untied"); }
+TEST(logits_qwen2_bias) { check_random_model("qwen2_bias"); }
+TEST(logits_llama) { check_random_model("llama"); }
+TEST(logits_qwen3_06b_two_layers) { check_random_model("qwen3_06b_2layers"); }
+
+static void check_checkpoint(const char* name) {
+    const std::string dir = std::string("test/golden/checkpoints/") + name;
+    Checkpoint reference = safetensors_open(dir + "/reference.safetensors");
+    Options o;
+    o.model = dir;
+    Model m = model_open(o);
+    const std::vector<int> tokens = golden_ints(reference, "tokens");
+    const int T = (int)tokens.size();
+    const std::vector<int> rows = golden_ints(reference, format("rows_%d", T));
+    const std::vector<float> expected = golden_floats(reference, format("logits_%d", T));
+    CHECK(relative_difference(our_logits(m, tokens, rows), expected) <= TOLERANCE);
+}
+
+TEST(checkpoint_bf16_tied_with_stored_head) { check_checkpoint("bf16_tied"); }
+TEST(checkpoint_f16_sharded_untied) { check_checkpoint("f16_untied_sharded"); }
+TEST(checkpoint_f32_qwen2) { check_checkpoint("f32"); }
+
+// log p of the targets against a float64 log-softmax of the logits, with rows that several targets share and batches that end
+// in the middle of a chunk.
+TEST(scores_are_the_log_softmax) {
+    Model m;
+    m.random = true;
+    m.config = config_load("test/golden/qwen3_tied/config.json");
+    const Config& c = m.config;
+    std::vector<int> tokens;
+    for (int i = 0; i < 100; i++) tokens.push_back((i * 37) % c.V);
+    std::vector<Stream> streams;
+    streams.push_back(stream_of_windows(c, "test", tokens, 50, true));
+    Stream& s = streams[0];
+    CHECK_EQ(s.targets.size(), (size_t)98);
+    s.targets.insert(s.targets.begin() + 1, {s.targets[0].row, 5});
+    s.x.width = c.C;
+    s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
+    stream_embed(m, s);
+    Scratch scratch = scratch_alloc(c, streams);
+    Head head = head_load(m);
+    std::vector<int> rows;
+    for (int t = 0; t < 100; t++) rows.push_back(t);
+    head_logits(c, head, s.x.data.data, rows);
+    std::vector<float> logits(100 * (size_t)c.V);
+    copy(logits.data(), head.logits.data, logits.size());
+    head.batch = 7;
+    stream_score(c, head, s, scratch, nullptr);
+    for (size_t k = 0; k < s.targets.size(); k++) {
+        const float* row = &logits[s.targets[k].row * c.V];
+        double sum = 0;
+        for (int v = 0; v < c.V; v++) sum += std::exp((double)row[v]);
+        CHECK_NEAR(s.logprobs[k], row[s.targets[k].token] - std::log(sum), 1e-5);
+    }
+}
+
+// Windows of a stream do not see each other, and chunks are cut between them.
+TEST(windows_are_independent) {
+    Model m;
+    m.random = true;
+    m.config = config_load("test/golden/qwen3_tied/config.json");
+    const int n = 2 * CHUNK_TOKENS / 512 + 1;
+    std::vector<int> tokens;
+    for (int i = 0; i < n * 512; i++) tokens.push_back((int)(random_bits(i) % m.config.V));
+    Stream s = stream_of_windows(m.config, "test", tokens, 512, true);
+    CHECK_EQ(s.segments.size(), (size_t)n);
+    CHECK_EQ(s.chunks.size(), (size_t)3);
+    CHECK_EQ(s.chunks[1].start, (size_t)CHUNK_TOKENS);
+    CHECK_EQ(s.chunks[2].T, 512);
+    const std::vector<int> last(tokens.end() - 512, tokens.end());
+    std::vector<Stream> streams;
+    streams.push_back(std::move(s));
+    Stream& all = streams[0];
+    all.x.width = m.config.C;
+    all.x.data = Array<floatX>(tokens.size() * m.config.C, "activations");
+    stream_embed(m, all);
+    Scratch scratch = scratch_alloc(m.config, streams);
+    Layer layer = layer_alloc(m.config);
+    for (layer.index = 0; layer.index < m.config.L; layer.index++) {
+        for (const Param& p : layer_params(m.config, layer)) load_param(m, p);
+        layer_forward(m.config, layer, all, scratch);
+    }
+    Head head = head_load(m);
+    head_logits(m.config, head, all.x.data.data + (tokens.size() - 512) * m.config.C, {0, 511});
+    std::vector<float> together(2 * m.config.V);
+    copy(together.data(), head.logits.data, together.size());
+    CHECK(relative_difference(together, our_logits(m, last, {0, 511})) <= (sizeof(floatX) == 4 ? 1e-5 : 2e-2));
+}
+
+TEST(random_weights_are_as_defined) {
+    // 24 bits of SplitMix64, computed by hand in Python: mix(fnv1a64("x") + 3) >> 40
+    CHECK_EQ(random_key("", 0), 0xcbf29ce484222325ull);
+    CHECK_EQ(random_bits(0), 0xe220a8397b1dcdafull);  // SplitMix64's first output for seed 0
+}
+
+TEST(config_refuses_by_name) {
+    auto refuse = [](const std::string& fields, const char* message) {
+        const std::string path = format("/tmp/qwen3_test_config_%d.json", getpid());
+        write_file(path, "{\"model_type\": \"qwen3\", \"hidden_size\": 64, \"intermediate_size\": 128, \"num_hidden_layers\": 1, "
+                         "\"num_attention_heads\": 4, \"vocab_size\": 100" + fields + "}");
+        CHECK_ERROR(config_load(path), message);
+        remove(path.c_str());
+    };
+    refuse(", \"num_experts\": 128", "mixture of experts");
+    refuse(", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4.0}", "rope_scaling");
+    refuse(", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4.0}", "rope_scaling");
+    refuse(", \"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 1e6}", "rope scaling");
+    refuse(", \"use_sliding_window\": true", "sliding window");
+    refuse(", \"layer_types\": [\"sliding_attention\"]", "layer type");
+    refuse(", \"hidden_act\": \"gelu\"", "activation");
+    refuse(", \"attention_bias\": true", "attention_bias");
+    refuse(", \"head_dim\": 12", "head_dim");
+    refuse(", \"num_key_value_heads\": 3", "multiple of num_key_value_heads");
+    refuse(", \"num_key_value_heads\": 0", "num_key_value_heads between 1");
+    CHECK_ERROR(config_load("/nowhere/config.json"), "HINT: scripts/download.sh");
+}
