@@ -46,9 +46,10 @@
 // The methods. A new one is a file in quant/ and a line here.
 
 static const Method METHODS[] = {
-    {"fp16", "full precision: nothing is quantized", Order::NONE, -1, nullptr, nullptr},
-    {"rtn", "round to nearest (quant/rtn.cuh)", Order::WEIGHTS, -1, nullptr, rtn_solve},
-    {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 128, hessian_collect, gptq_solve},
+    // name, about, order, default bits of weights and activations, group size, collect, solve a group, solve a layer
+    {"fp16", "full precision: nothing is quantized", Order::NONE, 16, 16, -1, nullptr, nullptr, nullptr},
+    {"rtn", "round to nearest (quant/rtn.cuh)", Order::WEIGHTS, 4, 16, -1, nullptr, rtn_solve, nullptr},
+    {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 4, 16, 128, hessian_collect, gptq_solve, nullptr},
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -320,6 +321,18 @@ KERNEL rmsnorm_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const 
     for (int i = threadIdx.x; i < C; i += blockDim.x) to[i] = to_floatX(to_float(in[i]) * scale * to_float(gain[i]));
 }
 
+// Activation quantization, per token and dynamic: x becomes round(x / scale) * scale, scale = max(max |x|, 1e-5) / (2^(bits-1) - 1).
+KERNEL quantize_tokens_kernel(floatX* x /*[T, I]*/, int I, int bits) {
+    floatX* row = x + (size_t)blockIdx.x * I;
+    float most = 1e-5f;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) {
+        const float a = fabsf(to_float(row[i]));
+        most = a > most ? a : most;
+    }
+    const float scale = block_max(most) / (float)((1 << (bits - 1)) - 1);
+    for (int i = threadIdx.x; i < I; i += blockDim.x) row[i] = to_floatX(rintf(to_float(row[i]) / scale) * scale);
+}
+
 KERNEL add_bias_kernel(floatX* y /*[T, O]*/, const floatX* bias /*[O]*/, int O) {
     floatX* row = y + (size_t)blockIdx.x * O;
     for (int i = threadIdx.x; i < O; i += blockDim.x) row[i] = to_floatX(to_float(row[i]) + to_float(bias[i]));
@@ -422,6 +435,7 @@ struct Stream {
     Activations x;                  // the residual stream, [T, C]
     Activations in;                 // calibration only: inputs of the current linear group, [T, widest input]
     std::vector<float> logprobs;    // [targets]
+    std::vector<float> kl, same_top;  // --kl, one a row that has targets: divergence from full precision, the same first choice
 };
 
 #ifdef __CUDACC__
@@ -509,7 +523,7 @@ inline void stream_embed(const Model& m, Stream& s) {
 
 // Buffers for one chunk at a time.
 struct Scratch {
-    Array<floatX> x;    // [chunk, C]              residual stream of a host-resident Stream
+    Array<floatX> x, x2;  // [chunk, C]            residual stream of a host-resident Stream, and of another
     Array<floatX> in;   // [chunk, widest input]   input of a linear group
     Array<floatX> out;  // [chunk, widest output]  its product
     Array<float> cosines, sines;  // [positions, D/2]
@@ -519,6 +533,7 @@ inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams
     const size_t T = longest_chunk(streams);
     Scratch s;
     s.x = Array<floatX>(T * c.C, "residual scratch");
+    s.x2 = Array<floatX>(T * c.C, "residual scratch");
     s.in = Array<floatX>(T * widest_input(c), "input scratch");
     s.out = Array<floatX>(T * widest_output(c), "output scratch");
     int positions = 0;
@@ -546,6 +561,7 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
     floatX* out = scratch.out.data;
     if (stage > 0) {
         const Group& g = layer.groups[stage - 1];
+        if (g.abits < 16) launch(quantize_tokens_kernel, T, 256, in, g.I, g.abits);
         gemm(out, in, g.W, T, g.O, g.I);
         if (g.bias) launch(add_bias_kernel, T, 256, out, g.bias, g.O);
     }
@@ -580,6 +596,36 @@ inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratc
     }
 }
 
+// What a method may ask for while it judges a candidate: one module on the whole calibration stream.
+struct ForwardContext {
+    const Config& config;
+    const Stream& calibration;
+    Scratch& scratch;
+};
+
+inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
+    const Config& c = q.forward->config;
+    Scratch& scratch = q.forward->scratch;
+    const Group& o = layer.groups[1];
+    for (const Chunk& chunk : q.forward->calibration.chunks) {
+        // Stage 1 reads the group's input and leaves the next one's in the same place.
+        copy(scratch.in.data, X + chunk.start * c.C, (size_t)chunk.T * c.C);
+        layer_stage(c, layer, 1, nullptr, scratch.in.data, chunk, scratch);
+        gemm(out + chunk.start * c.C, scratch.in.data, o.W, chunk.T, o.O, o.I);
+    }
+}
+
+inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
+    const Config& c = q.forward->config;
+    Scratch& scratch = q.forward->scratch;
+    const Group& down = layer.groups[3];
+    for (const Chunk& chunk : q.forward->calibration.chunks) {
+        copy(scratch.in.data, X + chunk.start * c.C, (size_t)chunk.T * c.C);
+        layer_stage(c, layer, 3, nullptr, scratch.in.data, chunk, scratch);
+        gemm(out + chunk.start * c.C, scratch.in.data, down.W, chunk.T, down.O, down.I);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Quantizing one layer from the calibration stream, and pushing that stream through the result
 
@@ -595,33 +641,43 @@ inline void quantize_sequential(const Config& c, Layer& layer, const Method& met
             s.in.store(chunk, in);
             s.x.store(chunk, x);
         }
-        if (stage < 4) method.solve(q, layer, stage);
+        if (stage < 4) method.solve_group(q, layer, stage);
     }
 }
 
-// All groups are solved from one pass through the layer as it was; the stream then goes through the quantized layer.
+inline void solve_all(const Method& method, Quantizer& q, Layer& layer) {
+    if (method.solve_layer) method.solve_layer(q, layer);
+    for (int g = 0; method.solve_group && g < 4; g++) method.solve_group(q, layer, g);
+}
+
+// All groups are solved from one pass through the layer as it was. The stream then goes through the quantized layer, or, for
+// methods that calibrate on the full-precision model, has gone through the layer as it was.
 inline void quantize_layerwise(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
+    const bool full_precision = method.order == Order::FULL_PRECISION;
     for (const Chunk& chunk : s.chunks) {
-        copy(scratch.x.data, s.x.data.data + chunk.start * c.C, (size_t)chunk.T * c.C);  // stages change x, and this pass must not
+        floatX* x = s.x.fetch(chunk, scratch.x.data);
+        if (!full_precision && x != scratch.x.data) {  // stages change x, and this pass must leave the stream as it was
+            copy(scratch.x.data, x, (size_t)chunk.T * c.C);
+            x = scratch.x.data;
+        }
         for (int stage = 0; stage < 4; stage++) {
-            layer_stage(c, layer, stage, scratch.x.data, scratch.in.data, chunk, scratch);
+            layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
             method.collect(q, layer.groups[stage], stage, scratch.in.data, chunk.T);
         }
+        if (!full_precision) continue;
+        layer_stage(c, layer, 4, x, scratch.in.data, chunk, scratch);
+        s.x.store(chunk, x);
     }
-    for (int g = 0; g < 4; g++) method.solve(q, layer, g);
-    layer_forward(c, layer, s, scratch);
+    solve_all(method, q, layer);
+    if (!full_precision) layer_forward(c, layer, s, scratch);
 }
 
 inline void quantize_layer(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream* calibration, Scratch& scratch) {
     const bool sequential = method.order == Order::SEQUENTIAL && q.opt.true_sequential;
     if (method.order == Order::NONE) return;
-    if (method.order == Order::WEIGHTS) {
-        for (int g = 0; g < 4; g++) method.solve(q, layer, g);
-    } else if (sequential) {
-        quantize_sequential(c, layer, method, q, *calibration, scratch);
-    } else {
-        quantize_layerwise(c, layer, method, q, *calibration, scratch);
-    }
+    if (method.order == Order::WEIGHTS) solve_all(method, q, layer);
+    else if (sequential) quantize_sequential(c, layer, method, q, *calibration, scratch);
+    else quantize_layerwise(c, layer, method, q, *calibration, scratch);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -643,6 +699,7 @@ struct Head {
     Array<floatX> normed;  // [batch, C]
     Array<float> logits;   // [batch, V]: never more than a batch of rows
     Array<float> logsumexp;  // [batch]
+    Array<float> full_logits, full_logsumexp;  // the same of the full-precision model, for --kl
     int batch;
 };
 
@@ -677,8 +734,51 @@ inline void head_logits(const Config& c, Head& head, const floatX* x, const std:
     gemm_logits(head.logits.data, head.normed.data, head.W.data, n, c.V, c.C);
 }
 
-// Fills s.logprobs. Several targets may share a row, whose logits are then computed once.
-inline void stream_score(const Config& c, Head& head, Stream& s, Scratch& scratch, const char* progress) {
+// kl[r] = sum over the vocabulary of p (log p - log q), p of the full-precision model; same[r] = 1 where both prefer one token.
+// One block a row.
+KERNEL divergence_kernel(float* kl /*[n]*/, float* same /*[n]*/, const float* logits /*[n, V]*/, const float* logsumexp /*[n]*/,
+                         const float* full_logits /*[n, V]*/, const float* full_logsumexp /*[n]*/, int V) {
+    const float *q = logits + (size_t)blockIdx.x * V, *p = full_logits + (size_t)blockIdx.x * V;
+    const float q_norm = logsumexp[blockIdx.x], p_norm = full_logsumexp[blockIdx.x];
+    float sum = 0, p_most = -INFINITY, q_most = -INFINITY;
+    for (int i = threadIdx.x; i < V; i += blockDim.x) {
+        const float log_p = p[i] - p_norm;
+        sum += exp_float(log_p) * (log_p - (q[i] - q_norm));
+        p_most = p[i] > p_most ? p[i] : p_most;
+        q_most = q[i] > q_most ? q[i] : q_most;
+    }
+    sum = block_sum(sum), p_most = block_max(p_most), q_most = block_max(q_most);
+    float p_first = (float)V, q_first = (float)V;  // the first token with the largest logit; V < 2^24 is exact
+    for (int i = threadIdx.x; i < V; i += blockDim.x) {
+        if (p[i] == p_most && (float)i < p_first) p_first = (float)i;
+        if (q[i] == q_most && (float)i < q_first) q_first = (float)i;
+    }
+    p_first = block_min(p_first), q_first = block_min(q_first);
+    if (threadIdx.x == 0) kl[blockIdx.x] = sum, same[blockIdx.x] = p_first == q_first ? 1 : 0;
+}
+
+// Compares the rows in `head` with those of the full-precision stream, whose residual stream is x [T, C].
+inline void head_divergence(const Config& c, Head& head, const floatX* x, const std::vector<int>& rows, Stream& s) {
+    const unsigned n = (unsigned)rows.size();
+    if (head.full_logits.n == 0) {
+        head.full_logits = Array<float>((size_t)head.batch * c.V, "full-precision logits");
+        head.full_logsumexp = Array<float>(head.batch, "full-precision log-sum-exp");
+    }
+    head.logits.swap(head.full_logits);
+    head_logits(c, head, x, rows);
+    head.logits.swap(head.full_logits);
+    launch(logsumexp_kernel, n, 1024, head.full_logsumexp.data, head.full_logits.data, c.V);
+    Array<float> kl(n, "divergences"), same(n, "agreements");
+    launch(divergence_kernel, n, 1024, kl.data, same.data, head.logits.data, head.logsumexp.data, head.full_logits.data,
+           head.full_logsumexp.data, c.V);
+    const size_t at = s.kl.size();
+    s.kl.resize(at + n), s.same_top.resize(at + n);
+    copy(s.kl.data() + at, kl.data, n), copy(s.same_top.data() + at, same.data, n);
+}
+
+// Fills s.logprobs. Several targets may share a row, whose logits are then computed once. `full`, if not null, is the same
+// stream through the full-precision model: s.kl and s.same_top are filled as well, one value a row.
+inline void stream_score(const Config& c, Head& head, Stream& s, Stream* full, Scratch& scratch, const char* progress) {
     s.logprobs.assign(s.targets.size(), 0);
     size_t k = 0;
     Clock clock, shown;
@@ -704,6 +804,7 @@ inline void stream_score(const Config& c, Head& head, Stream& s, Scratch& scratc
             launch(logsumexp_kernel, (unsigned)rows.size(), 1024, head.logsumexp.data, head.logits.data, c.V);
             launch(pick_logprobs_kernel, 1, 256, picked.data, head.logits.data, head.logsumexp.data, row_d.data, token_d.data, n, c.V);
             copy(s.logprobs.data() + first, picked.data, n);
+            if (full) head_divergence(c, head, full->x.fetch(chunk, scratch.x2.data), rows, s);
             if (progress && shown.seconds() > 10) {
                 const double done = (double)k / s.targets.size();
                 fprintf(stderr, "%s: head %3.0f %%, ETA %s\n", progress, 100 * done,
@@ -801,7 +902,7 @@ struct Options {
     int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
     double device_memory = 0;
     QuantOptions quant;
-    bool help = false;
+    bool kl = false, help = false;
     std::set<std::string> given;  // names of the flags that were given
 };
 
@@ -817,8 +918,9 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "-m", "MODEL", "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:32b\n"
                                     "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)", &o.model, nullptr},
         {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},
-        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8", &o.quant.wbits, "rtn gptq"},
-        {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's, see below)", &o.quant.group_size, "rtn gptq"},
+        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits, "rtn gptq"},
+        {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)", &o.quant.abits, "rtn gptq"},
+        {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size, "rtn gptq"},
         {Flag::TEXT, "-e", "TASK,...", "wikitext2, c4; ppl means both (default: wikitext2)", &o.tasks, nullptr},
         {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq"},
         {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq"},
@@ -826,6 +928,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::INT, "--seed", "N", "of the calibration draw, and of random: weights", &o.seed, nullptr},
         {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data)", &o.data, nullptr},
         {Flag::INT, "--limit", "N", "only the first N windows of each set, 0: all", &o.limit, nullptr},
+        {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl, "rtn gptq"},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
         {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
@@ -879,8 +982,9 @@ inline void print_help(FILE* out) {
     }
     fprintf(out, "\nmethods:\n");
     for (const Method& m : METHODS) {
-        std::string group = m.order == Order::NONE ? "" : m.default_group_size == -1 ? "; -g -1 by default" : format("; -g %d by default", m.default_group_size);
-        fprintf(out, "  %-26s %s%s\n", m.name, m.about, group.c_str());
+        fprintf(out, "  %-26s %s", m.name, m.about);
+        if (m.order != Order::NONE) fprintf(out, "; default -b %d -a %d -g %d", m.default_wbits, m.default_abits, m.default_group_size);
+        fprintf(out, "\n");
     }
 }
 
@@ -956,9 +1060,11 @@ inline Options options_parse(int argc, const char* const* argv) {
     for (const Flag& f : flags)
         if (o.given.count(f.name) && f.methods && !is_word_of(o.method, f.methods))
             usage_fail("%s has no meaning with -q %s. HINT: it belongs to %s", f.name, o.method.c_str(), f.methods);
+    if (!o.given.count("-b")) o.quant.wbits = method.default_wbits;
+    if (!o.given.count("-a")) o.quant.abits = method.default_abits;
     if (!o.given.count("-g")) o.quant.group_size = method.default_group_size;
-    if (method.order == Order::NONE) o.quant.wbits = 16;
-    else if (o.quant.wbits < 1 || o.quant.wbits > 8) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
+    if (o.given.count("-b") && (o.quant.wbits < 1 || o.quant.wbits > 8)) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
+    if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16) usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
     if (o.quant.group_size < 1 && o.quant.group_size != -1) usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
     if (o.quant.damp < 0) usage_fail("--damp %g: expected 0 or more", o.quant.damp);
     if (o.n_samples < 1) usage_fail("-n %d: expected at least one calibration sample", o.n_samples);
@@ -1063,7 +1169,7 @@ inline size_t working_bytes(const Config& c, const Method& method, size_t chunk)
     if (method.collect) quantizer += 3 * I * I * sizeof(float);
     const size_t layers = layer_size(c) * x + quantizer;
     const size_t head = (size_t)c.V * c.C * x + LOGITS_BYTES + LOGITS_BYTES / c.V * c.C * x;
-    return std::max(layers, head) + chunk * (c.C + widest_input(c) + widest_output(c)) * x;
+    return std::max(layers, head) + chunk * (2 * c.C + widest_input(c) + widest_output(c)) * x;
 }
 
 // Decides where each stream's activations live, and refuses at once what cannot fit.
@@ -1097,20 +1203,25 @@ inline void place_streams(const Options& o, const Config& c, const Method& metho
             if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place);
 }
 
-// "q 0.012 k 0.015 ...": the errors of a layer's modules.
-inline std::string errors_text(const std::vector<ModuleReport>& reports, size_t first) {
-    std::string text;
-    for (size_t i = first; i < reports.size(); i++)
-        text += format(" %s %.4f", reports[i].module.substr(0, reports[i].module.find('_')).c_str(), reports[i].error);
-    return text;
+inline std::string module_text(const ModuleReport& r) {
+    std::string text = format("layer %2d  %-9s  %s error %.4f", r.layer, r.module.c_str(), r.error_kind.c_str(), r.error);
+    for (const auto& value : r.values) text += format("  %s %.4g", value.first.c_str(), value.second);
+    return text + format("  %.1f s%s", r.seconds, r.note.empty() ? "" : ("  " + r.note).c_str());
+}
+
+inline void print_modules(const std::vector<ModuleReport>& reports, size_t first) {
+    for (size_t i = first; i < reports.size(); i++) fprintf(stderr, "%s\n", module_text(reports[i]).c_str());
 }
 
 struct Run {
     Options options;
     Model model;
     const Method* method;
-    std::vector<Stream> streams;  // calibration first, where the method needs it
-    std::vector<TextSet> sets;    // what the streams after it are
+    std::vector<Stream> streams;  // calibration first, where the method needs it; then one a set; then, with --kl, one a set
+                                  // that goes through the full-precision model
+    std::vector<TextSet> sets;
+    bool calibrated() const { return method->collect != nullptr; }
+    size_t first_full() const { return options.kl ? calibrated() + sets.size() : streams.size(); }
     Quantizer quantizer;
     Report report;
 };
@@ -1118,7 +1229,6 @@ struct Run {
 // The sweep: every stream through every layer, each layer quantized on the way.
 inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     const Config& c = run.model.config;
-    const bool calibrated = run.method->collect != nullptr;
     Layer layer = layer_alloc(c);
     Clock clock;
     for (int l = 0; l < c.L; l++) {
@@ -1128,38 +1238,52 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         device_wait();
         run.report.seconds_load += load.seconds();
 
+        Clock full;
+        for (size_t s = run.first_full(); s < run.streams.size(); s++) layer_forward(c, layer, run.streams[s], scratch);
+        device_wait();
+        const double full_seconds = full.seconds();
+
         Clock quantize;
         const size_t first_report = run.quantizer.reports.size();
-        quantize_layer(c, layer, *run.method, run.quantizer, calibrated ? &run.streams[0] : nullptr, scratch);
+        if (run.calibrated()) {
+            ForwardContext forward = {c, run.streams[0], scratch};
+            run.quantizer.forward = &forward;
+            run.quantizer.n_calibration = run.streams[0].tokens.size();
+            quantize_layer(c, layer, *run.method, run.quantizer, &run.streams[0], scratch);
+        } else {
+            quantize_layer(c, layer, *run.method, run.quantizer, nullptr, scratch);
+        }
         device_wait();
         const double quantize_seconds = quantize.seconds();
         run.report.seconds_quantize += quantize_seconds;
+        print_modules(run.quantizer.reports, first_report);
 
         Clock evaluate;
-        for (size_t s = calibrated; s < run.streams.size(); s++) layer_forward(c, layer, run.streams[s], scratch);
+        // Calibration is never on quantized activations; only what is evaluated is.
+        for (Group& g : layer.groups) g.abits = run.options.quant.abits;
+        for (size_t s = run.calibrated(); s < run.first_full(); s++) layer_forward(c, layer, run.streams[s], scratch);
+        for (Group& g : layer.groups) g.abits = 16;
         for (const Stream& s : run.streams)
             for (const Chunk& chunk : s.chunks)
                 require_finite(s.x.data.data + chunk.start * c.C, chunk.T, c.C, format("layer %d: the output for %s", l, s.name.c_str()));
         device_wait();
-        run.report.seconds_evaluate += evaluate.seconds();
+        const double evaluate_seconds = evaluate.seconds() + full_seconds;
+        run.report.seconds_evaluate += evaluate_seconds;
 
         if (writer)
             for (const Param& p : layer_params(c, layer)) save_param(*writer, p);
-        const double elapsed = clock.seconds();
-        fprintf(stderr, "layer %2d/%d %s  quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L,
-                errors_text(run.quantizer.reports, first_report).c_str(), quantize_seconds, evaluate.seconds(),
-                duration_text(elapsed / (l + 1) * (c.L - l - 1)).c_str());
+        fprintf(stderr, "layer %d/%d: quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L, quantize_seconds, evaluate_seconds,
+                duration_text(clock.seconds() / (l + 1) * (c.L - l - 1)).c_str());
     }
 }
 
 inline void add_text_sets(Run& run, const std::string& data_dir) {
     const Options& o = run.options;
     const Config& c = run.model.config;
-    const bool calibrated = run.method->collect != nullptr;
-    if (!calibrated && o.tasks.empty()) return;
+    if (!run.calibrated() && o.tasks.empty()) return;
     Tokenizer tokenizer = model_tokenizer(run.model, data_dir);
     Clock clock;
-    if (calibrated) {
+    if (run.calibrated()) {
         TextSet set = calibration_set(tokenizer, data_dir, o.calibration_set, o.n_samples, o.sample_length, o.seed);
         fprintf(stderr, "calibration: %s, %d samples of %d tokens, seed %d, from %s\n", o.calibration_set.c_str(), o.n_samples, o.sample_length, o.seed, set.variant.c_str());
         run.report.calibration = {{"set", json_quote(set.name)}, {"samples", std::to_string(o.n_samples)},
@@ -1174,6 +1298,8 @@ inline void add_text_sets(Run& run, const std::string& data_dir) {
         run.streams.push_back(stream_of_windows(c, task, set.tokens, set.window, true));
         run.sets.push_back(std::move(set));
     }
+    for (size_t i = 0; o.kl && i < run.sets.size(); i++)
+        run.streams.push_back(stream_of_windows(c, run.sets[i].name + ", full precision", run.sets[i].tokens, run.sets[i].window, true));
     fprintf(stderr, "tokenized in %.1f s\n", clock.seconds());
 }
 
@@ -1209,17 +1335,21 @@ inline Settings method_settings(const Options& o, const Method& method) {
 // The paper's cells count as this run's only if the settings are the paper's too.
 inline bool settings_are_the_papers(const Options& o) {
     for (const std::string& flag : o.given)
-        if (!is_word_of(flag, "-m -q -b -g -e --data --save --json --device-memory --act-order")) return false;
+        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --data --save --json --device-memory --act-order")) return false;
     return sizeof(floatX) == 2;
 }
 
-inline void print_off_nominal(const std::vector<ModuleReport>& reports) {
-    size_t n = 0;
-    for (const ModuleReport& r : reports) n += !r.note.empty();
-    if (n == 0) return;
-    fprintf(stderr, "%zu of %zu modules were not nominal:\n", n, reports.size());
+// At the end: the five modules that lost most, and everything that was not nominal.
+inline void print_summary(std::vector<ModuleReport> reports) {
+    if (reports.empty()) return;
+    std::vector<const ModuleReport*> off;
     for (const ModuleReport& r : reports)
-        if (!r.note.empty()) fprintf(stderr, "  layer %d %s: %s\n", r.layer, r.module.c_str(), r.note.c_str());
+        if (!r.note.empty()) off.push_back(&r);
+    fprintf(stderr, "%zu of %zu modules were not nominal%s\n", off.size(), reports.size(), off.empty() ? "" : ":");
+    for (const ModuleReport* r : off) fprintf(stderr, "  %s\n", module_text(*r).c_str());
+    std::stable_sort(reports.begin(), reports.end(), [](const ModuleReport& a, const ModuleReport& b) { return a.error > b.error; });
+    fprintf(stderr, "largest errors (0.1: a tenth of the %s's norm is noise):\n", reports[0].error_kind.c_str());
+    for (size_t i = 0; i < std::min<size_t>(5, reports.size()); i++) fprintf(stderr, "  %s\n", module_text(reports[i]).c_str());
 }
 
 // A file that is there whole or not at all.
@@ -1242,7 +1372,6 @@ inline void require_writable(const std::string& path) {
 
 inline void evaluate_heads(Run& run, Scratch& scratch) {
     const Config& c = run.model.config;
-    const bool calibrated = run.method->collect != nullptr;
     Clock load;
     Head head = head_load(run.model);
     device_wait();
@@ -1251,13 +1380,16 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
     if (!run.options.logits.empty()) stream_write_logits(c, head, run.streams.back(), scratch, stdout);
     PaperRow paper;
     if (settings_are_the_papers(run.options))
-        paper = paper_row_find(project_file("data/paper/tables.csv"), run.model.name, run.method->name, run.options.quant.wbits, 16, run.options.quant.group_size);
+        paper = paper_row_find(project_file("data/paper/tables.csv"), run.model.name, run.method->name, run.options.quant.wbits, run.options.quant.abits, run.options.quant.group_size);
     for (size_t i = 0; i < run.sets.size(); i++) {
-        Stream& s = run.streams[calibrated + i];
+        Stream& s = run.streams[run.calibrated() + i];
         const TextSet& set = run.sets[i];
-        stream_score(c, head, s, scratch, set.name.c_str());
-        const Perplexity ppl = perplexity(s.logprobs, set.n_windows, set.window);
+        stream_score(c, head, s, run.options.kl ? &run.streams[run.first_full() + i] : nullptr, scratch, set.name.c_str());
+        const Estimate ppl = perplexity(s.logprobs, set.n_windows, set.window);
         run.report.tasks.push_back({set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), paper.cell(set.name)});
+        if (!run.options.kl) continue;
+        const Estimate kl = window_mean(s.kl, set.n_windows), top = window_mean(s.same_top, set.n_windows);
+        run.report.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
     }
     run.report.seconds_evaluate += evaluate.seconds();
 }
@@ -1286,7 +1418,7 @@ inline Report run_model(const Options& options) {
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
     if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));
     r = {run.model.name, o.method, device_name(), COMMIT, FLOATX_NAME, o.quant.wbits, o.quant.abits, o.quant.group_size,
-         run.model.stand_in, method_settings(o, *run.method), {}, {}, {}, 0, 0, 0, 0, 0, 0};
+         run.model.stand_in, method_settings(o, *run.method), {}, {}, {}, {}, 0, 0, 0, 0, 0, 0};
     print_settings(run, data_dir);
 
     add_text_sets(run, data_dir);
@@ -1310,13 +1442,13 @@ inline Report run_model(const Options& options) {
         if (!run.sets.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
     }
     for (const ModuleReport& m : run.quantizer.reports)
-        r.modules.push_back({m.layer, m.module, m.error, m.error_of_output ? "output" : "weight", m.loss, m.damp, m.note});
+        r.modules.push_back({m.layer, m.module, m.error_kind, m.error, m.values, m.note});
     r.peak_host = host_peak_bytes();
 #ifdef __CUDACC__
     r.peak_device = memory_used(Place::Device).peak;
 #endif
     r.seconds_total = total.seconds();
-    print_off_nominal(run.quantizer.reports);
+    print_summary(run.quantizer.reports);
     fprintf(stderr, "load %.1f s, quantize %.1f s, evaluate %.1f s, total %s; peak host memory %.2f GB", r.seconds_load, r.seconds_quantize,
             r.seconds_evaluate, duration_text(r.seconds_total).c_str(), r.peak_host / 1e9);
     if (r.peak_device) fprintf(stderr, ", device %.2f GB", r.peak_device / 1e9);

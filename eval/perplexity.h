@@ -14,7 +14,7 @@
 //
 // Source: PROTOCOL sections (a) and (b) of the paper's published code (Efficient-ML/Qwen3-Quantization, IST-DASLab/gptq).
 //
-// defines: TextSet, wikitext_text, wikitext2_set, c4_set, calibration_set, Perplexity, perplexity
+// defines: TextSet, wikitext_text, wikitext2_set, c4_set, calibration_set, Estimate, window_mean, perplexity
 #pragma once
 #include <cmath>
 #include <functional>
@@ -162,24 +162,31 @@ inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& da
     return set;
 }
 
-struct Perplexity {
+struct Estimate {
     double value, stderr_;
     size_t n;  // windows
 };
 
-// logprobs [n_windows * (window - 1)]: of every token of a window but its first, in order.
-inline Perplexity perplexity(const std::vector<float>& logprobs, size_t n_windows, int window) {
-    const size_t targets = (size_t)window - 1;
+// Mean over windows of each window's mean, and its standard error; values [n_windows * k], window after window.
+inline Estimate window_mean(const std::vector<float>& values, size_t n_windows) {
+    const size_t k = values.size() / n_windows;
     double mean = 0, squares = 0;
-    std::vector<double> losses(n_windows);
+    std::vector<double> windows(n_windows);
     for (size_t w = 0; w < n_windows; w++) {
         double sum = 0;
-        for (size_t t = 0; t < targets; t++) sum -= logprobs[w * targets + t];
-        losses[w] = sum / targets;
-        mean += losses[w] / n_windows;
+        for (size_t i = 0; i < k; i++) sum += values[w * k + i];
+        windows[w] = sum / k;
+        mean += windows[w] / n_windows;
     }
-    for (double loss : losses) squares += (loss - mean) * (loss - mean);
-    const double s = n_windows > 1 ? std::sqrt(squares / (n_windows - 1)) : 0;
-    const double ppl = std::exp(mean);
-    return {ppl, ppl * s / std::sqrt((double)n_windows), n_windows};
+    for (double x : windows) squares += (x - mean) * (x - mean);
+    return {mean, n_windows > 1 ? std::sqrt(squares / (n_windows - 1) / n_windows) : 0, n_windows};
+}
+
+// logprobs [n_windows * (window - 1)]: of every token of a window but its first, in order.
+inline Estimate perplexity(const std::vector<float>& logprobs, size_t n_windows, int window) {
+    if (logprobs.size() != n_windows * (size_t)(window - 1))
+        fail("perplexity: expected %zu log-probabilities, found %zu", n_windows * (size_t)(window - 1), logprobs.size());
+    const Estimate loss = window_mean(logprobs, n_windows);
+    const double ppl = std::exp(-loss.value);
+    return {ppl, ppl * loss.stderr_, n_windows};
 }

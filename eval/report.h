@@ -18,13 +18,20 @@ struct TaskResult {
     std::string paper;                  // the paper's cell as printed there, or ""
 };
 
-// One module that was quantized, as the log shows it.
+// Divergence from the full-precision model on one text set, means over windows with their standard errors.
+struct DivergenceResult {
+    std::string task;
+    double kl, kl_stderr;      // nats
+    double top1, top1_stderr;  // percent of tokens for which both models prefer the same
+    size_t n;                  // windows
+};
+
+// One module that was quantized: its relative error, and the method's own numbers (damping, ratio, ...).
 struct ModuleResult {
     int layer;
-    std::string module;
+    std::string module, error_kind;  // "q_proj", "output" or "weight"
     double error;
-    std::string error_kind;  // "output" or "weight"
-    double loss, damp;
+    std::vector<std::pair<std::string, double>> values;
     std::string note;
 };
 
@@ -36,6 +43,7 @@ struct Report {
     bool stand_in;
     Settings options, calibration;
     std::vector<TaskResult> tasks;
+    std::vector<DivergenceResult> kl;
     std::vector<ModuleResult> modules;
     double seconds_load, seconds_quantize, seconds_evaluate, seconds_total;
     size_t peak_host, peak_device;
@@ -71,7 +79,7 @@ inline PaperRow paper_row_find(const std::string& tables_csv, const std::string&
 // Perplexities as the paper prints them, with one digit more: 12.73, 6.994, 5.25E4.
 inline std::string number_text(double x) {
     if (std::isnan(x)) return "NaN";
-    if (std::fabs(x) < 1e4) return format("%.4g", x);
+    if (std::fabs(x) < 1e4) return format("%#.4g", x);
     const int exponent = (int)std::floor(std::log10(std::fabs(x)));
     return format("%.3fE%d", x / std::pow(10.0, exponent), exponent);
 }
@@ -91,6 +99,11 @@ inline std::string report_text(const Report& r) {
         any_paper = any_paper || !cell.empty();
     }
     std::string text;
+    for (const DivergenceResult& d : r.kl) {
+        head.push_back(d.task + " kl"), head.push_back(d.task + " top-1 %");
+        row.push_back(format("%.4g +-%.2g", d.kl, d.kl_stderr)), row.push_back(format("%.1f +-%.2g", d.top1, d.top1_stderr));
+        paper.push_back(""), paper.push_back("");
+    }
     for (const auto* line : {&head, &row, &paper}) {
         if (line == &paper && !any_paper) break;
         std::string out;
@@ -135,12 +148,21 @@ inline std::string report_json(const Report& r) {
                    (t.paper.empty() ? "null" : t.paper == "NaN" ? "\"NaN\"" : json_format(std::stod(t.paper))) + "}";
     }
     line("results", results + (r.tasks.empty() ? "}" : "\n  }"));
+    std::string kl = "{";
+    for (size_t i = 0; i < r.kl.size(); i++) {
+        const DivergenceResult& d = r.kl[i];
+        kl += (i ? ", " : "") + json_quote(d.task) + ": {\"mean\": " + json_format(d.kl) + ", \"stderr\": " + json_format(d.kl_stderr) +
+              ", \"top1_percent\": " + json_format(d.top1) + ", \"top1_stderr\": " + json_format(d.top1_stderr) +
+              ", \"n\": " + std::to_string(d.n) + "}";
+    }
+    line("kl", kl + "}");
     std::string modules = "[";
     for (size_t i = 0; i < r.modules.size(); i++) {
         const ModuleResult& m = r.modules[i];
         modules += (i ? ",\n    " : "\n    ") + format("{\"layer\": %d, \"module\": ", m.layer) + json_quote(m.module) + ", " +
-                   json_quote(m.error_kind + "_error") + ": " + json_format(m.error) + ", \"loss\": " + json_format(m.loss) +
-                   ", \"damp\": " + json_format(m.damp) + ", \"note\": " + json_quote(m.note) + "}";
+                   json_quote(m.error_kind + "_error") + ": " + json_format(m.error);
+        for (const auto& value : m.values) modules += ", " + json_quote(value.first) + ": " + json_format(value.second);
+        modules += ", \"note\": " + json_quote(m.note) + "}";
     }
     line("modules", modules + (r.modules.empty() ? "]" : "\n  ]"));
     line("seconds", "{\"load\": " + json_format(r.seconds_load) + ", \"quantize\": " + json_format(r.seconds_quantize) +

@@ -207,6 +207,7 @@ inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
         std::string note;
         if (result.damp != q.opt.damp) note = format("damping raised to %g", result.damp);
         if (result.dead) note += format("%s%d dead input channels", note.empty() ? "" : ", ", result.dead);
-        q.reports.push_back({layer.index, linear.name, errors[k], true, loss, result.damp, seconds * linear.O / group.O, note});
+        q.reports.push_back({layer.index, linear.name, "output", errors[k], seconds * linear.O / group.O,
+                             {{"damp", result.damp}, {"loss", loss}}, note});
     }
 }

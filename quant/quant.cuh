@@ -29,19 +29,20 @@ struct Group {
     floatX* bias;      // [O], or null
     int n_linears;
     Linear linears[3];
+    int abits = 16;    // bits of its inputs in the forward pass; 16: as they are
 };
 
 struct Layer {
     int index;
-    Array<floatX> storage;              // owns all of the following
-    floatX *input_norm, *post_norm;     // [C] gains of the norms before groups 0 and 2
-    floatX *q_norm, *k_norm;            // [D] Qwen3's norms over each head, or null
+    Array<floatX> storage;           // owns all of the following
+    floatX *input_norm, *post_norm;  // [C] gains of the norms before groups 0 and 2
+    floatX *q_norm, *k_norm;         // [D] Qwen3's norms over each head, or null
     Group groups[4];
 };
 
 struct QuantOptions {
     int wbits = 4, abits = 16;
-    int group_size = 128;           // -1: one grid a row
+    int group_size = 128;  // -1: one grid a row
     bool sym = false, mse = false;
     bool act_order = true, static_groups = false, true_sequential = true;
     double damp = 0.01;
@@ -56,36 +57,49 @@ struct Hessian {
 // One line of the log and one entry of the JSON for each module that was quantized.
 struct ModuleReport {
     int layer;
-    std::string module;
-    double error;         // ||(W - W^) X|| / ||W X||, or ||W - W^|| / ||W|| where nothing was collected
-    bool error_of_output; // which of the two
-    double loss;          // the method's own objective; 0 if it has none
-    double damp;          // damping used; 0 if none
+    std::string module;      // "q_proj"
+    std::string error_kind;  // "output": ||(W - W^) X|| / ||W X||, or "weight": ||W - W^|| / ||W|| where nothing was collected
+    double error;
     double seconds;
-    std::string note;     // what was not nominal, in words; empty if all was
+    std::vector<std::pair<std::string, double>> values;  // the method's own numbers: "damp", "loss", "ratio", ...
+    std::string note;                                    // what was not nominal, in words; empty if all was
 };
+
+struct ForwardContext;  // what the modules' forward passes need besides the layer; qwen3.cu's
 
 struct Quantizer {
     QuantOptions opt;
-    Hessian hessian[4];
+    Hessian hessian[4];       // of the current layer's groups, for the methods that collect it
+    ForwardContext* forward;  // for attention_forward and mlp_forward
+    size_t n_calibration;     // tokens of the calibration stream
     std::vector<ModuleReport> reports;
 };
 
+// A module on all calibration tokens, with the layer's weights as they are at the time of the call; defined in qwen3.cu.
+//   attention: q, k, v products, their norms and rotary, attention, o product.  X [n, C] is the normed input, out [n, C].
+//   mlp:       gate and up products, silu(gate) * up, down product.             X [n, C] is the normed input, out [n, C].
+// No residual is added. n is q.n_calibration.
+inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out);
+inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out);
+
 // When the groups of a layer are solved, and what the layer passes on to the next one.
 enum class Order {
-    NONE,        // nothing is quantized
-    WEIGHTS,     // from the weights alone: no calibration
-    SEQUENTIAL,  // each group from inputs that passed through the layer's earlier, already quantized groups (true-sequential)
-    LAYERWISE    // all four from one pass through the unquantized layer; the next layer sees the quantized one
+    NONE,            // nothing is quantized
+    WEIGHTS,         // from the weights alone: no calibration
+    SEQUENTIAL,      // each group from inputs that passed through the layer's earlier, already quantized groups (true-sequential)
+    LAYERWISE,       // all four from one pass through the unquantized layer; the next layer sees the quantized one
+    FULL_PRECISION,  // all four from one pass through the unquantized layer; so does the next layer: it never sees quantized inputs
 };
 
+// A method is a file and a line in qwen3.cu's table. It has one of solve_group and solve_layer; the latter sees all four groups.
 struct Method {
     const char* name;
     const char* about;       // for -h
     Order order;
-    int default_group_size;  // the paper's
+    int default_wbits, default_abits, default_group_size;  // the paper's
     void (*collect)(Quantizer&, const Group&, int g, const floatX* X /*[n, I]*/, int n);
-    void (*solve)(Quantizer&, Layer&, int g);
+    void (*solve_group)(Quantizer&, Layer&, int g);
+    void (*solve_layer)(Quantizer&, Layer&);
 };
 
 // ---------------------------------------------------------------------------------------------------------------------

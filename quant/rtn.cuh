@@ -76,7 +76,8 @@ inline void rtn_solve(Quantizer& q, Layer& layer, int g) {
     launch(rtn_kernel, dim3(group.O, group.I / G), std::min(G, 256), group.W, W0.data, group.I, G, maxq, q.opt.sym, q.opt.mse);
     std::vector<double> errors = weight_errors(group, W0.data);
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    for (int k = 0; k < group.n_linears; k++)
-        q.reports.push_back({layer.index, group.linears[k].name, errors[k], false, 0, 0,
-                             seconds * group.linears[k].O / group.O, ""});
+    for (int k = 0; k < group.n_linears; k++) {
+        const Linear& linear = group.linears[k];
+        q.reports.push_back({layer.index, linear.name, "weight", errors[k], seconds * linear.O / group.O, {}, ""});
+    }
 }

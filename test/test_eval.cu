@@ -6,7 +6,7 @@
 
 TEST(perplexity_is_the_exponential_of_the_mean_window_loss) {
     // Three windows of 4 tokens: losses 1, 2, 6 (means over 3 targets).
-    const Perplexity p = perplexity({-1, -1, -1, -2, -1, -3, -6, -6, -6}, 3, 4);
+    const Estimate p = perplexity({-1, -1, -1, -2, -1, -3, -6, -6, -6}, 3, 4);
     CHECK_NEAR(p.value, std::exp(3.0), 1e-9);
     CHECK_NEAR(p.stderr_, std::exp(3.0) * std::sqrt((4 + 1 + 9) / 2.0) / std::sqrt(3.0), 1e-9);
     CHECK_EQ(p.n, (size_t)3);
@@ -85,11 +85,12 @@ TEST(the_papers_cells_are_found) {
 }
 
 static Report example_report() {
-    Report r = {"Qwen3-0.6B-Base", "gptq", "a \"device\"", "abc", "bf16", 4, 16, -1, false, {{"bits", "4"}}, {{"set", "\"c4\""}}, {}, {},
+    Report r = {"Qwen3-0.6B-Base", "gptq", "a \"device\"", "abc", "bf16", 4, 16, -1, false, {{"bits", "4"}}, {{"set", "\"c4\""}}, {}, {}, {},
                 1, 2, 3, 6, 100, 0};
+    r.kl.push_back({"wikitext2", 0.25, 0.01, 93.5, 0.5, 146});
     r.tasks.push_back({"wikitext2", "ppl", "test", 18.25, 0.125, 146, 299008, "18.2"});
     r.tasks.push_back({"c4", "ppl", "drawn", NAN, INFINITY, 256, 524288, "5.81E4"});
-    r.modules.push_back({0, "q_proj", 0.5, "output", 1.5, 0.01, "damping raised"});
+    r.modules.push_back({0, "q_proj", "output", 0.5, {{"damp", 0.01}}, "damping raised"});
     return r;
 }
 
@@ -111,7 +112,7 @@ TEST(report_json_parses_and_round_trips) {
     CHECK_EQ(json_number(json_object(results, "c4", "results"), "paper", "c4"), 58100.0);
     CHECK_EQ(json_string(json_object(results, "c4", "results"), "value", "c4"), "NaN");
     CHECK_EQ(json_int(j, "wbits", "report"), 4);
-    for (const char* key : {"options", "calibration", "modules", "seconds", "peak_bytes", "commit", "stand_in"}) CHECK(j.find(key) != nullptr);
+    for (const char* key : {"options", "calibration", "kl", "modules", "seconds", "peak_bytes", "commit", "stand_in"}) CHECK(j.find(key) != nullptr);
 }
 
 TEST(settings_other_than_the_papers_get_no_cell) {

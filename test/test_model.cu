@@ -128,7 +128,7 @@ TEST(scores_are_the_log_softmax) {
     std::vector<float> logits(100 * (size_t)c.V);
     copy(logits.data(), head.logits.data, logits.size());
     head.batch = 7;
-    stream_score(c, head, s, scratch, nullptr);
+    stream_score(c, head, s, nullptr, scratch, nullptr);
     for (size_t k = 0; k < s.targets.size(); k++) {
         const float* row = &logits[s.targets[k].row * c.V];
         double sum = 0;

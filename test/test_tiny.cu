@@ -1,0 +1,81 @@
+// The whole program on the bundled trained model. The reference is PyTorch: data/tiny/manifest.json has the perplexities that
+// transformers gives for the model in float32, and for plain round-to-nearest of its weights (scripts/make_tiny.py --eval).
+#include "../qwen3.cu"
+#include "test.h"
+
+// A run's perplexity on the stand-in for wikitext2, with progress hidden.
+static Report run_tiny(std::vector<const char*> args) {
+    args.insert(args.begin(), {"qwen3", "-m", "data/tiny", "--data", "data/tiny"});
+    const Options o = options_parse((int)args.size(), args.data());
+    fflush(stderr);
+    const int saved = dup(2);
+    if (!freopen("/dev/null", "w", stderr)) fail("/dev/null can't be opened");
+    struct Restore {
+        int fd;
+        ~Restore() { fflush(stderr), dup2(fd, 2), close(fd); }
+    } restore = {saved};
+    return run_model(o);
+}
+
+static double ppl(std::vector<const char*> args) { return run_tiny(args).tasks[0].value; }
+
+static double manifest_ppl(const char* setting) {
+    const Json manifest = json_parse_file("data/tiny/manifest.json");
+    return json_number(json_object(json_object(manifest, "evaluation_float32", "manifest"), setting, "evaluation"), "wikitext2", setting);
+}
+
+// PyTorch's figures are printed with 4 decimals. bf16 activations are good for 0.5 %.
+static const double CLOSE = sizeof(floatX) == 4 ? 1e-4 : 5e-3;
+
+TEST(full_precision_perplexity_is_that_of_transformers) {
+    const double expected = manifest_ppl("bf16");
+    CHECK_NEAR(ppl({"-q", "fp16"}), expected, CLOSE * expected);
+}
+
+TEST(rtn_perplexity_is_that_of_pytorch) {
+    for (const char* bits : {"3", "2"}) {
+        const double expected = manifest_ppl((std::string("rtn w") + bits).c_str());
+        CHECK_NEAR(ppl({"-q", "rtn", "-b", bits}), expected, (*bits == '2' ? 0.02 : 5e-3) * expected);
+    }
+    const double expected = manifest_ppl("rtn w3 g128");
+    CHECK_NEAR(ppl({"-q", "rtn", "-b", "3", "-g", "128"}), expected, 5e-3 * expected);
+}
+
+TEST(quantization_hurts_in_the_order_it_must) {
+    const double full = ppl({"-q", "fp16", "--limit", "16"}), gptq8 = ppl({"-q", "gptq", "-b", "8", "-n", "32", "--limit", "16"}),
+                 gptq4 = ppl({"-q", "gptq", "-b", "4", "-n", "32", "--limit", "16"}),
+                 gptq3 = ppl({"-q", "gptq", "-b", "3", "-n", "32", "--limit", "16"}),
+                 rtn3 = ppl({"-q", "rtn", "-b", "3", "-g", "128", "--limit", "16"}),
+                 gptq2 = ppl({"-q", "gptq", "-b", "2", "-n", "32", "--limit", "16"}),
+                 rtn2 = ppl({"-q", "rtn", "-b", "2", "-g", "128", "--limit", "16"});
+    CHECK_NEAR(gptq8, full, 2e-3 * full);
+    CHECK(gptq4 > 1.001 * full);
+    CHECK(gptq3 > 1.005 * gptq4);
+    CHECK(rtn3 > 1.002 * gptq3);
+    CHECK(gptq2 > 1.3 * rtn3);
+    CHECK(rtn2 > 1.1 * gptq2);
+}
+
+TEST(divergence_from_full_precision) {
+    const Report same = run_tiny({"-q", "gptq", "-b", "8", "-n", "8", "--limit", "2", "--kl"});
+    const Report far = run_tiny({"-q", "rtn", "-b", "2", "--limit", "2", "--kl"});
+    CHECK_EQ(same.kl.size(), (size_t)1);
+    CHECK(same.kl[0].kl >= 0 && same.kl[0].kl < 0.01 && same.kl[0].top1 > 97);
+    CHECK(far.kl[0].kl > 0.3 && far.kl[0].top1 < 90);
+    CHECK_EQ(far.kl[0].n, (size_t)2);
+    // The divergence bounds nothing by itself, but its scale must be that of the loss: ln(PPL ratio) is of its order.
+    const double full = ppl({"-q", "fp16", "--limit", "2"}), ratio = std::log(far.tasks[0].value / full);
+    CHECK(far.kl[0].kl > 0.3 * ratio && far.kl[0].kl < 3 * ratio);
+}
+
+TEST(every_module_is_reported) {
+    const Report r = run_tiny({"-q", "gptq", "-n", "4", "--limit", "1"});
+    CHECK_EQ(r.modules.size(), (size_t)4 * 7);
+    for (const ModuleResult& m : r.modules) {
+        CHECK(m.error > 0 && m.error < 0.2);
+        CHECK_EQ(m.error_kind, "output");
+        CHECK_EQ(m.note, "");
+    }
+    CHECK_EQ(r.modules[13].module, "down_proj");
+    CHECK_EQ(r.modules[13].layer, 1);
+}
