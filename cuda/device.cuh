@@ -84,7 +84,7 @@ static thread_local dim3 gridDim(0, 0, 0);
 template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, int /*block*/, A... args) {
     const long nx = grid.x, nxy = nx * grid.y, n = nxy * grid.z;
     const long share = std::max(1L, n / (16L * omp_get_max_threads()));
-#pragma omp parallel for schedule(dynamic, share)
+#pragma omp parallel for schedule(dynamic, share) if (n > 1)
     for (long b = 0; b < n; b++) {
         blockIdx = dim3((unsigned)(b % nx), (unsigned)(b % nxy / nx), (unsigned)(b / nxy));
         gridDim = grid;

@@ -15,9 +15,9 @@
 //     L1   KC = 192 k's of a panel of B (24 KB), while the panels of A (12 KB each) pass by
 //     L2   KC k's of the MC = 168 rows of A in a tile (144 KB), while the panels of B pass by; and the tile's MC x NC
 //          sums (336 KB), to which every KC k's add
-//     L3   the rows of B that are packed at a time (8 MB, but 1024 rows at least), while the tiles pass by
+//     L3   what is packed at a time of A and of B (8 MB each, but 1024 rows at least), while the tiles pass by
 // Threads share the MC x NC tiles of C. A sum is made by one thread, KC by KC; its order depends on K alone.
-// On a core of a Zen 5 this reaches 80 % (float) and 83 % (bf16) of the rate of multiply-adds on registers alone.
+// On a Zen 5, from M = 512 on, this is 77..86 % (float) and 82..90 % (bf16) of multiply-adds on registers alone.
 //
 // What pads the panels never meets a stored result: a tile at C's lower edge runs a kernel of fewer rows, the columns
 // beyond the right edge are dropped, and where an odd K is filled up to a pair it is 0 on both sides. So NaN and Inf
@@ -95,10 +95,10 @@ constexpr int VECTOR_BYTES = 32, MR = 6;  // 16 registers: 6 x 2 sums, 2 of B, 1
 #else
 constexpr int VECTOR_BYTES = 16, MR = 6;
 #endif
-constexpr int KC = 192;                                  // in words
-constexpr int MC_PANELS = 12, NC_PANELS = 16;            // MC = 12 MR, NC = 16 NR
-constexpr size_t A_BLOCK = 32 << 20, B_BLOCK = 8 << 20;  // bytes of A and of B that are packed at a time
-constexpr int MIN_BLOCK = 1024;                          // but at least this many rows
+constexpr int KC = 192;                        // in words
+constexpr int MC_PANELS = 12, NC_PANELS = 16;  // MC = 12 MR, NC = 16 NR
+constexpr size_t BLOCK_BYTES = 8 << 20;        // of A, and of B, that are packed at a time,
+constexpr int BLOCK_ROWS = 1024;               // but at least this many rows
 
 template <class T> struct VectorOf {
     typedef T type __attribute__((vector_size(VECTOR_BYTES)));
@@ -300,9 +300,9 @@ inline void* grown(Array<unsigned char>& buffer, size_t bytes) {
     return buffer.data;
 }
 
-// How many of n rows to pack at a time: about `bytes` of them, in whole steps.
-inline int block_rows(int n, size_t bytes, size_t row_bytes, int step) {
-    const size_t rows = std::max(bytes / row_bytes, (size_t)MIN_BLOCK);
+// How many of n rows to pack at a time, in whole steps.
+inline int block_rows(int n, size_t row_bytes, int step) {
+    const size_t rows = std::max(BLOCK_BYTES / row_bytes, (size_t)BLOCK_ROWS);
     return rows < (size_t)n ? std::min(n, ceil_div((int)rows, step) * step) : n;
 }
 
@@ -320,7 +320,7 @@ void blocked_product(int M, int N, int K, Strided<T> A, Strided<T> B, Range k_ra
 
     const int n_words = ceil_div(K, per_word);
     const size_t row_bytes = n_words * sizeof(Word), tile_sums = (size_t)mc * nc;
-    const int m_block = block_rows(M, A_BLOCK, row_bytes, mc), n_block = block_rows(N, B_BLOCK, row_bytes, nc);
+    const int m_block = block_rows(M, row_bytes, mc), n_block = block_rows(N, row_bytes, nc);
     ProductBuffers& buffers = product_buffers();
     Word* a_data = (Word*)grown(buffers.a, ceil_div(m_block, MR) * a_width * row_bytes);
     Word* b_data = (Word*)grown(buffers.b, ceil_div(n_block, nr) * nr * row_bytes);
@@ -396,7 +396,9 @@ inline void gemm_logits(float* C /*[M,N]*/, const floatX* A /*[M,K]*/, const flo
 #else
     const size_t ldc = N, ld = K;
     const Strided<floatX> a = {A, ld, 1}, b = {B, ld, 1};
-    const auto store = [=](int i, int j, int n, const float* sums) { memcpy(C + i * ldc + j, sums, n * sizeof(float)); };
+    const auto store = [=](int i, int j, int n, const float* sums) {
+        memcpy(C + i * ldc + j, sums, n * sizeof(float));
+    };
     blocked_product<FloatXWord>(M, N, K, a, b, AllK{K}, store);
 #endif
 }

@@ -39,12 +39,12 @@ KERNEL flip_to_lower(Block L, const float* A /*[n,n]*/, int n) {
     for (int j = threadIdx.x; j < n; j += blockDim.x) row[j] = j <= i ? flipped[-j] : 0;
 }
 
-// And back: U's lower half is zeros.
+// And back. The zeros above M's diagonal come to lie below U's.
 KERNEL flip_to_upper(float* U /*[n,n]*/, Block M, int n) {
     const int i = blockIdx.x;
     float* row = U + (size_t)i * n;
     const double* flipped = M.data + (n - 1 - i) * M.ld + (n - 1);
-    for (int j = threadIdx.x; j < n; j += blockDim.x) row[j] = j >= i ? (float)flipped[-j] : 0;
+    for (int j = threadIdx.x; j < n; j += blockDim.x) row[j] = (float)flipped[-j];
 }
 
 // Y [rows,n] = X. One row a block.

@@ -8,9 +8,9 @@ Unicode 16.0 is needed: Python 3.14's unicodedata, or an older Python with `pip 
 
 Hugging Face `tokenizers` (0.23.3 was probed) mixes two Unicode versions, and so do the tables:
 - its regex engine has the letters, numbers and white space of Unicode 16.0;
-- its NFC has an older one: the characters of UNKNOWN_TO_NFC have no combining class and no decomposition there. The list
-  was found by probing every code point; that the version is Unicode 9.0 is an inference from it. All others agree with
-  Unicode 16.0, as they must: a character that is assigned never changes its normalization.
+- its NFC has an older one: the characters of UNKNOWN_TO_NFC have no combining class and no decomposition there. The
+  list was found by probing every code point; that the version is Unicode 9.0 is an inference from it. All others agree
+  with Unicode 16.0, as they must: a character that is assigned never changes its normalization.
 """
 import os
 import sys

@@ -1,6 +1,6 @@
 // How fast the products of cuda/gemm.cuh and cuda/linalg.cuh are, each beside what bounds it. Best of several runs.
-// CPU: the bound is a loop of fused multiply-adds (or bf16 dot products) on registers alone, on all threads; OpenBLAS's sgemm is
-// shown too if libopenblas.so.0 is there. GPU: the bound is cuBLAS's own rate on one large product of that type.
+// CPU: the bound is a loop of fused multiply-adds (or bf16 dot products) on registers alone, on all threads; OpenBLAS's
+// sgemm is shown too if libopenblas.so.0 is there. GPU: the bound is cuBLAS's own rate on one large product.
 // Shapes are Qwen3-0.6B's: M tokens; q 2048 x 1024, k and v 1024 x 1024, o 1024 x 2048, gate and up 3072 x 1024,
 // down 1024 x 3072, and all of q, k, v or gate, up as one.
 #include <chrono>
@@ -61,20 +61,22 @@ static Limits measured_limits() {
     Array<float> F = random_array<float>(size), G(size, "benchmark");
     Array<double> D = random_array<double>(size), E(size, "benchmark");
     const double one = 1, zero = 0;
+    const cublasOperation_t plain = CUBLAS_OP_N;
+    const auto double_product = [&] {
+        cublas_check(cublasDgemm(cublas_handle(), plain, plain, n, n, n, &one, D.data, n, D.data, n, &zero, E.data, n));
+    };
     return {work / best_seconds([&] { gemm(Y.data, X.data, X.data, n, n, n); }),
             work / best_seconds([&] { gemm_float(G.data, n, F.data, n, F.data, n, n, n, n, 1, 0); }),
-            work / best_seconds([&] {
-                cublas_check(cublasDgemm(cublas_handle(), CUBLAS_OP_N, CUBLAS_OP_N, n, n, n, &one, D.data, n, D.data, n, &zero,
-                                         E.data, n));
-            })};
+            work / best_seconds(double_product)};
 }
 
 #else
 
-// GFLOP/s of `step` on 12 independent vectors of sums, on all threads. A step makes `flops` of a vector's sums.
+// GFLOP/s of `step` on as many independent vectors of sums as the micro-kernel has, on all threads. A step does `flops`
+// operations on each sum.
 template <class T, class Step> static double register_rate(int flops, Step step) {
-    const int n_sums = 12;
-    const long steps = 4000000;
+    constexpr int n_sums = 2 * MR;
+    const long steps = 2000000;
     volatile double used = 0;  // or the compiler would see that nobody needs the sums
     const double seconds = best_seconds([&] {
         double total = 0;
@@ -83,7 +85,7 @@ template <class T, class Step> static double register_rate(int flops, Step step)
             Vector<T> sums[n_sums];
             for (int i = 0; i < n_sums; i++) sums[i] = Vector<T>{} + (T)i;
             for (long s = 0; s < steps; s++)
-#pragma GCC unroll 12
+#pragma GCC unroll 28
                 for (int i = 0; i < n_sums; i++) sums[i] = step(sums[i]);
             for (int i = 1; i < n_sums; i++) sums[0] += sums[i];
             for (int lane = 0; lane < LANES<T>; lane++) total += sums[0][lane];
@@ -101,8 +103,9 @@ static Limits measured_limits() {
     limits.float64 = register_rate<double>(2, [=](Vector<double> sum) { return sum * y + y; });
     limits.floatx = limits.float32;
     if constexpr (Words<FloatXWord>::K == 2) {
-        const Vector<FloatXWord> pairs = Vector<FloatXWord>{} + 0x3f803f80u;  // 1 and 1
-        limits.floatx = register_rate<float>(4, [=](Vector<float> sum) { return multiply_add(sum, (FloatXWord)0x3f803f80u, pairs); });
+        const FloatXWord ones = (FloatXWord)0x3f803f80u;  // 1 and 1
+        const Vector<FloatXWord> pairs = Vector<FloatXWord>{} + ones;
+        limits.floatx = register_rate<float>(4, [=](Vector<float> sum) { return multiply_add(sum, ones, pairs); });
     }
     return limits;
 }
@@ -112,30 +115,34 @@ typedef void (*Sgemm)(int, int, int, int, int, int, float, const float*, int, co
 static Sgemm openblas_sgemm() {
     void* library = dlopen("libopenblas.so.0", RTLD_NOW);
     if (!library) return nullptr;
-    if (auto set_threads = (void (*)(int))dlsym(library, "openblas_set_num_threads")) set_threads(omp_get_max_threads());
+    const auto set_threads = (void (*)(int))dlsym(library, "openblas_set_num_threads");
+    if (set_threads) set_threads(omp_get_max_threads());
     return (Sgemm)dlsym(library, "cblas_sgemm");
 }
 
 #endif
 
-static std::string shape(const char* what, int M, int N, int K) { return format("%-20s %6d x %6d x %5d", what, M, N, K); }
+static std::string shape(const char* what, int M, int N, int K) {
+    return format("%-20s %6d x %6d x %5d", what, M, N, K);
+}
 
 static void bench_linear(Limits limits) {
-    const int shapes[][3] = {{2048, 1024, 1024}, {2048, 2048, 1024}, {2048, 1024, 2048}, {2048, 4096, 1024}, {2048, 6144, 1024},
-                             {2048, 1024, 3072}, {8192, 2048, 1024}, {8192, 1024, 3072}, {512, 3072, 1024},  {128, 3072, 1024},
-                             {16, 3072, 1024},   {1, 3072, 1024}};
+    const int shapes[][3] = {{2048, 1024, 1024}, {2048, 2048, 1024}, {2048, 1024, 2048}, {2048, 4096, 1024},
+                             {2048, 6144, 1024}, {2048, 1024, 3072}, {8192, 2048, 1024}, {8192, 1024, 3072},
+                             {512, 3072, 1024},  {128, 3072, 1024},  {16, 3072, 1024},   {1, 3072, 1024}};
     for (const auto& s : shapes) {
         const int M = s[0], N = s[1], K = s[2];
-        Array<floatX> A = random_array<floatX>((size_t)M * K), B = random_array<floatX>((size_t)N * K), C((size_t)M * N, "benchmark");
-        print_line(shape("gemm " FLOATX_NAME, M, N, K), 2e-9 * M * N * K / best_seconds([&] { gemm(C.data, A.data, B.data, M, N, K); }),
-                   limits.floatx);
+        Array<floatX> A = random_array<floatX>((size_t)M * K), B = random_array<floatX>((size_t)N * K);
+        Array<floatX> C((size_t)M * N, "benchmark");
+        const double seconds = best_seconds([&] { gemm(C.data, A.data, B.data, M, N, K); });
+        print_line(shape("gemm " FLOATX_NAME, M, N, K), 2e-9 * M * N * K / seconds, limits.floatx);
     }
     for (int M : {128, 512}) {
         const int N = 151936, K = 1024;
         Array<floatX> A = random_array<floatX>((size_t)M * K), B = random_array<floatX>((size_t)N * K);
         Array<float> C((size_t)M * N, "benchmark");
-        print_line(shape("gemm_logits " FLOATX_NAME, M, N, K),
-                   2e-9 * M * N * K / best_seconds([&] { gemm_logits(C.data, A.data, B.data, M, N, K); }), limits.floatx);
+        const double seconds = best_seconds([&] { gemm_logits(C.data, A.data, B.data, M, N, K); });
+        print_line(shape("gemm_logits " FLOATX_NAME, M, N, K), 2e-9 * M * N * K / seconds, limits.floatx);
     }
 }
 
@@ -145,35 +152,34 @@ static void bench_float(Limits limits) {
     if (!openblas) printf("(no OpenBLAS to compare with: libopenblas.so.0 was not found)\n");
 #endif
     // Plain products, and GPTQ's update of the columns behind a block of 128.
-    const int shapes[][3] = {{2048, 1024, 1024}, {2048, 6144, 1024}, {2048, 1024, 3072}, {1024, 3072, 3072}, {3072, 1024, 128},
-                             {1024, 3072, 128}};
+    const int shapes[][3] = {{2048, 1024, 1024}, {2048, 6144, 1024}, {2048, 1024, 3072},
+                             {1024, 3072, 3072}, {3072, 1024, 128},  {1024, 3072, 128}};
     for (const auto& s : shapes) {
         const int M = s[0], N = s[1], K = s[2];
         const double work = 2e-9 * M * N * K;
-        Array<float> A = random_array<float>((size_t)M * K), B = random_array<float>((size_t)N * K), C((size_t)M * N, "benchmark");
-        fill_zero(C.data, C.n);
-        print_line(shape("gemm_float", M, N, K),
-                   work / best_seconds([&] { gemm_float(C.data, N, A.data, K, B.data, N, M, N, K, -1, 1); }), limits.float32);
+        Array<float> A = random_array<float>((size_t)M * K), B = random_array<float>((size_t)N * K);
+        Array<float> C = random_array<float>((size_t)M * N);
+        const double seconds = best_seconds([&] { gemm_float(C.data, N, A.data, K, B.data, N, M, N, K, -1, 1); });
+        print_line(shape("gemm_float", M, N, K), work / seconds, limits.float32);
 #ifndef __CUDACC__
-        const int row_major = 101, plain = 111;
-        if (openblas)
-            print_line("  OpenBLAS sgemm", work / best_seconds([&] {
-                                               openblas(row_major, plain, plain, M, N, K, -1, A.data, K, B.data, N, 1, C.data, N);
-                                           }),
-                       limits.float32);
+        if (!openblas) continue;
+        const int rows = 101, plain = 111;  // CblasRowMajor, CblasNoTrans
+        const double theirs =
+            best_seconds([&] { openblas(rows, plain, plain, M, N, K, -1, A.data, K, B.data, N, 1, C.data, N); });
+        print_line("  OpenBLAS sgemm", work / theirs, limits.float32);
 #endif
     }
 }
 
-// Work is counted as what has to be done: half a square for X^T X, 2/3 n^3 for a factorization and a triangular inverse.
+// Work is counted as what has to be done: half a square for X^T X, 2/3 n^3 for a factorization and its inverse.
 static void bench_gptq(Limits limits) {
     for (int I : {1024, 2048, 3072}) {
         const int T = 2048;
         Array<floatX> X = random_array<floatX>((size_t)T * I);
         Array<float> H((size_t)I * I, "benchmark");
         fill_zero(H.data, H.n);
-        print_line(shape("hessian_add " FLOATX_NAME, I, I, T),
-                   1e-9 * I * (I + 1.0) * T / best_seconds([&] { hessian_add(H.data, X.data, T, I); }), limits.floatx);
+        const double seconds = best_seconds([&] { hessian_add(H.data, X.data, T, I); });
+        print_line(shape("hessian_add " FLOATX_NAME, I, I, T), 1e-9 * I * (I + 1.0) * T / seconds, limits.floatx);
     }
     for (int n : {1024, 2048, 3072, 6144}) {
         std::vector<float> host((size_t)n * n);
@@ -193,7 +199,8 @@ static void bench_gptq(Limits limits) {
 int main() {
     printf("%s\n", device_name().c_str());
     const Limits limits = measured_limits();
-    printf("limits, GFLOP/s: %s products %.1f, float %.1f, double %.1f\n", FLOATX_NAME, limits.floatx, limits.float32, limits.float64);
+    printf("limits, GFLOP/s: %s %.1f, float %.1f, double %.1f\n", FLOATX_NAME, limits.floatx, limits.float32,
+           limits.float64);
     printf("%-44s %10s %10s %9s\n", "what, M x N x K", "GFLOP/s", "limit", "ratio");
     bench_linear(limits);
     bench_float(limits);

@@ -4,6 +4,8 @@
 #   test/run_tests.sh PROGRAM...
 set -u
 cd "$(dirname "$0")/.."
+# On a machine that is busy with other things, threads that spin at a barrier keep the one they wait for from running.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 passed=0 failed=0 skipped=0
 for program in "$@"; do
     echo "== $(basename "$program")"

@@ -1,8 +1,8 @@
 // Tests of cuda/gemm.cuh: every product against a plain float64 loop over the same inputs.
 //
-// Tolerance: a sum of K products in float, in whatever order, differs from the exact one by at most K u sum |a_k b_k|, with
-// u = 2^-24. Rounding errors are as often up as down, so their sum grows with sqrt(K): 4 sqrt(K) u sum |a_k b_k| is asked for,
-// plus half a last place of a bf16 result.
+// Tolerance: a sum of K products in float, in whatever order, differs from the exact one by at most K u sum |a_k b_k|,
+// with u = 2^-24. Rounding errors are as often up as down, so their sum grows with sqrt(K): 4 sqrt(K) u sum |a_k b_k|
+// is asked for, plus half a last place of a bf16 result.
 #include <random>
 #include <vector>
 #include "../cuda/gemm.cuh"
@@ -10,7 +10,8 @@
 
 typedef std::vector<float> Floats;
 
-static const double FLOAT_UNIT = std::ldexp(1.0, -24), FLOATX_UNIT = sizeof(floatX) == 2 ? std::ldexp(1.0, -8) : FLOAT_UNIT;
+static const double FLOAT_UNIT = std::ldexp(1.0, -24);
+static const double FLOATX_UNIT = sizeof(floatX) == 2 ? std::ldexp(1.0, -8) : FLOAT_UNIT;
 
 // Values that floatX holds exactly, so that host and device compute with the same inputs.
 static Floats random_values(size_t n, unsigned seed) {
@@ -77,9 +78,10 @@ static Exact exact_sum(const float* a, size_t a_step, const float* b, size_t b_s
 struct Size {
     int M, N, K;
 };
-static const Size SIZES[] = {{1, 1, 1},    {1, 1, 2},     {2, 3, 5},      {1, 257, 64},  {33, 1, 100},   {17, 33, 129},
-                             {14, 32, 192}, {15, 31, 193}, {64, 64, 64},   {168, 512, 384}, {169, 513, 385}, {100, 70, 1000},
-                             {5, 1100, 7},  {1023, 5, 31}, {300, 4100, 5000}};
+static const Size SIZES[] = {{1, 1, 1},       {1, 1, 2},       {2, 3, 5},       {1, 257, 64},  {33, 1, 100},
+                             {17, 33, 129},   {14, 32, 192},   {15, 31, 193},   {64, 64, 64},  {168, 512, 384},
+                             {169, 513, 385}, {100, 70, 1000}, {5, 1100, 7},    {1023, 5, 31}, {300, 1700, 5000},
+                             {1300, 40, 5000}};
 
 // The result before the product: NaN, so that an element that is not written, or is read, shows.
 static Floats poison(size_t n) { return Floats(n, NAN); }
@@ -127,7 +129,8 @@ TEST(hessian_add) {
             if (j < i) continue;
             const Exact exact = exact_sum(&x[i], I, &x[j], I, T);
             const double expected = before[(size_t)i * I + j] + 2 * exact.sum;
-            CHECK_NEAR(h[(size_t)i * I + j], expected, 2 * exact.tolerance + 2 * FLOAT_UNIT * (1 + 2 * std::fabs(exact.sum)));
+            const double last_adds = 2 * FLOAT_UNIT * (1 + 2 * std::fabs(exact.sum));
+            CHECK_NEAR(h[(size_t)i * I + j], expected, 2 * exact.tolerance + last_adds);
         }
     }
 }
@@ -138,9 +141,15 @@ TEST(gemm_float) {
         int gap_c, gap_a, gap_b;  // leading dimension minus width
         float alpha, beta;
     };
-    for (Case t : {Case{{1, 1, 1}, 0, 0, 0, 1, 0}, {{17, 33, 129}, 3, 5, 7, 1, 1}, {{17, 33, 129}, 0, 0, 0, -1, 1},
-                   {{64, 200, 128}, 56, 0, 56, -1, 1}, {{3, 700, 1}, 1, 0, 0, 0.5f, 0}, {{1, 40, 300}, 0, 9, 2, 2, -0.25f},
-                   {{40, 1, 300}, 6, 1, 0, 1, 0}, {{300, 1100, 700}, 0, 4, 1, -1, 1}, {{170, 530, 2000}, 2, 2, 2, 3, 0}}) {
+    for (Case t : {Case{{1, 1, 1}, 0, 0, 0, 1, 0},
+                   {{17, 33, 129}, 3, 5, 7, 1, 1},
+                   {{17, 33, 129}, 0, 0, 0, -1, 1},
+                   {{64, 200, 128}, 56, 0, 56, -1, 1},
+                   {{3, 700, 1}, 1, 0, 0, 0.5f, 0},
+                   {{1, 40, 300}, 0, 9, 2, 2, -0.25f},
+                   {{40, 1, 300}, 6, 1, 0, 1, 0},
+                   {{300, 1100, 700}, 0, 4, 1, -1, 1},
+                   {{170, 530, 2000}, 2, 2, 2, 3, 0}}) {
         const Size s = t.size;
         const int ldc = s.N + t.gap_c, lda = s.K + t.gap_a, ldb = s.N + t.gap_b;
         Floats a = random_values((size_t)s.M * lda, 9), b = random_values((size_t)s.K * ldb, 10);
@@ -191,32 +200,32 @@ TEST(a_size_of_zero_is_no_work) {
     for (float x : download(F)) CHECK_EQ(x, 3);
 }
 
-// A NaN or an Inf reaches its row (from A) or column (from B) of the result and nothing else, at every edge of the padding.
+// C's factors are finite but for one bad value, which makes bad_product of an element that it belongs to.
+static bool as_it_should_be(float found, bool belongs, double bad_product) {
+    if (!belongs) return std::isfinite(found);
+    return std::isnan(bad_product) ? std::isnan(found) : found == bad_product;  // Inf outweighs all other products
+}
+
+// A NaN or an Inf reaches its row (from A) or its column (from B) of C and nothing else, at every edge of the padding.
 TEST(nan_and_inf_go_where_they_belong) {
     for (Size s : {Size{17, 33, 129}, {15, 31, 193}, {3, 5, 1}, {169, 513, 33}}) {
         const Floats a = random_values((size_t)s.M * s.K, 13), b = random_values((size_t)s.N * s.K, 14);
-        for (float bad : {(float)NAN, (float)INFINITY, -(float)INFINITY}) {
-            for (int i : {0, s.M / 2, s.M - 1}) {
+        for (double bad : {(double)NAN, (double)INFINITY, -(double)INFINITY}) {
+            for (int row : {0, s.M / 2, s.M - 1}) {
                 Floats poisoned = a;
-                poisoned[(size_t)i * s.K + s.K - 1] = bad;
+                poisoned[(size_t)row * s.K + s.K - 1] = (float)bad;
                 const Floats c = linear<floatX>(gemm, poisoned, b, s);
-                for (int r = 0; r < s.M; r++)
-                    for (int j = 0; j < s.N; j++) {
-                        const double expected = (double)bad * b[(size_t)j * s.K + s.K - 1];  // outweighs all other products
-                        const float found = c[(size_t)r * s.N + j];
-                        CHECK(r != i ? std::isfinite(found) : std::isnan(expected) ? std::isnan(found) : found == expected);
-                    }
+                for (int i = 0; i < s.M; i++)
+                    for (int j = 0; j < s.N; j++)
+                        CHECK(as_it_should_be(c[(size_t)i * s.N + j], i == row, bad * b[(size_t)j * s.K + s.K - 1]));
             }
-            for (int j : {0, s.N / 2, s.N - 1}) {
+            for (int column : {0, s.N / 2, s.N - 1}) {
                 Floats poisoned = b;
-                poisoned[(size_t)j * s.K] = bad;
+                poisoned[(size_t)column * s.K] = (float)bad;
                 const Floats c = linear<floatX>(gemm, a, poisoned, s);
-                for (int r = 0; r < s.M; r++)
-                    for (int x = 0; x < s.N; x++) {
-                        const double expected = (double)bad * a[(size_t)r * s.K];
-                        const float found = c[(size_t)r * s.N + x];
-                        CHECK(x != j ? std::isfinite(found) : std::isnan(expected) ? std::isnan(found) : found == expected);
-                    }
+                for (int i = 0; i < s.M; i++)
+                    for (int j = 0; j < s.N; j++)
+                        CHECK(as_it_should_be(c[(size_t)i * s.N + j], j == column, bad * a[(size_t)i * s.K]));
             }
         }
     }

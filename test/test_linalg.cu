@@ -1,4 +1,4 @@
-// Tests of cuda/linalg.cuh against the long way round in float64: Cholesky of A, the inverse from it, Cholesky of the inverse.
+// Tests of cuda/linalg.cuh against the long way round in float64: Cholesky of A, the inverse from it, Cholesky of that.
 #include <random>
 #include <vector>
 #include "../cuda/linalg.cuh"
@@ -8,15 +8,16 @@ typedef std::vector<double> Matrix;  // [n,n]
 
 static const double FLOAT_UNIT = std::ldexp(1.0, -24);
 
-// A = X^T X / samples + damping * mean(diag) * I, of the floats that A is then rounded to. X has a spectrum that falls by
-// 1/`decay` from its first column to its last, as activations do; fewer samples than n make A singular but for the damping.
+// A = X^T X / samples + damping * mean(diag) * I, rounded to float. From X's first column to its last, the scale falls
+// by 1/`decay`. With fewer samples than n, A would be singular without the damping.
 static std::vector<float> gram(int n, int samples, double damping, double decay, unsigned seed) {
     std::mt19937 generator(seed);
     std::normal_distribution<double> normal;
     Matrix x((size_t)samples * n), a((size_t)n * n, 0);
     for (int t = 0; t < samples; t++) {
         const double common = normal(generator);  // columns are correlated
-        for (int i = 0; i < n; i++) x[(size_t)t * n + i] = (normal(generator) + common) * std::pow(decay, -(double)i / n);
+        for (int i = 0; i < n; i++)
+            x[(size_t)t * n + i] = (normal(generator) + common) * std::pow(decay, -(double)i / n);
     }
     for (int t = 0; t < samples; t++)
         for (int i = 0; i < n; i++)
@@ -72,8 +73,8 @@ static bool run(const std::vector<float>& a, int n, std::vector<float>& u) {
     return ok;
 }
 
-// The result is computed in double and rounded to float once, so it may differ from the reference by a float's rounding and by
-// what a condition number of up to 10^6 makes of double's, `condition_error` of the largest entry.
+// The result is computed in double and rounded to float once. So it may differ from the reference by a float's
+// rounding, and by what A's condition makes of double's roundings: `condition_error` of the largest entry.
 static void check_against_reference(const std::vector<float>& a, int n, double condition_error) {
     std::vector<float> u;
     CHECK(run(a, n, u));
