@@ -76,7 +76,8 @@ static void bench(const char* what, const std::vector<std::pair<int, int>>& len_
     Array<floatX> qkv = random_values((size_t)T * (H + 2 * KV) * D), out((size_t)T * H * D, "out");
     const double s = seconds([&] { attention(out.data, qkv.data, plan, T, H, KV, D); });
     const double rate = 4 * pairs * D * H / s;
-    printf("%-44s %8.3f ms %10.1f GFLOP/s   limit %10.1f GFLOP/s   %5.1f %%\n", what, s * 1e3, rate / 1e9, limit / 1e9, 100 * rate / limit);
+    printf("%-44s %8.3f ms %10.1f GFLOP/s   limit %10.1f GFLOP/s   %5.1f %%\n", what, s * 1e3, rate / 1e9, limit / 1e9,
+           100 * rate / limit);
     fflush(stdout);
 }
 

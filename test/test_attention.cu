@@ -116,8 +116,8 @@ static void check_against_reference(Problem& p, const std::vector<floatX>& resul
             for (int d = 0; d < p.D; d++) {
                 const double x = to_float(result[((size_t)t * p.H + h) * p.D + d]);
                 if (std::isfinite(out[d]) ? std::fabs(x - out[d]) <= tolerance[d] : !std::isfinite(x)) continue;
-                fail("T %d, H %d, KV %d, D %d: token %d, head %d, d %d is %.9g, expected %.9g +- %.2g", p.T, p.H, p.KV, p.D, t, h, d, x,
-                     out[d], tolerance[d]);
+                fail("T %d, H %d, KV %d, D %d: token %d, head %d, d %d is %.9g, expected %.9g +- %.2g", p.T, p.H, p.KV, p.D,
+                     t, h, d, x, out[d], tolerance[d]);
             }
         }
     }
@@ -160,6 +160,15 @@ TEST(odd_head_dims_and_groups) {
 }
 
 TEST(windows) { check(make_problem({{300, -1}, {1, -1}, {129, -1}, {64, -1}, {5, -1}, {77, -1}}, 4, 2, 64), 3); }
+
+// Prefixes and runs that end around the edges of key blocks (64 and 96), under siblings that share a tile.
+TEST(edges_of_key_blocks) {
+    for (int len : {1, 2, 62, 63, 64, 65, 94, 95, 96, 97, 127, 128, 129, 191, 192, 193}) {
+        check(make_problem({{len, -1}, {1, -1}, {2, 0}, {1, 0}, {3, 0}, {40, 0}}, 2, 1, 64), 3);
+        check(make_problem({{len, -1}, {130, -1}}, 4, 1, 64), 3);
+        check(make_problem({{len, -1}, {130, -1}}, 1, 1, 64));
+    }
+}
 
 TEST(deep_tries) {
     for (int depth = 1; depth <= 4; depth++) {
@@ -221,8 +230,8 @@ TEST(nothing_else_is_read) {
         for (int i = 0; i < p.stride(); i++) other.qkv[(size_t)changed * p.stride() + i] = to_floatX(3);
         const std::vector<floatX> after = run(other);
         for (int t = 0; t < p.T; t++) {
-            const bool same = memcmp(&before[(size_t)t * p.H * p.D], &after[(size_t)t * p.H * p.D], p.H * p.D * sizeof(floatX)) == 0;
-            CHECK_EQ(same, !p.sees(t, changed));
+            const size_t n = p.H * p.D, at = t * n;
+            CHECK_EQ(memcmp(&before[at], &after[at], n * sizeof(floatX)) == 0, !p.sees(t, changed));
         }
     }
 }
@@ -267,15 +276,31 @@ TEST(same_bytes_every_time) {
 #ifndef __CUDACC__
         omp_set_num_threads(before);
 #endif
-        if (memcmp(first.data(), again.data(), first.size() * sizeof(floatX)) != 0) fail("another result, with %d threads", threads);
+        if (memcmp(first.data(), again.data(), first.size() * sizeof(floatX)) != 0)
+            fail("another result, with %d threads", threads);
     }
 }
+
+#ifndef __CUDACC__
+TEST(the_cpu_exponential) {
+    for (int i = 0; i < 1000000; i++) {
+        const float x = -i * 1.25e-4f;  // down to -125
+        CHECK_NEAR(exp2_vector(Vector<float>{} + x)[i % LANE] / exp2((double)x), 1, 2e-7);
+    }
+    CHECK_EQ(exp2_vector(Vector<float>{})[0], 1.0f);
+    CHECK_EQ(exp2_vector(Vector<float>{} - 128)[0], 0.0f);
+    CHECK_EQ(exp2_vector(Vector<float>{} - INFINITY)[0], 0.0f);
+    CHECK(std::isnan(exp2_vector(Vector<float>{} + NAN)[0]));
+}
+#endif
 
 TEST(short_segments_share_tiles) {
     std::vector<std::pair<int, int>> ones = {{100, -1}, {10, -1}}, chain = {{1, -1}};
     for (int i = 0; i < 1000; i++) ones.push_back({1, 0}), chain.push_back({1, i});
-    CHECK_EQ(attention_plan(make_segments(ones), 1110, 2).n_tiles, 2 + 16);
-    CHECK_EQ(attention_plan(make_segments(chain), 1001, 1).n_tiles, 8);
+    const size_t tokens = TILE_ROWS / 2;  // of a tile
+    const size_t n_tiles = ceil_div<size_t>(110, tokens) + ceil_div<size_t>(1000, tokens);
+    CHECK_EQ(attention_plan(make_segments(ones), 1110, 2).tiles.n, n_tiles);
+    CHECK_EQ(attention_plan(make_segments(chain), 1001, 2).tiles.n, ceil_div<size_t>(1001, tokens));
     check(make_problem(ones, 2, 1, 64), 61);
     check(make_problem(chain, 2, 1, 64), 61);
 }
@@ -283,7 +308,7 @@ TEST(short_segments_share_tiles) {
 TEST(an_empty_chunk_is_no_work) {
     const AttentionPlan plan = attention_plan({}, 0, 2);
     attention(nullptr, nullptr, plan, 0, 4, 2, 64);
-    CHECK_EQ(plan.n_tiles, 0);
+    CHECK_EQ(plan.tiles.n, 0u);
 }
 
 TEST(bad_segments_fail) {
