@@ -31,10 +31,15 @@
 #include "tokenizer/bpe.h"
 // defines: Linear, Group, Layer, Quantizer, Method
 #include "quant/quant.cuh"
-// defines: rtn_solve / gptq_solve
+// defines: rtn_solve / gptq_solve / billm_solve
 #include "quant/rtn.cuh"
 #include "quant/gptq.cuh"
-// defines: TextSet, wikitext2_set, c4_set, calibration_set, perplexity / Report, report_text, report_json
+#include "quant/billm.cuh"
+// defines: smoothquant_collect, smoothquant_solve
+#include "quant/smoothquant.cuh"
+// defines: awq_collect, awq_solve
+#include "quant/awq.cuh"
+// defines: TextSet, wikitext2_set, c4_set, calibration_set, awq_calibration_set, perplexity / Report, report_text, report_json
 #include "eval/perplexity.h"
 #include "eval/report.h"
 
@@ -50,16 +55,22 @@ static const Method METHODS[] = {
     {"fp16", "full precision: nothing is quantized", Order::NONE, 16, 16, -1, nullptr, nullptr, nullptr},
     {"rtn", "round to nearest (quant/rtn.cuh)", Order::WEIGHTS, 4, 16, -1, nullptr, rtn_solve, nullptr},
     {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 4, 16, 128, hessian_collect, gptq_solve, nullptr},
+    {"awq", "AWQ, Lin et al. 2023 (quant/awq.cuh); without -n and -l its own calibration rule, 512 tokens a sample",
+     Order::FULL_PRECISION, 4, 16, 128, awq_collect, nullptr, awq_solve},
+    {"billm", "BiLLM, Huang et al. 2024: about one bit (quant/billm.cuh)", Order::LAYERWISE, 1, 16, 128, hessian_collect,
+     billm_solve, nullptr},
+    {"smoothquant", "SmoothQuant, Xiao et al. 2022 (quant/smoothquant.cuh)", Order::FULL_PRECISION, 8, 8, -1, smoothquant_collect,
+     nullptr, smoothquant_solve},
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The model's shape
 
 struct Config {
-    std::string model_type;     // qwen3, qwen2 (biases, no q/k norm), llama (neither)
+    std::string model_type;  // qwen3, qwen2 (biases, no q/k norm), llama (neither)
     int C, F, L, H, KV, D, V;
     float eps, rope_theta;
-    bool tied;                  // the head is the embedding
+    bool tied;  // the head is the embedding
     bool qk_norm, qkv_bias;
     int max_position;
 };
@@ -67,13 +78,15 @@ struct Config {
 // Refuses by name what the forward pass below does not compute.
 inline void config_refuse_unsupported(const Json& j, const std::string& path) {
     auto refuse = [&](bool found, const char* what) {
-        if (found) fail("%s: %s is not supported. HINT: dense Qwen3, Qwen2/2.5 and plain Llama checkpoints are", path.c_str(), what);
+        if (found)
+            fail("%s: %s is not supported. HINT: dense Qwen3, Qwen2/2.5 and plain Llama checkpoints are", path.c_str(), what);
     };
     const Json* experts = j.find("num_experts");
     refuse(experts && experts->type == Json::NUMBER && experts->number > 1, "a mixture of experts (num_experts)");
     const Json* scaling = j.find("rope_scaling");
     if (scaling && scaling->type == Json::OBJECT)
-        refuse(json_string(*scaling, "rope_type", path, json_string(*scaling, "type", path, "default")) != "default", "rope_scaling");
+        refuse(json_string(*scaling, "rope_type", path, json_string(*scaling, "type", path, "default")) != "default",
+               "rope_scaling");
     const Json* rope = j.find("rope_parameters");
     if (rope && rope->type == Json::OBJECT)
         refuse(json_string(*rope, "rope_type", path, "default") != "default", "rope scaling (rope_parameters)");
@@ -89,7 +102,8 @@ inline void config_refuse_unsupported(const Json& j, const std::string& path) {
 
 inline Config config_load(const std::string& path) {
     if (!file_exists(path))
-        fail("%s: expected a model's config.json, found no such file. HINT: scripts/download.sh Qwen3-0.6B-Base, or -m DIR", path.c_str());
+        fail("%s: expected a model's config.json, found no such file. HINT: scripts/download.sh Qwen3-0.6B-Base, or -m DIR",
+             path.c_str());
     const Json j = json_parse_file(path);
     Config c;
     c.model_type = json_string(j, "model_type", path);
@@ -187,8 +201,7 @@ static constexpr int RANDOM_PER_BLOCK = 4096;
 
 KERNEL random_kernel(floatX* out /*[n]*/, uint64_t key, uint64_t first, size_t n, float offset, float scale) {
     const size_t start = (size_t)blockIdx.x * RANDOM_PER_BLOCK, end = start + RANDOM_PER_BLOCK < n ? start + RANDOM_PER_BLOCK : n;
-    for (size_t i = start + threadIdx.x; i < end; i += blockDim.x)
-        out[i] = to_floatX(offset + scale * random_unit(key, first + i));
+    for (size_t i = start + threadIdx.x; i < end; i += blockDim.x) out[i] = to_floatX(offset + scale * random_unit(key, first + i));
 }
 
 static constexpr float RANDOM_EMBEDDING_SCALE = 0.034641016f;  // a standard deviation of 0.02
@@ -294,7 +307,8 @@ inline Layer layer_alloc(const Config& c) {
         return p;
     };
     const int HD = c.H * c.D, KVD = c.KV * c.D;
-    layer.groups[0] = {"qkv", qkv_rows(c), c.C, nullptr, nullptr, 3, {{"q_proj", 0, HD}, {"k_proj", HD, KVD}, {"v_proj", HD + KVD, KVD}}};
+    layer.groups[0] = {
+        "qkv", qkv_rows(c), c.C, nullptr, nullptr, 3, {{"q_proj", 0, HD}, {"k_proj", HD, KVD}, {"v_proj", HD + KVD, KVD}}};
     layer.groups[1] = {"o", c.C, HD, nullptr, nullptr, 1, {{"o_proj", 0, c.C}}};
     layer.groups[2] = {"gate_up", 2 * c.F, c.C, nullptr, nullptr, 2, {{"gate_proj", 0, c.F}, {"up_proj", c.F, c.F}}};
     layer.groups[3] = {"down", c.C, c.F, nullptr, nullptr, 1, {{"down_proj", 0, c.C}}};
@@ -311,8 +325,8 @@ inline const char* head_name(const Config& c) { return c.tied ? "model.embed_tok
 // Kernels of the forward pass
 
 // out[r] = x[rows ? rows[r] : r] / rms(x) * gain; one block a row.
-KERNEL rmsnorm_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const int* rows /*[n] or null*/, const floatX* gain /*[C]*/,
-                      int C, float eps) {
+KERNEL rmsnorm_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const int* rows /*[n] or null*/,
+                      const floatX* gain /*[C]*/, int C, float eps) {
     const floatX* in = x + (size_t)(rows ? rows[blockIdx.x] : blockIdx.x) * C;
     floatX* to = out + (size_t)blockIdx.x * C;
     float sum = 0;
@@ -341,8 +355,8 @@ KERNEL add_bias_kernel(floatX* y /*[T, O]*/, const floatX* bias /*[O]*/, int O) 
 // Qwen3's norm over each q and k head (where the model has one), then the rotary embedding, which turns the pair (i, i + D/2) by
 // the angle position / theta^(2i/D). One block a token and head; the v heads stay as they are.
 KERNEL qk_norm_rotary_kernel(floatX* qkv /*[T, (H + 2 KV) D]*/, const floatX* q_norm /*[D]*/, const floatX* k_norm /*[D]*/,
-                             const int* positions /*[T]*/, const float* cosines /*[P, D/2]*/, const float* sines /*[P, D/2]*/, int H,
-                             int KV, int D, float eps) {
+                             const int* positions /*[T]*/, const float* cosines /*[P, D/2]*/, const float* sines /*[P, D/2]*/,
+                             int H, int KV, int D, float eps) {
     const int t = blockIdx.x / (H + KV), head = blockIdx.x % (H + KV), half = D / 2;
     floatX* x = qkv + (size_t)t * (H + 2 * KV) * D + (size_t)head * D;
     const floatX* gain = head < H ? q_norm : k_norm;
@@ -432,16 +446,16 @@ struct Stream {
     std::vector<Segment> segments;  // contiguous; a parent comes before its children
     std::vector<Target> targets;    // in the order of rows
     std::vector<Chunk> chunks;
-    Activations x;                  // the residual stream, [T, C]
-    Activations in;                 // calibration only: inputs of the current linear group, [T, widest input]
-    std::vector<float> logprobs;    // [targets]
+    Activations x;                    // the residual stream, [T, C]
+    Activations in;                   // calibration only: inputs of the current linear group, [T, widest input]
+    std::vector<float> logprobs;      // [targets]
     std::vector<float> kl, same_top;  // --kl, one a row that has targets: divergence from full precision, the same first choice
 };
 
 #ifdef __CUDACC__
 static constexpr int CHUNK_TOKENS = 16384;  // fills the GPU, and the widest temporary of a 32B model stays below 2 GB
 #else
-static constexpr int CHUNK_TOKENS = 4096;   // packing the weights once a chunk is then lost in the product
+static constexpr int CHUNK_TOKENS = 4096;  // packing the weights once a chunk is then lost in the product
 #endif
 
 // Cuts the stream into chunks of whole trees, at most CHUNK_TOKENS long unless a single tree is longer.
@@ -476,7 +490,8 @@ inline void stream_make_chunks(const Config& c, Stream& s) {
 }
 
 // Windows of equal length, each a segment without a parent; with_targets asks for every token of a window but its first.
-inline Stream stream_of_windows(const Config& c, const std::string& name, const std::vector<int>& tokens, int window, bool with_targets) {
+inline Stream stream_of_windows(const Config& c, const std::string& name, const std::vector<int>& tokens, int window,
+                                bool with_targets) {
     Stream s;
     s.name = name;
     s.tokens = tokens;
@@ -523,9 +538,9 @@ inline void stream_embed(const Model& m, Stream& s) {
 
 // Buffers for one chunk at a time.
 struct Scratch {
-    Array<floatX> x, x2;  // [chunk, C]            residual stream of a host-resident Stream, and of another
-    Array<floatX> in;   // [chunk, widest input]   input of a linear group
-    Array<floatX> out;  // [chunk, widest output]  its product
+    Array<floatX> x, x2;          // [chunk, C]            residual stream of a host-resident Stream, and of another
+    Array<floatX> in;             // [chunk, widest input]   input of a linear group
+    Array<floatX> out;            // [chunk, widest output]  its product
     Array<float> cosines, sines;  // [positions, D/2]
 };
 
@@ -556,7 +571,8 @@ inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams
 // One stage of a layer on one chunk. Stage g = 0..3 ends with the input of linear group g in `in`; stage g + 1 begins with the
 // product of group g. Stage 4 is the product of the last group alone.
 //   x [T, C] is the residual stream, in [T, I] the input of the previous group and then of this one.
-inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* x, floatX* in, const Chunk& chunk, Scratch& scratch) {
+inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* x, floatX* in, const Chunk& chunk,
+                        Scratch& scratch) {
     const int T = chunk.T;
     floatX* out = scratch.out.data;
     if (stage > 0) {
@@ -566,24 +582,18 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
         if (g.bias) launch(add_bias_kernel, T, 256, out, g.bias, g.O);
     }
     switch (stage) {
-        case 0:
-            launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.input_norm, c.C, c.eps);
-            break;
-        case 1:
-            launch(qk_norm_rotary_kernel, T * (c.H + c.KV), 64, out, layer.q_norm, layer.k_norm, chunk.positions.data,
-                   scratch.cosines.data, scratch.sines.data, c.H, c.KV, c.D, c.eps);
-            attention(in, out, chunk.plan, T, c.H, c.KV, c.D);
-            break;
-        case 2:
-            launch(add_kernel, T, 256, x, out, c.C);
-            launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.post_norm, c.C, c.eps);
-            break;
-        case 3:
-            launch(silu_mul_kernel, T, 256, in, out, c.F);
-            break;
-        case 4:
-            launch(add_kernel, T, 256, x, out, c.C);
-            break;
+    case 0: launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.input_norm, c.C, c.eps); break;
+    case 1:
+        launch(qk_norm_rotary_kernel, T * (c.H + c.KV), 64, out, layer.q_norm, layer.k_norm, chunk.positions.data,
+               scratch.cosines.data, scratch.sines.data, c.H, c.KV, c.D, c.eps);
+        attention(in, out, chunk.plan, T, c.H, c.KV, c.D);
+        break;
+    case 2:
+        launch(add_kernel, T, 256, x, out, c.C);
+        launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.post_norm, c.C, c.eps);
+        break;
+    case 3: launch(silu_mul_kernel, T, 256, in, out, c.F); break;
+    case 4: launch(add_kernel, T, 256, x, out, c.C); break;
     }
 }
 
@@ -672,11 +682,11 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
     if (!full_precision) layer_forward(c, layer, s, scratch);
 }
 
-inline void quantize_layer(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream* calibration, Scratch& scratch) {
-    const bool sequential = method.order == Order::SEQUENTIAL && q.opt.true_sequential;
+inline void quantize_layer(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream* calibration,
+                           Scratch& scratch) {
     if (method.order == Order::NONE) return;
     if (method.order == Order::WEIGHTS) solve_all(method, q, layer);
-    else if (sequential) quantize_sequential(c, layer, method, q, *calibration, scratch);
+    else if (method.order == Order::SEQUENTIAL) quantize_sequential(c, layer, method, q, *calibration, scratch);
     else quantize_layerwise(c, layer, method, q, *calibration, scratch);
 }
 
@@ -690,15 +700,17 @@ struct Clock {
 
 inline std::string duration_text(double seconds) {
     const long s = (long)(seconds + 0.5);
-    return s < 60 ? format("%lds", s) : s < 3600 ? format("%ldm%02lds", s / 60, s % 60) : format("%ldh%02ldm", s / 3600, s / 60 % 60);
+    return s < 60     ? format("%lds", s)
+           : s < 3600 ? format("%ldm%02lds", s / 60, s % 60)
+                      : format("%ldh%02ldm", s / 3600, s / 60 % 60);
 }
 
 struct Head {
-    Array<floatX> norm;    // [C]
-    Array<floatX> W;       // [V, C]
-    Array<floatX> normed;  // [batch, C]
-    Array<float> logits;   // [batch, V]: never more than a batch of rows
-    Array<float> logsumexp;  // [batch]
+    Array<floatX> norm;                        // [C]
+    Array<floatX> W;                           // [V, C]
+    Array<floatX> normed;                      // [batch, C]
+    Array<float> logits;                       // [batch, V]: never more than a batch of rows
+    Array<float> logsumexp;                    // [batch]
     Array<float> full_logits, full_logsumexp;  // the same of the full-precision model, for --kl
     int batch;
 };
@@ -802,7 +814,8 @@ inline void stream_score(const Config& c, Head& head, Stream& s, Stream* full, S
             Array<float> picked(n, "log-probabilities");
             copy(row_d.data, row_of_target.data(), n), copy(token_d.data, tokens.data(), n);
             launch(logsumexp_kernel, (unsigned)rows.size(), 1024, head.logsumexp.data, head.logits.data, c.V);
-            launch(pick_logprobs_kernel, 1, 256, picked.data, head.logits.data, head.logsumexp.data, row_d.data, token_d.data, n, c.V);
+            launch(pick_logprobs_kernel, 1, 256, picked.data, head.logits.data, head.logsumexp.data, row_d.data, token_d.data, n,
+                   c.V);
             copy(s.logprobs.data() + first, picked.data, n);
             if (full) head_divergence(c, head, full->x.fetch(chunk, scratch.x2.data), rows, s);
             if (progress && shown.seconds() > 10) {
@@ -826,7 +839,8 @@ inline void stream_write_logits(const Config& c, Head& head, Stream& s, Scratch&
             head_logits(c, head, x, rows);
             const size_t n = rows.size() * c.V;
             copy(host.data(), head.logits.data, n);
-            if (fwrite(host.data(), sizeof(float), n, out) != n) fail("standard output: the logits could not be written: %s", strerror(errno));
+            if (fwrite(host.data(), sizeof(float), n, out) != n)
+                fail("standard output: the logits could not be written: %s", strerror(errno));
         }
     }
     if (fflush(out) != 0) fail("standard output: the logits could not be written: %s", strerror(errno));
@@ -866,12 +880,12 @@ inline std::string saved_config(const Model& m) {
     const Config& c = m.config;
     const std::string dtype = sizeof(floatX) == 2 ? "bfloat16" : "float32";
     if (m.random)
-        return format("{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", \"hidden_size\": %d, "
-                      "\"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
-                      "\"head_dim\": %d, \"vocab_size\": %d, \"rms_norm_eps\": %g, \"rope_theta\": %g, \"tie_word_embeddings\": %s, "
-                      "\"max_position_embeddings\": %d, \"hidden_act\": \"silu\", \"attention_bias\": false, \"torch_dtype\": \"%s\"}\n",
-                      c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.eps, c.rope_theta, c.tied ? "true" : "false", c.max_position,
-                      dtype.c_str());
+        return format(
+            "{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", \"hidden_size\": %d, "
+            "\"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
+            "\"head_dim\": %d, \"vocab_size\": %d, \"rms_norm_eps\": %g, \"rope_theta\": %g, \"tie_word_embeddings\": %s, "
+            "\"max_position_embeddings\": %d, \"hidden_act\": \"silu\", \"attention_bias\": false, \"torch_dtype\": \"%s\"}\n",
+            c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.eps, c.rope_theta, c.tied ? "true" : "false", c.max_position, dtype.c_str());
     MappedFile file(m.dir + "/config.json");
     std::string text(file.data, file.size);
     for (const char* key : {"\"torch_dtype\"", "\"dtype\""}) {
@@ -915,32 +929,45 @@ struct Flag {
 
 inline std::vector<Flag> all_flags(Options& o) {
     return {
-        {Flag::TEXT, "-m", "MODEL", "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:32b\n"
-                                    "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)", &o.model, nullptr},
+        {Flag::TEXT, "-m", "MODEL",
+         "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:32b\n"
+         "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)",
+         &o.model, nullptr},
         {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},
-        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits, "rtn gptq"},
-        {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)", &o.quant.abits, "rtn gptq"},
-        {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size, "rtn gptq"},
+        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits, "rtn gptq awq smoothquant"},
+        {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)",
+         &o.quant.abits, "rtn gptq awq smoothquant billm"},
+        {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
+         "rtn gptq awq"},
         {Flag::TEXT, "-e", "TASK,...", "wikitext2, c4; ppl means both (default: wikitext2)", &o.tasks, nullptr},
-        {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq"},
-        {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq"},
-        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq"},
+        {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq awq smoothquant billm"},
+        {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq awq smoothquant billm"},
+        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq awq smoothquant billm"},
         {Flag::INT, "--seed", "N", "of the calibration draw, and of random: weights", &o.seed, nullptr},
         {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data)", &o.data, nullptr},
         {Flag::INT, "--limit", "N", "only the first N windows of each set, 0: all", &o.limit, nullptr},
-        {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl, "rtn gptq"},
+        {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
+         "rtn gptq awq smoothquant billm"},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
         {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
         {Flag::TEXT, "--tokenize", "FILE", "print the token ids of a text file, one a line, and stop", &o.tokenize, nullptr},
-        {Flag::TEXT, "--logits", "FILE", "read token ids, one a line; write float32 logits [T, V] raw to stdout", &o.logits, nullptr},
+        {Flag::TEXT, "--logits", "FILE", "read token ids, one a line; write float32 logits [T, V] raw to stdout", &o.logits,
+         nullptr},
         {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq"},
         {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq"},
-        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq"},
-        {Flag::ON, "--act-order", "", "columns in the order of descending Hessian diagonal (the default)", &o.quant.act_order, "gptq"},
+        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq billm"},
+        {Flag::TEXT, "--salient-metric", "NAME", "what ranks the columns, hessian or magnitude", &o.quant.salient_metric, "billm"},
+        {Flag::ON, "--act-order", "", "columns in the order of descending Hessian diagonal (the default)", &o.quant.act_order,
+         "gptq"},
         {Flag::OFF, "--no-act-order", "", "columns as they are", &o.quant.act_order, "gptq"},
         {Flag::ON, "--static-groups", "", "fit all grids before the first column is quantized", &o.quant.static_groups, "gptq"},
-        {Flag::OFF, "--no-true-sequential", "", "all Hessians of a layer from one pass through the unquantized layer", &o.quant.true_sequential, "gptq"},
+        {Flag::OFF, "--no-true-sequential", "", "all Hessians of a layer from one pass through the unquantized layer",
+         &o.quant.true_sequential, "gptq"},
+        {Flag::REAL, "--alpha", "X", "how much of the difficulty moves from activations to weights, 0 to 1", &o.quant.alpha,
+         "smoothquant"},
+        {Flag::OFF, "--no-smooth", "", "no smoothing and no calibration, as in the paper's published script", &o.quant.smooth,
+         "smoothquant"},
         {Flag::ON, "-h", "", "this text", &o.help, nullptr},
     };
 }
@@ -961,10 +988,10 @@ inline std::string nearest(const std::string& word, const std::vector<std::strin
 
 inline std::string flag_default(const Flag& f) {
     switch (f.kind) {
-        case Flag::TEXT: return *(std::string*)f.value;
-        case Flag::INT: return std::to_string(*(int*)f.value);
-        case Flag::REAL: return format("%g", *(double*)f.value);
-        default: return "";
+    case Flag::TEXT: return *(std::string*)f.value;
+    case Flag::INT: return std::to_string(*(int*)f.value);
+    case Flag::REAL: return format("%g", *(double*)f.value);
+    default: return "";
     }
 }
 
@@ -983,7 +1010,8 @@ inline void print_help(FILE* out) {
     fprintf(out, "\nmethods:\n");
     for (const Method& m : METHODS) {
         fprintf(out, "  %-26s %s", m.name, m.about);
-        if (m.order != Order::NONE) fprintf(out, "; default -b %d -a %d -g %d", m.default_wbits, m.default_abits, m.default_group_size);
+        if (m.order != Order::NONE)
+            fprintf(out, "; default -b %d -a %d -g %d", m.default_wbits, m.default_abits, m.default_group_size);
         fprintf(out, "\n");
     }
 }
@@ -997,25 +1025,34 @@ inline const Method& method_find(const std::string& name) {
     usage_fail("-q %s: there is no such method. HINT: did you mean %s?", name.c_str(), nearest(name, names).c_str());
 }
 
+// The method as the options make it: two of them change what it needs.
+inline Method method_for(const Options& o) {
+    Method m = method_find(o.method);
+    if (m.order == Order::SEQUENTIAL && !o.quant.true_sequential) m.order = Order::LAYERWISE;
+    if (!o.quant.smooth) m.order = Order::WEIGHTS, m.collect = nullptr;
+    return m;
+}
+
 inline void flag_set(const Flag& f, const char* text) {
     char* end = nullptr;
     errno = 0;
     switch (f.kind) {
-        case Flag::ON: *(bool*)f.value = true; return;
-        case Flag::OFF: *(bool*)f.value = false; return;
-        case Flag::TEXT: *(std::string*)f.value = text; return;
-        case Flag::INT: {
-            const long x = strtol(text, &end, 10);
-            if (end == text || *end || errno || x < INT_MIN || x > INT_MAX) usage_fail("%s: expected a whole number, found \"%s\"", f.name, text);
-            *(int*)f.value = (int)x;
-            return;
-        }
-        case Flag::REAL: {
-            const double x = strtod(text, &end);
-            if (end == text || *end || !std::isfinite(x)) usage_fail("%s: expected a number, found \"%s\"", f.name, text);
-            *(double*)f.value = x;
-            return;
-        }
+    case Flag::ON: *(bool*)f.value = true; return;
+    case Flag::OFF: *(bool*)f.value = false; return;
+    case Flag::TEXT: *(std::string*)f.value = text; return;
+    case Flag::INT: {
+        const long x = strtol(text, &end, 10);
+        if (end == text || *end || errno || x < INT_MIN || x > INT_MAX)
+            usage_fail("%s: expected a whole number, found \"%s\"", f.name, text);
+        *(int*)f.value = (int)x;
+        return;
+    }
+    case Flag::REAL: {
+        const double x = strtod(text, &end);
+        if (end == text || *end || !std::isfinite(x)) usage_fail("%s: expected a number, found \"%s\"", f.name, text);
+        *(double*)f.value = x;
+        return;
+    }
     }
 }
 
@@ -1030,7 +1067,8 @@ inline std::vector<std::string> task_list(const std::string& text) {
         const std::string task = text.substr(start, comma - start);
         start = comma + 1;
         if (std::find(known.begin(), known.end(), task) == known.end())
-            usage_fail("-e %s: there is no task \"%s\". HINT: did you mean %s?", text.c_str(), task.c_str(), nearest(task, known).c_str());
+            usage_fail("-e %s: there is no task \"%s\". HINT: did you mean %s?", text.c_str(), task.c_str(),
+                       nearest(task, known).c_str());
         if (task == "ppl") add("wikitext2"), add("c4");
         else add(task);
     }
@@ -1049,9 +1087,12 @@ inline Options options_parse(int argc, const char* const* argv) {
             names.push_back(f.name);
         }
         if (!flag && std::string(argv[i]) == "--help") flag = &flags.back();
-        if (!flag) usage_fail("%s: there is no such flag. HINT: did you mean %s? ./qwen3 -h lists them all", argv[i], nearest(argv[i], names).c_str());
+        if (!flag)
+            usage_fail("%s: there is no such flag. HINT: did you mean %s? ./qwen3 -h lists them all", argv[i],
+                       nearest(argv[i], names).c_str());
         const bool takes_value = *flag->argument;
-        if (takes_value && i + 1 == argc) usage_fail("%s: expected a value (%s), found the end of the line", argv[i], flag->argument);
+        if (takes_value && i + 1 == argc)
+            usage_fail("%s: expected a value (%s), found the end of the line", argv[i], flag->argument);
         flag_set(*flag, takes_value ? argv[++i] : "");
         o.given.insert(flag->name);
     }
@@ -1064,18 +1105,30 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (!o.given.count("-a")) o.quant.abits = method.default_abits;
     if (!o.given.count("-g")) o.quant.group_size = method.default_group_size;
     if (o.given.count("-b") && (o.quant.wbits < 1 || o.quant.wbits > 8)) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
-    if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16) usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
-    if (o.quant.group_size < 1 && o.quant.group_size != -1) usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
+    if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16)
+        usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
+    if (o.quant.group_size < 1 && o.quant.group_size != -1)
+        usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
+    if (o.method == "smoothquant" && o.quant.wbits == 1) usage_fail("-b 1: SmoothQuant's symmetric grid needs at least 2 bits");
+    if (o.quant.alpha < 0 || o.quant.alpha > 1) usage_fail("--alpha %g: expected 0 to 1", o.quant.alpha);
     if (o.quant.damp < 0) usage_fail("--damp %g: expected 0 or more", o.quant.damp);
+    if (o.quant.salient_metric != "hessian" && o.quant.salient_metric != "magnitude")
+        usage_fail("--salient-metric %s: expected hessian or magnitude", o.quant.salient_metric.c_str());
     if (o.n_samples < 1) usage_fail("-n %d: expected at least one calibration sample", o.n_samples);
     if (o.sample_length < 2 || o.sample_length > 1 << 20) usage_fail("-l %d: expected 2 to 2^20 tokens a sample", o.sample_length);
-    if ((long long)o.n_samples * o.sample_length > INT_MAX) usage_fail("-n %d -l %d: more than 2^31 calibration tokens", o.n_samples, o.sample_length);
+    if ((long long)o.n_samples * o.sample_length > INT_MAX)
+        usage_fail("-n %d -l %d: more than 2^31 calibration tokens", o.n_samples, o.sample_length);
     if (o.limit < 0) usage_fail("--limit %d: expected 0 or more", o.limit);
     if (o.seed < 0) usage_fail("--seed %d: expected 0 or more", o.seed);
     if (o.device_memory < 0) usage_fail("--device-memory %g: expected 0 or more", o.device_memory);
-    if (o.calibration_set != "c4" && o.calibration_set != "wikitext2") usage_fail("-c %s: expected c4 or wikitext2", o.calibration_set.c_str());
+    if (o.calibration_set != "c4" && o.calibration_set != "wikitext2")
+        usage_fail("-c %s: expected c4 or wikitext2", o.calibration_set.c_str());
     if (o.tasks.empty() && o.logits.empty() && o.save.empty()) o.tasks = "wikitext2";
     if (!o.tasks.empty()) task_list(o.tasks);
+    if (o.kl && o.tasks.empty()) usage_fail("--kl: expected text sets to measure it on. HINT: -e wikitext2");
+    for (const char* flag : {"-c", "-n", "-l"})
+        if (!o.quant.smooth && o.given.count(flag))
+            usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
     if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
     return o;
 }
@@ -1115,7 +1168,8 @@ inline Model model_open(const Options& o) {
     } else {
         m.dir = is_directory(o.model) ? o.model : project_file("models/" + o.model);
         if (!is_directory(m.dir))
-            fail("%s: expected a checkpoint folder here or under models/, found none. HINT: scripts/download.sh %s", o.model.c_str(), o.model.c_str());
+            fail("%s: expected a checkpoint folder here or under models/, found none. HINT: scripts/download.sh %s",
+                 o.model.c_str(), o.model.c_str());
     }
     while (m.dir.size() > 1 && m.dir.back() == '/') m.dir.pop_back();
     m.name = m.stand_in ? "tiny" : base_name(m.dir);
@@ -1155,18 +1209,26 @@ inline std::vector<int> read_token_ids(const std::string& path, int V) {
 
 inline void check_group_size(const Config& c, const QuantOptions& q) {
     if (q.group_size == -1) return;
-    const std::pair<const char*, int> widths[] = {{"hidden_size (q, k, v, gate, up)", c.C}, {"heads * head_dim (o)", c.H * c.D}, {"intermediate_size (down)", c.F}};
+    const std::pair<const char*, int> widths[] = {
+        {"hidden_size (q, k, v, gate, up)", c.C}, {"heads * head_dim (o)", c.H * c.D}, {"intermediate_size (down)", c.F}};
     for (const auto& w : widths)
         if (w.second % q.group_size != 0)
-            usage_fail("-g %d: expected a divisor of the model's %s = %d. HINT: -g 128, or -g -1 for a whole row", q.group_size, w.first, w.second);
+            usage_fail("-g %d: expected a divisor of the model's %s = %d. HINT: -g 128, or -g -1 for a whole row", q.group_size,
+                       w.first, w.second);
 }
 
 // Bytes on the device besides the activations of whole streams.
-inline size_t working_bytes(const Config& c, const Method& method, size_t chunk) {
+inline size_t working_bytes(const Config& c, const Method& method, size_t chunk, size_t n_calibration) {
     const size_t O = std::max(qkv_rows(c), 2 * c.F), I = widest_input(c), x = sizeof(floatX);
     size_t quantizer = 0;
     if (method.order != Order::NONE) quantizer = 4 * O * I * sizeof(float);
-    if (method.collect) quantizer += 3 * I * I * sizeof(float);
+    if (method.collect == hessian_collect) {
+        // H of one group, or of all four at once; U; and 1.25 I^2 doubles while U is made.
+        const size_t C = c.C, HD = (size_t)c.H * c.D, F = c.F;
+        const size_t hessians = method.order == Order::LAYERWISE ? 2 * C * C + HD * HD + F * F : I * I;
+        quantizer += (hessians + I * I) * sizeof(float) + 5 * I * I / 4 * sizeof(double);
+    }
+    if (method.collect == awq_collect) quantizer += n_calibration * (4 * c.C + c.H * c.D + c.F) * x;  // all inputs, two outputs
     const size_t layers = layer_size(c) * x + quantizer;
     const size_t head = (size_t)c.V * c.C * x + LOGITS_BYTES + LOGITS_BYTES / c.V * c.C * x;
     return std::max(layers, head) + chunk * (2 * c.C + widest_input(c) + widest_output(c)) * x;
@@ -1174,7 +1236,8 @@ inline size_t working_bytes(const Config& c, const Method& method, size_t chunk)
 
 // Decides where each stream's activations live, and refuses at once what cannot fit.
 inline void place_streams(const Options& o, const Config& c, const Method& method, std::vector<Stream>& streams) {
-    const size_t needed = working_bytes(c, method, longest_chunk(streams)), x = sizeof(floatX);
+    const size_t needed = working_bytes(c, method, longest_chunk(streams), streams.empty() ? 0 : streams[0].tokens.size()),
+                 x = sizeof(floatX);
     size_t device = device_free_bytes(), host = host_free_bytes(), on_device = needed, on_host = 0;
     if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
     for (Stream& s : streams) {
@@ -1196,8 +1259,10 @@ inline void place_streams(const Options& o, const Config& c, const Method& metho
     if (on_host) fprintf(stderr, "; %.2f GB of host memory needed, %.2f GB free", on_host / 1e9, host / 1e9);
     fprintf(stderr, "\n");
     if (on_device > device || on_host > host)
-        fail("not enough memory: %.2f GB are needed on the device and %.2f GB on the host, %.2f and %.2f GB are free. HINT: fewer calibration samples "
-             "(-n), fewer tasks (-e), or a smaller model", on_device / 1e9, on_host / 1e9, device / 1e9, host / 1e9);
+        fail("not enough memory: %.2f GB are needed on the device and %.2f GB on the host, %.2f and %.2f GB are free. HINT: fewer "
+             "calibration samples "
+             "(-n), fewer tasks (-e), or a smaller model",
+             on_device / 1e9, on_host / 1e9, device / 1e9, host / 1e9);
     for (Stream& s : streams)
         for (Activations* a : {&s.x, &s.in})
             if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place);
@@ -1216,11 +1281,11 @@ inline void print_modules(const std::vector<ModuleReport>& reports, size_t first
 struct Run {
     Options options;
     Model model;
-    const Method* method;
+    Method method;
     std::vector<Stream> streams;  // calibration first, where the method needs it; then one a set; then, with --kl, one a set
                                   // that goes through the full-precision model
     std::vector<TextSet> sets;
-    bool calibrated() const { return method->collect != nullptr; }
+    bool calibrated() const { return method.collect != nullptr; }
     size_t first_full() const { return options.kl ? calibrated() + sets.size() : streams.size(); }
     Quantizer quantizer;
     Report report;
@@ -1249,9 +1314,9 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
             ForwardContext forward = {c, run.streams[0], scratch};
             run.quantizer.forward = &forward;
             run.quantizer.n_calibration = run.streams[0].tokens.size();
-            quantize_layer(c, layer, *run.method, run.quantizer, &run.streams[0], scratch);
+            quantize_layer(c, layer, run.method, run.quantizer, &run.streams[0], scratch);
         } else {
-            quantize_layer(c, layer, *run.method, run.quantizer, nullptr, scratch);
+            quantize_layer(c, layer, run.method, run.quantizer, nullptr, scratch);
         }
         device_wait();
         const double quantize_seconds = quantize.seconds();
@@ -1265,7 +1330,8 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         for (Group& g : layer.groups) g.abits = 16;
         for (const Stream& s : run.streams)
             for (const Chunk& chunk : s.chunks)
-                require_finite(s.x.data.data + chunk.start * c.C, chunk.T, c.C, format("layer %d: the output for %s", l, s.name.c_str()));
+                require_finite(s.x.data.data + chunk.start * c.C, chunk.T, c.C,
+                               format("layer %d: the output for %s", l, s.name.c_str()));
         device_wait();
         const double evaluate_seconds = evaluate.seconds() + full_seconds;
         run.report.seconds_evaluate += evaluate_seconds;
@@ -1284,22 +1350,30 @@ inline void add_text_sets(Run& run, const std::string& data_dir) {
     Tokenizer tokenizer = model_tokenizer(run.model, data_dir);
     Clock clock;
     if (run.calibrated()) {
-        TextSet set = calibration_set(tokenizer, data_dir, o.calibration_set, o.n_samples, o.sample_length, o.seed);
-        fprintf(stderr, "calibration: %s, %d samples of %d tokens, seed %d, from %s\n", o.calibration_set.c_str(), o.n_samples, o.sample_length, o.seed, set.variant.c_str());
-        run.report.calibration = {{"set", json_quote(set.name)}, {"samples", std::to_string(o.n_samples)},
-                                  {"length", std::to_string(o.sample_length)}, {"seed", std::to_string(o.seed)},
+        const bool awq_rule = o.method == "awq" && o.calibration_set == "c4" && !o.given.count("-n") && !o.given.count("-l");
+        const int seed = awq_rule && !o.given.count("--seed") ? 42 : o.seed;  // 42 is llm-awq's
+        TextSet set = awq_rule ? awq_calibration_set(tokenizer, data_dir, 128, 512, seed)
+                               : calibration_set(tokenizer, data_dir, o.calibration_set, o.n_samples, o.sample_length, seed);
+        fprintf(stderr, "calibration: %s, %zu samples of %d tokens, seed %d, from %s\n", set.name.c_str(), set.n_windows,
+                set.window, seed, set.variant.c_str());
+        run.report.calibration = {{"set", json_quote(set.name)},
+                                  {"samples", std::to_string(set.n_windows)},
+                                  {"length", std::to_string(set.window)},
+                                  {"seed", std::to_string(seed)},
                                   {"source", json_quote(set.variant)}};
         run.streams.push_back(stream_of_windows(c, "calibration", set.tokens, set.window, false));
     }
     for (const std::string& task : o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks)) {
         TextSet set = task == "c4" ? c4_set(tokenizer, data_dir, project_file("data/paper/c4_windows.csv"), o.limit)
                                    : wikitext2_set(tokenizer, data_dir, o.limit);
-        fprintf(stderr, "%s: %zu windows of %d of %zu tokens (%s)\n", task.c_str(), set.n_windows, set.window, set.tokens_in_text, set.variant.c_str());
+        fprintf(stderr, "%s: %zu windows of %d of %zu tokens (%s)\n", task.c_str(), set.n_windows, set.window, set.tokens_in_text,
+                set.variant.c_str());
         run.streams.push_back(stream_of_windows(c, task, set.tokens, set.window, true));
         run.sets.push_back(std::move(set));
     }
     for (size_t i = 0; o.kl && i < run.sets.size(); i++)
-        run.streams.push_back(stream_of_windows(c, run.sets[i].name + ", full precision", run.sets[i].tokens, run.sets[i].window, true));
+        run.streams.push_back(
+            stream_of_windows(c, run.sets[i].name + ", full precision", run.sets[i].tokens, run.sets[i].window, true));
     fprintf(stderr, "tokenized in %.1f s\n", clock.seconds());
 }
 
@@ -1308,13 +1382,15 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     const Config& c = run.model.config;
     const Report& r = run.report;
     double params = (double)layer_size(c) * c.L + (double)c.V * c.C * (c.tied ? 1 : 2) + c.C;
-    fprintf(stderr, "model:  %s, %s, %.2fB parameters: hidden %d, ffn %d, layers %d, heads %d/%d x %d, vocabulary %d, %s head\n", r.model.c_str(),
-            c.model_type.c_str(), params / 1e9, c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.tied ? "tied" : "untied");
+    fprintf(stderr, "model:  %s, %s, %.2fB parameters: hidden %d, ffn %d, layers %d, heads %d/%d x %d, vocabulary %d, %s head\n",
+            r.model.c_str(), c.model_type.c_str(), params / 1e9, c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.tied ? "tied" : "untied");
     if (r.stand_in)
-        fprintf(stderr, "        STAND-IN: the bundled toy model and its own texts. No number below is Qwen3's. HINT: scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");
+        fprintf(stderr, "        STAND-IN: the bundled toy model and its own texts. No number below is Qwen3's. HINT: "
+                        "scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");
     fprintf(stderr, "method: %s", r.method.c_str());
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
-    fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(), r.precision.c_str(), r.commit.c_str());
+    fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(),
+            r.precision.c_str(), r.commit.c_str());
 }
 
 inline Settings method_settings(const Options& o, const Method& method) {
@@ -1322,8 +1398,14 @@ inline Settings method_settings(const Options& o, const Method& method) {
     auto flag = [](bool x) { return std::string(x ? "true" : "false"); };
     Settings s;
     if (method.order == Order::NONE) return s;
-    s = {{"bits", std::to_string(q.wbits)}, {"group_size", std::to_string(q.group_size)}, {"sym", flag(q.sym)}, {"mse", flag(q.mse)}};
-    if (std::string(method.name) == "gptq") {
+    const std::string name = method.name;
+    s = {{"bits", std::to_string(q.wbits)},
+         {"activation_bits", std::to_string(q.abits)},
+         {"group_size", std::to_string(q.group_size)}};
+    if (name == "rtn" || name == "gptq") s.push_back({"sym", flag(q.sym)}), s.push_back({"mse", flag(q.mse)});
+    if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
+    if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
+    if (name == "gptq") {
         s.push_back({"act_order", flag(q.act_order)});
         s.push_back({"static_groups", flag(q.static_groups)});
         s.push_back({"true_sequential", flag(q.true_sequential)});
@@ -1347,7 +1429,8 @@ inline void print_summary(std::vector<ModuleReport> reports) {
         if (!r.note.empty()) off.push_back(&r);
     fprintf(stderr, "%zu of %zu modules were not nominal%s\n", off.size(), reports.size(), off.empty() ? "" : ":");
     for (const ModuleReport* r : off) fprintf(stderr, "  %s\n", module_text(*r).c_str());
-    std::stable_sort(reports.begin(), reports.end(), [](const ModuleReport& a, const ModuleReport& b) { return a.error > b.error; });
+    std::stable_sort(reports.begin(), reports.end(),
+                     [](const ModuleReport& a, const ModuleReport& b) { return a.error > b.error; });
     fprintf(stderr, "largest errors (0.1: a tenth of the %s's norm is noise):\n", reports[0].error_kind.c_str());
     for (size_t i = 0; i < std::min<size_t>(5, reports.size()); i++) fprintf(stderr, "  %s\n", module_text(reports[i]).c_str());
 }
@@ -1380,13 +1463,15 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
     if (!run.options.logits.empty()) stream_write_logits(c, head, run.streams.back(), scratch, stdout);
     PaperRow paper;
     if (settings_are_the_papers(run.options))
-        paper = paper_row_find(project_file("data/paper/tables.csv"), run.model.name, run.method->name, run.options.quant.wbits, run.options.quant.abits, run.options.quant.group_size);
+        paper = paper_row_find(project_file("data/paper/tables.csv"), run.model.name, run.method.name, run.options.quant.wbits,
+                               run.options.quant.abits, run.options.quant.group_size);
     for (size_t i = 0; i < run.sets.size(); i++) {
         Stream& s = run.streams[run.calibrated() + i];
         const TextSet& set = run.sets[i];
         stream_score(c, head, s, run.options.kl ? &run.streams[run.first_full() + i] : nullptr, scratch, set.name.c_str());
         const Estimate ppl = perplexity(s.logprobs, set.n_windows, set.window);
-        run.report.tasks.push_back({set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), paper.cell(set.name)});
+        run.report.tasks.push_back(
+            {set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), paper.cell(set.name)});
         if (!run.options.kl) continue;
         const Estimate kl = window_mean(s.kl, set.n_windows), top = window_mean(s.same_top, set.n_windows);
         run.report.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
@@ -1407,18 +1492,36 @@ inline Report run_model(const Options& options) {
     Clock total;
     Run run;
     run.options = options;
-    run.method = &method_find(options.method);
+    run.method = method_for(options);
     run.quantizer.opt = options.quant;
     run.model = model_open(options);
     const Options& o = run.options;
     const Config& c = run.model.config;
     Report& r = run.report;
     const std::string data_dir = data_folder(o, run.model);
-    check_group_size(c, o.quant);
-    std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
+    if (o.method != "billm") check_group_size(c, o.quant);  // its last block may be narrower
+    std::unique_ptr<CheckpointWriter> writer;               // first, so that a bad --save stops at once
     if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));
-    r = {run.model.name, o.method, device_name(), COMMIT, FLOATX_NAME, o.quant.wbits, o.quant.abits, o.quant.group_size,
-         run.model.stand_in, method_settings(o, *run.method), {}, {}, {}, {}, 0, 0, 0, 0, 0, 0};
+    r = {run.model.name,
+         o.method,
+         device_name(),
+         COMMIT,
+         FLOATX_NAME,
+         o.quant.wbits,
+         o.quant.abits,
+         o.quant.group_size,
+         run.model.stand_in,
+         method_settings(o, run.method),
+         {},
+         {},
+         {},
+         {},
+         0,
+         0,
+         0,
+         0,
+         0,
+         0};
     print_settings(run, data_dir);
 
     add_text_sets(run, data_dir);
@@ -1426,7 +1529,7 @@ inline Report run_model(const Options& options) {
         const std::vector<int> ids = read_token_ids(o.logits, c.V);
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
     }
-    place_streams(o, c, *run.method, run.streams);
+    place_streams(o, c, run.method, run.streams);
     for (Stream& s : run.streams) stream_embed(run.model, s);
     r.seconds_load = total.seconds();
     {
@@ -1434,23 +1537,26 @@ inline Report run_model(const Options& options) {
         if (writer) save_unquantized(*writer, run.model, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
         sweep(run, scratch, writer.get());
         if (writer) {
-            save_finish(*writer, run.model, format("{\"method\": %s, \"fake_quantized\": true, \"options\": ", json_quote(o.method).c_str()) +
-                                                json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) +
-                                                ", \"commit\": " + json_quote(COMMIT) + "}\n");
+            save_finish(*writer, run.model,
+                        format("{\"method\": %s, \"fake_quantized\": true, \"options\": ", json_quote(o.method).c_str()) +
+                            json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) +
+                            ", \"commit\": " + json_quote(COMMIT) + "}\n");
             fprintf(stderr, "saved: %s (fake-quantized weights, stored as %s)\n", o.save.c_str(), FLOATX_NAME);
         }
         if (!run.sets.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
     }
     for (const ModuleReport& m : run.quantizer.reports)
         r.modules.push_back({m.layer, m.module, m.error_kind, m.error, m.values, m.note});
+    if (run.quantizer.weights) r.effective_bits = run.quantizer.weight_bits / run.quantizer.weights;
     r.peak_host = host_peak_bytes();
 #ifdef __CUDACC__
     r.peak_device = memory_used(Place::Device).peak;
 #endif
     r.seconds_total = total.seconds();
     print_summary(run.quantizer.reports);
-    fprintf(stderr, "load %.1f s, quantize %.1f s, evaluate %.1f s, total %s; peak host memory %.2f GB", r.seconds_load, r.seconds_quantize,
-            r.seconds_evaluate, duration_text(r.seconds_total).c_str(), r.peak_host / 1e9);
+    if (r.effective_bits) fprintf(stderr, "%.4f bits a weight on average\n", r.effective_bits);
+    fprintf(stderr, "load %.1f s, quantize %.1f s, evaluate %.1f s, total %s; peak host memory %.2f GB", r.seconds_load,
+            r.seconds_quantize, r.seconds_evaluate, duration_text(r.seconds_total).c_str(), r.peak_host / 1e9);
     if (r.peak_device) fprintf(stderr, ", device %.2f GB", r.peak_device / 1e9);
     fprintf(stderr, "\n");
     return std::move(run.report);

@@ -11,10 +11,12 @@
 //     cut anew. Where it is not, windows are drawn as the GPTQ repository does: seed 0, 256 times a random document that has more
 //     than 2048 tokens, and a random offset. Which of the two it was is part of the result.
 // calibration: as GPTQ draws them, from C4's train split (or WikiText-2's).
+// AWQ's calibration: 128 of C4's train documents that have at most 512 tokens each, concatenated and cut into windows of 512.
 //
 // Source: PROTOCOL sections (a) and (b) of the paper's published code (Efficient-ML/Qwen3-Quantization, IST-DASLab/gptq).
 //
-// defines: TextSet, wikitext_text, wikitext2_set, c4_set, calibration_set, Estimate, window_mean, perplexity
+// defines: TextSet, wikitext_text, wikitext2_set, c4_set, calibration_set,
+//          awq_calibration_set, Estimate, window_mean, perplexity
 #pragma once
 #include <cmath>
 #include <functional>
@@ -25,6 +27,7 @@
 #include "../data/file.h"
 #include "../data/json.h"
 #include "../data/lines.h"
+#include "../data/numpy_random.h"
 #include "../data/random.h"
 #include "../tokenizer/bpe.h"
 
@@ -158,6 +161,52 @@ inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& da
             set.tokens.insert(set.tokens.end(), ids.begin() + offset, ids.begin() + offset + length);
         }
     }
+    cut_windows(set, 0);
+    return set;
+}
+
+// Python's str.strip().
+inline std::string_view python_strip(std::string_view text) {
+    auto is_space = [](const char* p) {
+        int length;
+        const uint32_t code = utf8_char(p, &length);
+        return (unicode_data().flags[code] & UNICODE_SPACE) || (code >= 0x1C && code <= 0x1F);
+    };
+    auto first_byte = [](char c) { return (c & 0xC0) != 0x80; };  // of a code point in UTF-8
+    size_t start = 0, end = text.size();
+    while (start < end && (!first_byte(text[start]) || is_space(&text[start]))) start++;
+    while (end > start) {
+        size_t last = end - 1;
+        while (!first_byte(text[last])) last--;
+        if (!is_space(&text[last])) break;
+        end = last;
+    }
+    return text.substr(start, end - start);
+}
+
+// The calibration windows of llm-awq's code, as the paper's authors changed it to C4: the train documents in the order of Hugging
+// Face datasets' shuffle(seed), each stripped; of those that have 1 to `length` tokens the first `n`, concatenated and cut into
+// windows of `length`, what remains being dropped. So windows are fewer than documents.
+inline TextSet awq_calibration_set(const Tokenizer& tokenizer, const std::string& data_dir, int n = 128, int length = 512,
+                                   int seed = 42) {
+    TextSet set;
+    set.name = "c4";
+    set.window = length;
+    const std::string path = data_dir + "/c4/train.jsonl";
+    require_file(path, "c4");
+    LineFile documents(path);
+    int taken = 0;
+    for (uint32_t i : numpy_permutation((uint64_t)seed, documents.count())) {
+        const std::string text = document_text(documents, i);
+        const std::vector<int> ids = tokenizer_encode(tokenizer, std::string(python_strip(text)));
+        if (ids.empty() || ids.size() > (size_t)length) continue;
+        set.tokens.insert(set.tokens.end(), ids.begin(), ids.end());
+        if (++taken == n) break;
+    }
+    if (taken == 0)
+        fail("%s: none of the %zu documents has 1 to %d tokens. HINT: the whole set (scripts/download.sh c4)", path.c_str(),
+             documents.count(), length);
+    set.variant = format("AWQ's rule: %d of %zu train documents, of at most %d tokens each", taken, documents.count(), length);
     cut_windows(set, 0);
     return set;
 }

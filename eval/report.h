@@ -14,8 +14,8 @@
 struct TaskResult {
     std::string task, metric, variant;  // "wikitext2", "ppl", which windows
     double value, stderr_;
-    size_t n, tokens;                   // windows or questions, tokens computed
-    std::string paper;                  // the paper's cell as printed there, or ""
+    size_t n, tokens;   // windows or questions, tokens computed
+    std::string paper;  // the paper's cell as printed there, or ""
 };
 
 // Divergence from the full-precision model on one text set, means over windows with their standard errors.
@@ -47,6 +47,7 @@ struct Report {
     std::vector<ModuleResult> modules;
     double seconds_load, seconds_quantize, seconds_evaluate, seconds_total;
     size_t peak_host, peak_device;
+    double effective_bits = 0;  // mean over all quantized weights, for a method that spends other than wbits
 };
 
 // A row of data/paper/tables.csv: column name -> cell.
@@ -60,6 +61,7 @@ struct PaperRow {
 };
 
 // The paper's row for this model and setting; empty if it has none. group -1: per channel, an empty cell in the tables.
+// BiLLM has one row a model, whose bits are what came out.
 inline PaperRow paper_row_find(const std::string& tables_csv, const std::string& model, const std::string& method, int wbits,
                                int abits, int group) {
     PaperRow row;
@@ -70,7 +72,8 @@ inline PaperRow paper_row_find(const std::string& tables_csv, const std::string&
         PaperRow candidate;
         for (size_t c = 0; c < rows[r].size() && c < rows[0].size(); c++) candidate.cells.push_back({rows[0][c], rows[r][c]});
         if (candidate.cell("model") == model && candidate.cell("method") == method && candidate.cell("group") == group_text &&
-            candidate.cell("wbits") == std::to_string(wbits) && candidate.cell("abits") == std::to_string(abits))
+            (method == "billm" || candidate.cell("wbits") == std::to_string(wbits)) &&
+            candidate.cell("abits") == std::to_string(abits))
             return candidate;
     }
     return row;
@@ -87,7 +90,8 @@ inline std::string number_text(double x) {
 // The row, its head and, where the paper has the cell, a line with the paper's values and the differences.
 inline std::string report_text(const Report& r) {
     std::vector<std::string> head = {"model", "method", "W", "A", "group"}, row, paper = {"", "paper", "", "", ""};
-    row = {r.model + (r.stand_in ? " (stand-in)" : ""), r.method, std::to_string(r.wbits), std::to_string(r.abits),
+    row = {r.model + (r.stand_in ? " (stand-in)" : ""), r.method,
+           r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
            r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
     bool any_paper = false;
     for (const TaskResult& t : r.tasks) {
@@ -119,8 +123,7 @@ inline std::string report_text(const Report& r) {
 
 inline std::string json_settings(const Settings& settings) {
     std::string s = "{";
-    for (size_t i = 0; i < settings.size(); i++)
-        s += (i ? ", " : "") + json_quote(settings[i].first) + ": " + settings[i].second;
+    for (size_t i = 0; i < settings.size(); i++) s += (i ? ", " : "") + json_quote(settings[i].first) + ": " + settings[i].second;
     return s + "}";
 }
 
@@ -133,6 +136,7 @@ inline std::string report_json(const Report& r) {
     line("stand_in", r.stand_in ? "true" : "false");
     line("method", json_quote(r.method));
     line("wbits", std::to_string(r.wbits));
+    if (r.effective_bits) line("effective_bits", json_format(r.effective_bits));
     line("abits", std::to_string(r.abits));
     line("group", std::to_string(r.group));
     line("precision", json_quote(r.precision));
@@ -145,15 +149,18 @@ inline std::string report_json(const Report& r) {
                    ", \"value\": " + json_format(t.value) + ", \"stderr\": " + json_format(t.stderr_) +
                    ", \"n\": " + std::to_string(t.n) + ", \"tokens\": " + std::to_string(t.tokens) +
                    ", \"variant\": " + json_quote(t.variant) + ", \"paper\": " +
-                   (t.paper.empty() ? "null" : t.paper == "NaN" ? "\"NaN\"" : json_format(std::stod(t.paper))) + "}";
+                   (t.paper.empty()    ? "null"
+                    : t.paper == "NaN" ? "\"NaN\""
+                                       : json_format(std::stod(t.paper))) +
+                   "}";
     }
     line("results", results + (r.tasks.empty() ? "}" : "\n  }"));
     std::string kl = "{";
     for (size_t i = 0; i < r.kl.size(); i++) {
         const DivergenceResult& d = r.kl[i];
-        kl += (i ? ", " : "") + json_quote(d.task) + ": {\"mean\": " + json_format(d.kl) + ", \"stderr\": " + json_format(d.kl_stderr) +
-              ", \"top1_percent\": " + json_format(d.top1) + ", \"top1_stderr\": " + json_format(d.top1_stderr) +
-              ", \"n\": " + std::to_string(d.n) + "}";
+        kl += (i ? ", " : "") + json_quote(d.task) + ": {\"mean\": " + json_format(d.kl) +
+              ", \"stderr\": " + json_format(d.kl_stderr) + ", \"top1_percent\": " + json_format(d.top1) +
+              ", \"top1_stderr\": " + json_format(d.top1_stderr) + ", \"n\": " + std::to_string(d.n) + "}";
     }
     line("kl", kl + "}");
     std::string modules = "[";
@@ -166,7 +173,8 @@ inline std::string report_json(const Report& r) {
     }
     line("modules", modules + (r.modules.empty() ? "]" : "\n  ]"));
     line("seconds", "{\"load\": " + json_format(r.seconds_load) + ", \"quantize\": " + json_format(r.seconds_quantize) +
-                        ", \"evaluate\": " + json_format(r.seconds_evaluate) + ", \"total\": " + json_format(r.seconds_total) + "}");
+                        ", \"evaluate\": " + json_format(r.seconds_evaluate) + ", \"total\": " + json_format(r.seconds_total) +
+                        "}");
     line("peak_bytes", format("{\"host\": %zu, \"device\": %zu}", r.peak_host, r.peak_device));
     line("device", json_quote(r.device));
     line("commit", json_quote(r.commit), "");

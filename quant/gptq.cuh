@@ -24,26 +24,10 @@
 //
 // defines: gptq_solve, gptq_weights
 #pragma once
-#include <algorithm>
-#include <numeric>
-#include "../cuda/linalg.cuh"
+#include "hessian.cuh"
 #include "rtn.cuh"
 
 static constexpr int GPTQ_BLOCK = 128;
-
-KERNEL gptq_diagonal_kernel(float* diagonal /*[I]*/, const float* H /*[I, I]*/, int I) {
-    for (int i = threadIdx.x; i < I; i += blockDim.x) diagonal[i] = H[(size_t)i * I + i];
-}
-
-// A[i, j] = H[order[i], order[j]] * factor, with dead columns' 1 and the damping on the diagonal.
-KERNEL gptq_permute_hessian_kernel(float* A /*[I, I]*/, const float* H /*[I, I]*/, const int* order /*[I]*/,
-                                   const float* diagonal /*[I], dead columns replaced*/, float factor, float damp, int I) {
-    const int i = order[blockIdx.x];
-    for (int k = threadIdx.x; k < I; k += blockDim.x) {
-        const int j = order[k];
-        A[(size_t)blockIdx.x * I + k] = i == j ? diagonal[i] + damp : factor * H[(size_t)i * I + j];
-    }
-}
 
 // W[o, k] = W0[o, order[k]], or 0 if that column is dead.
 KERNEL gptq_permute_weights_kernel(float* W, const float* W0, const int* order, const int* dead, int I) {
@@ -109,44 +93,16 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
                                const std::string& where) {
     const int O = group.O, I = group.I;
     const int G = opt.group_size == -1 ? I : opt.group_size, n_grids = I / G;
-    const float maxq = (float)((1 << opt.wbits) - 1), factor = 2.0f / (float)n;
+    const float maxq = (float)((1 << opt.wbits) - 1);
 
-    // Steps 1 and 2 on the diagonal of H alone.
-    std::vector<float> diagonal(I);
-    std::vector<int> dead(I, 0), order(I);
-    Array<float> diagonal_d(I, "diagonal");
-    launch(gptq_diagonal_kernel, 1, 256, diagonal_d.data, H, I);
-    copy(diagonal.data(), diagonal_d.data, I);
-    double mean = 0;
-    for (int i = 0; i < I; i++) {
-        if (!std::isfinite(diagonal[i]))
-            fail("%s: the Hessian has a non-finite diagonal entry at input channel %d: the calibration activations hold NaN or "
-                 "Inf. HINT: check the checkpoint, or raise the bits of earlier layers", where.c_str(), i);
-        diagonal[i] *= factor;
-        if (diagonal[i] == 0) dead[i] = 1, diagonal[i] = 1;
-        mean += diagonal[i] / I;
-    }
-    std::iota(order.begin(), order.end(), 0);
-    if (opt.act_order)
-        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return diagonal[a] > diagonal[b]; });
+    // Steps 1 to 4.
+    const HessianFactor f = hessian_factor(H, I, n, opt.damp, opt.act_order, where);
     Array<int> order_d(I, "column order"), dead_d(I, "dead columns");
-    copy(diagonal_d.data, diagonal.data(), I), copy(order_d.data, order.data(), I), copy(dead_d.data, dead.data(), I);
-
-    // Steps 3 and 4. If H is singular for the arithmetic, ten times the damping, up to 1.
-    Array<float> U((size_t)I * I, "Cholesky factor");
-    double damp = opt.damp;
-    for (;;) {
-        launch(gptq_permute_hessian_kernel, I, 256, U.data, H, order_d.data, diagonal_d.data, factor, (float)(damp * mean), I);
-        if (inverse_cholesky_upper(U.data, I)) break;
-        damp = damp == 0 ? 0.01 : damp * 10;
-        if (damp > 1.0001)
-            fail("%s: the Hessian is not positive definite even with damping 1. HINT: more calibration samples (-n), or check "
-                 "the checkpoint", where.c_str());
-    }
+    copy(order_d.data, f.order.data(), I), copy(dead_d.data, f.dead.data(), I);
 
     // Step 5.
     std::vector<int> grid_of_column(I);
-    for (int k = 0; k < I; k++) grid_of_column[k] = opt.static_groups ? order[k] / G : k / G;
+    for (int k = 0; k < I; k++) grid_of_column[k] = opt.static_groups ? f.order[k] / G : k / G;
     Array<int> grid_of_column_d(I, "grid of column");
     copy(grid_of_column_d.data, grid_of_column.data(), I);
     Array<Grid> grids((size_t)O * n_grids, "grids");
@@ -172,9 +128,9 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
         const int first = ceil_div(start, G), n_starting = ceil_div(end, G) - first;
         if (!fit_first)
             launch(gptq_fit_kernel, dim3(O, n_starting), std::min(G, 256), grids.data, W.data, I, G, first, maxq, opt.sym, opt.mse);
-        launch(gptq_block_kernel, O, GPTQ_BLOCK, W.data, E.data, losses.data, grids.data, grid_of_column_d.data, U.data, I, n_grids,
-               start, n_columns, maxq);
-        gemm_float(W.data + end, I, E.data, GPTQ_BLOCK, U.data + (size_t)start * I + end, I, O, I - end, n_columns, -1.0f, 1.0f);
+        launch(gptq_block_kernel, O, GPTQ_BLOCK, W.data, E.data, losses.data, grids.data, grid_of_column_d.data, f.U.data, I,
+               n_grids, start, n_columns, maxq);
+        gemm_float(W.data + end, I, E.data, GPTQ_BLOCK, f.U.data + (size_t)start * I + end, I, O, I - end, n_columns, -1.0f, 1.0f);
     }
 
     // Step 6.
@@ -182,8 +138,8 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
     GptqResult result;
     result.losses.resize(O);
     copy(result.losses.data(), losses.data, O);
-    result.damp = damp;
-    result.dead = (int)std::count(dead.begin(), dead.end(), 1);
+    result.damp = f.damp;
+    result.dead = f.n_dead;
     return result;
 }
 
@@ -204,10 +160,13 @@ inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
         if (!std::isfinite(loss) || !std::isfinite(errors[k]))
             fail("layer %d, %s: GPTQ's loss is not finite (%g, output error %g). HINT: a higher --damp, or check the checkpoint",
                  layer.index, linear.name, loss, errors[k]);
-        std::string note;
-        if (result.damp != q.opt.damp) note = format("damping raised to %g", result.damp);
-        if (result.dead) note += format("%s%d dead input channels", note.empty() ? "" : ", ", result.dead);
-        q.reports.push_back({layer.index, linear.name, "output", errors[k], seconds * linear.O / group.O,
-                             {{"damp", result.damp}, {"loss", loss}}, note});
+        const std::string note = hessian_factor_note(q.opt.damp, result.damp, result.dead);
+        q.reports.push_back({layer.index,
+                             linear.name,
+                             "output",
+                             errors[k],
+                             seconds * linear.O / group.O,
+                             {{"damp", result.damp}, {"loss", loss}},
+                             note});
     }
 }

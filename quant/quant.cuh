@@ -46,6 +46,9 @@ struct QuantOptions {
     bool sym = false, mse = false;
     bool act_order = true, static_groups = false, true_sequential = true;
     double damp = 0.01;
+    std::string salient_metric = "hessian";  // of BiLLM: hessian or magnitude
+    bool smooth = true;
+    double alpha = 0.5;
 };
 
 // sum over calibration tokens of x x^T, of which the upper half is right until a method mirrors it.
@@ -69,9 +72,13 @@ struct ForwardContext;  // what the modules' forward passes need besides the lay
 
 struct Quantizer {
     QuantOptions opt;
+    std::vector<float> channel_max[4];  // largest |x| of each input channel, for SmoothQuant
     Hessian hessian[4];       // of the current layer's groups, for the methods that collect it
+    Array<floatX> inputs[4];  // [n_calibration, I] of the groups' inputs, for AWQ, of which n_inputs are there
+    size_t n_inputs[4] = {0, 0, 0, 0};
     ForwardContext* forward;  // for attention_forward and mlp_forward
     size_t n_calibration;     // tokens of the calibration stream
+    double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
 };
 

@@ -19,6 +19,8 @@
        f16_untied_sharded    three shards and model.safetensors.index.json
        f32                   Qwen2 with q, k, v biases, tied, without lm_head.weight
 3. test/golden/gptq.safetensors: golden_gptq.py's results (see references() there); codes are packed two a byte.
+   test/golden/billm.safetensors: golden_billm.py's; masks are packed four a byte.
+   test/golden/awq.safetensors: golden_awq.py's.
 """
 import argparse
 import json
@@ -34,8 +36,11 @@ from transformers import (AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Q
                           Qwen3Config, Qwen3ForCausalLM, __version__ as transformers_version)
 from transformers.utils import logging
 
+import golden_awq
+import golden_billm
 import golden_common
 import golden_gptq
+import golden_smoothquant
 
 GOLDEN = Path(__file__).resolve().parent.parent / "test" / "golden"
 LENGTHS = (1, 7, 1025, 2048)
@@ -145,20 +150,35 @@ def make_gptq(golden):
     save_file(golden_gptq.references(), golden / "gptq.safetensors")
 
 
+def make_smoothquant(golden):
+    save_file(golden_smoothquant.references(), golden / "smoothquant.safetensors", metadata={"about": "scripts/golden_smoothquant.py"})
+
+
+def make_awq(golden):
+    save_file(golden_awq.references(), golden / "awq.safetensors")
+
+
+def make_billm(golden):
+    save_file(golden_billm.references(), golden / "billm.safetensors")
+
+
 def difference(name, stored, new):
     """A sentence when two tensors differ by more than their kind may, else None."""
     if stored.shape != new.shape or stored.dtype != new.dtype:
         return f"stored {list(stored.shape)} {stored.dtype}, now {list(new.shape)} {new.dtype}"
-    if name.endswith(".codes"):
+    if name.endswith((".codes", ".masks")):
         share = float((stored != new).double().mean())
         return f"{share:.2%} of bytes differ (1% may)" if share > 0.01 else None
-    if name.endswith((".loss", ".error", ".error_float64", ".rtn_error")):
+    if name.endswith((".clip", ".margin")):
+        share = float(((stored.double() - new.double()).abs() > 0.01 * stored.double()).double().mean())
+        return f"{share:.2%} of entries differ by more than 1% (3% may)" if share > 0.03 else None
+    if name.endswith((".loss", ".losses", ".error", ".errors", ".error_float64", ".rtn_error")):
         worst = float((stored / new - 1).abs().max())
         return f"relative difference {worst:.1e} (2e-3 may be)" if worst > 2e-3 else None
-    if name.endswith((".scale", ".zero")):
+    if name.endswith((".scale", ".zero", ".threshold", ".W_hat")):
         share = float(((stored - new).abs() > 1e-3 * new.abs()).double().mean())
         return f"{share:.2%} of entries differ by more than 0.1% (1% may)" if share > 0.01 else None
-    if name.startswith("logits_") or name == "check.H_diagonal":
+    if name.startswith("logits_") or name == "check.H_diagonal" or name.endswith(".y"):
         worst = float((stored - new).abs().max() / new.abs().max())
         return f"differ by {worst:.1e} of the largest (1e-5 may be)" if worst > 1e-5 else None
     return None if torch.equal(stored, new) else "differ (they must be equal)"
@@ -203,11 +223,15 @@ def main():
         make_logits(fresh)
         make_checkpoints(fresh)
         make_gptq(fresh)
+        make_awq(fresh)
+        make_billm(fresh)
+        make_smoothquant(fresh)
         if arguments.check:
             return 1 if compare(GOLDEN, fresh) else 0
         for entry in [*LOGITS, "checkpoints"]:
             shutil.rmtree(GOLDEN / entry, ignore_errors=True)
-        (GOLDEN / "gptq.safetensors").unlink(missing_ok=True)
+        for path in fresh.glob("*.safetensors"):
+            (GOLDEN / path.name).unlink(missing_ok=True)
         shutil.copytree(fresh, GOLDEN, copy_function=shutil.copyfile, dirs_exist_ok=True)
         GOLDEN.chmod(0o755)  # the temporary folder's permissions came along
     return 0

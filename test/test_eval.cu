@@ -45,8 +45,10 @@ TEST(c4_windows_and_calibration_are_those_of_python) {
     const std::string data = shared_data();
     const Tokenizer t = tokenizer_load(data + "/qwen3-tokenizer");
     if (LineFile(data + "/c4/train.jsonl").count() != 1128) SKIP("another sample of C4");
-    CHECK_EQ(sha256_of_ids(calibration_set(t, data, "c4", 128, 2048, 0).tokens), "b0cb9498ed960c5ef28699b5379c7837a0bd511282db7301b5fa514193d80b74");
-    CHECK_EQ(sha256_of_ids(calibration_set(t, data, "c4", 8, 512, 7).tokens), "8ebb5093d77d94914850b906680716a9ff3e1b540cfc32868396bead76dc4bad");
+    CHECK_EQ(sha256_of_ids(calibration_set(t, data, "c4", 128, 2048, 0).tokens),
+             "b0cb9498ed960c5ef28699b5379c7837a0bd511282db7301b5fa514193d80b74");
+    CHECK_EQ(sha256_of_ids(calibration_set(t, data, "c4", 8, 512, 7).tokens),
+             "8ebb5093d77d94914850b906680716a9ff3e1b540cfc32868396bead76dc4bad");
     const TextSet c4 = c4_set(t, data, "data/paper/c4_windows.csv", 0);
     CHECK_EQ(c4.n_windows, (size_t)256);
     CHECK_EQ(sha256_of_ids(c4.tokens), "54ac9eb83ba210ace1aec1f5603d87186d08375d1f2c27cd387e03e615711011");
@@ -85,8 +87,26 @@ TEST(the_papers_cells_are_found) {
 }
 
 static Report example_report() {
-    Report r = {"Qwen3-0.6B-Base", "gptq", "a \"device\"", "abc", "bf16", 4, 16, -1, false, {{"bits", "4"}}, {{"set", "\"c4\""}}, {}, {}, {},
-                1, 2, 3, 6, 100, 0};
+    Report r = {"Qwen3-0.6B-Base",
+                "gptq",
+                "a \"device\"",
+                "abc",
+                "bf16",
+                4,
+                16,
+                -1,
+                false,
+                {{"bits", "4"}},
+                {{"set", "\"c4\""}},
+                {},
+                {},
+                {},
+                1,
+                2,
+                3,
+                6,
+                100,
+                0};
     r.kl.push_back({"wikitext2", 0.25, 0.01, 93.5, 0.5, 146});
     r.tasks.push_back({"wikitext2", "ppl", "test", 18.25, 0.125, 146, 299008, "18.2"});
     r.tasks.push_back({"c4", "ppl", "drawn", NAN, INFINITY, 256, 524288, "5.81E4"});
@@ -112,7 +132,8 @@ TEST(report_json_parses_and_round_trips) {
     CHECK_EQ(json_number(json_object(results, "c4", "results"), "paper", "c4"), 58100.0);
     CHECK_EQ(json_string(json_object(results, "c4", "results"), "value", "c4"), "NaN");
     CHECK_EQ(json_int(j, "wbits", "report"), 4);
-    for (const char* key : {"options", "calibration", "kl", "modules", "seconds", "peak_bytes", "commit", "stand_in"}) CHECK(j.find(key) != nullptr);
+    for (const char* key : {"options", "calibration", "kl", "modules", "seconds", "peak_bytes", "commit", "stand_in"})
+        CHECK(j.find(key) != nullptr);
 }
 
 TEST(settings_other_than_the_papers_get_no_cell) {

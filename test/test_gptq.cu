@@ -1,21 +1,20 @@
 // GPTQ and RTN against references that share no code with them: a PyTorch implementation's codes on a 256 x 512 problem
 // (scripts/golden_gptq.py), and here a float64 one written from the definition alone: optimal brain quantization with the explicit
 // inverse of the Hessian, which is downdated column by column (no Cholesky factor).
-#include "../qwen3.cu"
+#include "golden.h"
 #include "test.h"
 #include <random>
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The definition in float64
 
-struct Problem {
-    int O, I, n;
-    std::vector<float> W, X;  // [O, I], [n, I]
-    std::vector<double> H;    // [I, I] = 2/n X^T X
+struct Problem : GoldenProblem {
+    std::vector<double> H;  // [I, I] = 2/n X^T X
 };
 
 static Problem make_problem(int O, int I, int n, unsigned seed, int dead_column) {
-    Problem p{O, I, n, {}, {}, {}};
+    Problem p;
+    p.O = O, p.I = I, p.n = n;
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     for (int i = 0; i < O * I; i++) p.W.push_back(to_float(to_floatX(normal(random))));
@@ -116,7 +115,9 @@ static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o) {
         const double* original = &W[(size_t)r * I];
         for (int k = 0; k < I; k++) w[k] = original[order[k]];
         std::vector<double> at_block = w;  // as the grids see the row: corrected by whole blocks of 128 only
-        if (G == I) grids[0] = fit_ref(std::vector<double>(p.W.begin() + (size_t)r * I, p.W.begin() + (size_t)(r + 1) * I), o.wbits, o.sym, o.mse);
+        if (G == I)
+            grids[0] =
+                fit_ref(std::vector<double>(p.W.begin() + (size_t)r * I, p.W.begin() + (size_t)(r + 1) * I), o.wbits, o.sym, o.mse);
         for (int c = 0; c < I / G && o.static_groups && G < I; c++)
             grids[c] = fit_ref(std::vector<double>(original + c * G, original + (c + 1) * G), o.wbits, o.sym, o.mse);
         for (int k = 0; k < I; k++) {
@@ -141,17 +142,11 @@ static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o) {
 struct Solved {
     std::vector<float> W;  // [O, I]
     GptqResult result;
-    double error;          // relative output error, as reported
+    double error;  // relative output error, as reported
 };
 
-static Solved solve(const Problem& p, const QuantOptions& o) {
-    Array<floatX> W((size_t)p.O * p.I, "W"), X((size_t)p.n * p.I, "X");
-    std::vector<floatX> host;
-    for (float x : p.W) host.push_back(to_floatX(x));
-    copy(W.data, host.data(), host.size());
-    host.clear();
-    for (float x : p.X) host.push_back(to_floatX(x));
-    copy(X.data, host.data(), host.size());
+static Solved solve(const GoldenProblem& p, const QuantOptions& o) {
+    Array<floatX> W = upload(p.W), X = upload(p.X);
     Layer layer;
     layer.index = 0;
     layer.groups[0] = {"test", p.O, p.I, W.data, nullptr, 1, {{"test", 0, p.O}}};
@@ -166,14 +161,12 @@ static Solved solve(const Problem& p, const QuantOptions& o) {
     Solved s;
     s.result = gptq_weights(layer.groups[0], W0.data, q.hessian[0].H.data, q.hessian[0].n, o, "test");
     s.error = output_errors(layer.groups[0], W0.data, q.hessian[0].H.data)[0];
-    std::vector<floatX> out((size_t)p.O * p.I);
-    copy(out.data(), W.data, out.size());
-    for (floatX x : out) s.W.push_back(to_float(x));
+    s.W = download(W);
     return s;
 }
 
 // ||(W - V) X^T|| / ||W X^T|| in float64.
-template <class V> double output_error_ref(const Problem& p, const std::vector<V>& v) {
+template <class V> double output_error_ref(const GoldenProblem& p, const std::vector<V>& v) {
     double num = 0, den = 0;
     for (int r = 0; r < p.O; r++)
         for (int t = 0; t < p.n; t++) {
@@ -200,9 +193,10 @@ static void check_against_definition(const Problem& p, const QuantOptions& o) {
     size_t wrong = 0;
     for (size_t i = 0; i < expected.size(); i++)
         wrong += std::fabs(s.W[i] - expected[i]) > (sizeof(floatX) == 4 ? 1e-4 : 8e-3) * (std::fabs(expected[i]) + 0.1);
-    const std::string setting = format("%d bits, group %d, act_order %d, static %d, sym %d, mse %d", o.wbits, o.group_size, o.act_order,
-                                       o.static_groups, o.sym, o.mse);
-    if (wrong * 500 > expected.size()) fail("%s: %zu of %zu weights differ from the definition", setting.c_str(), wrong, expected.size());
+    const std::string setting = format("%d bits, group %d, act_order %d, static %d, sym %d, mse %d", o.wbits, o.group_size,
+                                       o.act_order, o.static_groups, o.sym, o.mse);
+    if (wrong * 500 > expected.size())
+        fail("%s: %zu of %zu weights differ from the definition", setting.c_str(), wrong, expected.size());
     CHECK_NEAR(s.error, output_error_ref(p, s.W), 2e-4 * s.error + 1e-6);
     std::vector<float> stored;  // at 8 bits, storing W^ as bf16 costs as much as the grid
     for (double w : expected) stored.push_back(to_float(to_floatX((float)w)));
@@ -253,17 +247,14 @@ TEST(rtn_is_its_definition) {
     for (int bits = 1; bits <= 8; bits++)
         for (int group : {-1, 32, 3})
             for (int sym = 0; sym < 2; sym++) {
-                Array<floatX> W((size_t)p.O * p.I, "W");
-                std::vector<floatX> host;
-                for (float x : p.W) host.push_back(to_floatX(x));
-                copy(W.data, host.data(), host.size());
+                Array<floatX> W = upload(p.W);
                 Layer layer;
                 layer.index = 0;
                 layer.groups[0] = {"test", p.O, p.I, W.data, nullptr, 2, {{"a", 0, 4}, {"b", 4, 5}}};
                 Quantizer q;
                 q.opt = options(bits, group, false, false, sym, bits % 2 == 0);
                 rtn_solve(q, layer, 0);
-                copy(host.data(), W.data, host.size());
+                const std::vector<float> host = download(W);
                 const int G = group == -1 ? p.I : group;
                 double num = 0, den = 0;
                 for (int start = 0; start < p.O * p.I; start += G) {
@@ -271,8 +262,8 @@ TEST(rtn_is_its_definition) {
                     const GridRef g = fit_ref(w, bits, sym, q.opt.mse);
                     for (int i = 0; i < G; i++) {
                         const float expected = to_float(to_floatX(round_ref_float((float)w[i], g, bits)));
-                        CHECK_NEAR(to_float(host[start + i]), expected, 1e-6 * std::fabs(expected));
-                        if (start < 4 * p.I) num += std::pow(w[i] - to_float(host[start + i]), 2), den += w[i] * w[i];
+                        CHECK_NEAR(host[start + i], expected, 1e-6 * std::fabs(expected));
+                        if (start < 4 * p.I) num += std::pow(w[i] - host[start + i], 2), den += w[i] * w[i];
                     }
                 }
                 CHECK_EQ(q.reports.size(), (size_t)2);
@@ -283,52 +274,16 @@ TEST(rtn_is_its_definition) {
 // ---------------------------------------------------------------------------------------------------------------------
 // The PyTorch reference at a realistic size
 
-static float twelve_bits(const char* name, uint64_t i) {
-    return (float)(random_bits(random_key(name, 0) + i) >> 52) * 0x1p-11f - 1.0f;
-}
-
-static Problem golden_problem(const Checkpoint& ck) {
-    Problem p{256, 512, 2048, {}, {}, {}};
-    for (int i = 0; i < p.O * p.I; i++)
-        p.W.push_back(to_float(to_bf16(twelve_bits("gptq.W", i) * (i % p.I % 64 == 7 ? 0.25f : 0.0625f))));
-    for (int t = 0; t < p.n; t++)
-        for (int j = 0; j < p.I; j++) {
-            auto x = [&](int k) { return k < 0 ? 0.0f : twelve_bits("gptq.X", (uint64_t)t * p.I + k); };
-            const float c = j % 128 == 5 ? 20 : j == 100 ? 0 : (float)((37 * j) % 64 + 16) / 64;
-            p.X.push_back(to_float(to_bf16(c * (x(j) + 0.75f * x(j - 1) + 0.5f * x(j - 2) + 0.5f * twelve_bits("gptq.z", t)))));
-        }
-    auto check_sum = [&](const char* name, const std::vector<float>& values) {
-        const TensorView* t = checkpoint_find(ck, name);
-        CHECK(t && t->dtype == "F64");
-        double expected, sum = 0;
-        memcpy(&expected, t->data, 8);
-        for (float x : values) sum += x;
-        CHECK_NEAR(sum, expected, 1e-6);
-    };
-    check_sum("check.W_sum", p.W);
-    check_sum("check.X_sum", p.X);
-    return p;
-}
-
-template <class T> std::vector<T> golden(const Checkpoint& ck, const std::string& name) {
-    const TensorView* t = checkpoint_find(ck, name);
-    if (!t) fail("golden tensor %s is missing", name.c_str());
-    std::vector<T> values(t->n_bytes / sizeof(T));
-    memcpy(values.data(), t->data, t->n_bytes);
-    return values;
-}
-
 TEST(gptq_gives_the_codes_of_the_pytorch_reference) {
     Checkpoint ck = safetensors_open("test/golden/gptq.safetensors");
-    const Problem p = golden_problem(ck);
-    const std::pair<const char*, QuantOptions> settings[] = {
-        {"w4_g128_act", options(4, 128, true)},
-        {"w3_g128_act", options(3, 128, true)},
-        {"w3_channel", options(3, -1, false)},
-        {"w2_g64", options(2, 64, false)},
-        {"w4_g128_static_act", options(4, 128, true, true)},
-        {"w4_channel_sym", options(4, -1, false, false, true)},
-        {"w3_g128_mse", options(3, 128, false, false, false, true)}};
+    const GoldenProblem p = golden_problem(ck);
+    const std::pair<const char*, QuantOptions> settings[] = {{"w4_g128_act", options(4, 128, true)},
+                                                             {"w3_g128_act", options(3, 128, true)},
+                                                             {"w3_channel", options(3, -1, false)},
+                                                             {"w2_g64", options(2, 64, false)},
+                                                             {"w4_g128_static_act", options(4, 128, true, true)},
+                                                             {"w4_channel_sym", options(4, -1, false, false, true)},
+                                                             {"w3_g128_mse", options(3, 128, false, false, false, true)}};
     for (const auto& setting : settings) {
         const std::string name = setting.first;
         const Solved s = solve(p, setting.second);

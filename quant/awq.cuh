@@ -1,0 +1,419 @@
+// awq.cuh: AWQ (Lin, Tang, Tang, Yang, Dang, Gan, Han: "AWQ: Activation-aware Weight Quantization for LLM Compression and
+// Acceleration", 2023), as mit-han-lab/llm-awq defines it.
+//
+// A few input channels are far larger than the rest, and the rounding errors of their weights make most of a linear's output error.
+// For any s > 0,
+//     W x = (W diag(s)) (x / s),
+// and quantizing the right-hand side instead makes the error of channel j smaller by s_j, as long as s_j w does not stretch the
+// range of its group's grid. So the large channels get a large s, but not too large: s = s_x^r, where s_x is the mean |x_j| of the
+// channel, and r is found by trying. x / s costs nothing, as it is folded into what stands before the linear.
+//
+// The calibration stream is full precision. For each layer:
+//   1  collect: the inputs X of the four groups, for the whole stream
+//   2  three searches, each applied before the next begins:
+//          what is scaled    what x / s is folded into    judged on the output of
+//      a   q k v             gain of the input norm       attention, through o
+//      b   gate up           gain of the norm after it    the MLP, through down
+//      c   down              rows of up                   down
+//      (v -> o, which needs as many v heads as q heads, is left out: never so for Qwen3.) In each, for r = 0, 1/20 .. 19/20:
+//          s = max(s_x^r, 1e-4), divided by sqrt(max s * min s)
+//          W becomes grid(W diag(s)) diag(1/s);    loss = mean squared difference of the output from full precision
+//      and the s with the least loss stays (the first of equals). r = 0 is plain rounding.
+//   3  clipping, of v, o, gate, up and down: the outliers of a group of weights may cost the others more than they are worth. For
+//      each row and group, with m = max |w| over its weights: clamp them to +-m (1 - i/20), i = 0..9, and keep the i for which
+//      sum_j x_j grid(w)_j comes closest to sum_j x_j w_j over the group, in mean square over at most 512 tokens
+//   4  W = grid(clamp(W))
+// AWQ's grid, of a row or of a row and a group of G consecutive columns:
+//     scale = max(max w - min w, 1e-5) / maxq,    zero = clamp(-round(min w / scale), 0, maxq)
+//     q = clamp(round(w / scale) + zero, 0, maxq),    w^ = scale (q - zero)
+// which unlike GPTQ's need not hold the 0.
+//
+// The scales go into float copies of the weights, which are rounded to floatX once, at the end of step 4. What the gain of a norm
+// loses by its own rounding to floatX is made good in W: s is taken as gain / floatX(gain / s).
+//
+// symbols: W [O, I], X [n, I] inputs of n tokens, s and s_x [I], G group_size, maxq = 2^bits - 1
+// defaults: 20 ratios, 10 of 20 clipping steps, 512 tokens to clip by: llm-awq's. G = 128, and for calibration C4's documents of at
+//           most 512 tokens (awq_calibration_set): what the paper's published code has.
+// cost: 21 passes of the calibration stream through each layer, one for each ratio and one in full precision: all else is small
+//
+// defines: awq_collect, awq_solve; AwqSearch, awq_channel_means, awq_scales, awq_search, awq_clip, AwqGroup, awq_layer
+#pragma once
+#include <array>
+#include <chrono>
+#include <functional>
+#include "rtn.cuh"
+
+static constexpr int AWQ_RATIOS = 20, AWQ_CLIPS = 10, AWQ_CLIP_TOKENS = 512, AWQ_REPORT_TOKENS = 2048;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The grid
+
+DEVICE float awq_clamp(float w, float limit) { return w < -limit ? -limit : w > limit ? limit : w; }
+
+// m (1 - i/20) of the n weights w[0..n), by one block.
+DEVICE float awq_clip_limit(const float* w, int n, int i) {
+    float most = 0;
+    for (int k = threadIdx.x; k < n; k += blockDim.x) most = fabsf(w[k]) > most ? fabsf(w[k]) : most;
+    return block_max(most) * (float)(1 - i / 20.0);
+}
+
+// The grid of the n weights w[0..n), clamped to +-limit, by one block. Rounding to it is grid_round's, of rtn.cuh.
+DEVICE Grid awq_fit(const float* w, int n, float limit, float maxq) {
+    float lo = INFINITY, hi = -INFINITY;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        const float x = awq_clamp(w[i], limit);
+        lo = x < lo ? x : lo;
+        hi = x > hi ? x : hi;
+    }
+    lo = block_min(lo), hi = block_max(hi);
+    const float range = hi - lo, scale = (range > 1e-5f ? range : 1e-5f) / maxq, zero = -rintf(lo / scale);
+    return Grid{scale, zero < 0 ? 0 : zero > maxq ? maxq : zero};
+}
+
+// out = grid(clamp(W)) diag(1/s), one block a row and group. clip [O, I / G] are the i of the limits (null: no clamping); s [I] may
+// be null: 1.
+KERNEL awq_quantize_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, const float* s, const int* clip, int I, int G,
+                           float maxq) {
+    const size_t start = (size_t)blockIdx.x * I + (size_t)blockIdx.y * G;
+    const float* w = W + start;
+    const float limit = clip ? awq_clip_limit(w, G, clip[(size_t)blockIdx.x * gridDim.y + blockIdx.y]) : INFINITY;
+    const Grid grid = awq_fit(w, G, limit, maxq);
+    for (int i = threadIdx.x; i < G; i += blockDim.x) {
+        const float rounded = grid_round(awq_clamp(w[i], limit), grid, maxq);
+        out[start + i] = to_floatX(s ? rounded / s[(size_t)blockIdx.y * G + i] : rounded);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Step 1
+
+// Appends a chunk to the inputs of a group.
+inline void awq_collect(Quantizer& q, const Group& group, int g, const floatX* X /*[n, I]*/, int n) {
+    if (q.n_inputs[g] == 0) q.inputs[g] = Array<floatX>(q.n_calibration * group.I, "AWQ's inputs");
+    if (q.n_inputs[g] + n > q.n_calibration)
+        fail("%s: %zu inputs are more than the %zu calibration tokens", group.name, q.n_inputs[g] + n, q.n_calibration);
+    copy(q.inputs[g].data + q.n_inputs[g] * group.I, X, (size_t)n * group.I);
+    q.n_inputs[g] += (size_t)n;
+}
+
+static constexpr int AWQ_SLAB = 512, AWQ_TILE = 256;
+
+// sums[b, j] = sum of |x_j| over the tokens of slab b; one block has 256 channels of a slab.
+KERNEL awq_channel_sums_kernel(float* sums /*[slabs, I]*/, const floatX* X /*[n, I]*/, size_t n, int I) {
+    SHARED float sum[AWQ_TILE];
+    const int j0 = blockIdx.x * AWQ_TILE, n_channels = I - j0 < AWQ_TILE ? I - j0 : AWQ_TILE;
+    const size_t first = (size_t)blockIdx.y * AWQ_SLAB, end = first + AWQ_SLAB < n ? first + AWQ_SLAB : n;
+    for (int j = threadIdx.x; j < n_channels; j += blockDim.x) sum[j] = 0;
+    for (size_t t = first; t < end; t++)
+        for (int j = threadIdx.x; j < n_channels; j += blockDim.x) sum[j] += fabsf(to_float(X[t * I + j0 + j]));
+    for (int j = threadIdx.x; j < n_channels; j += blockDim.x) sums[(size_t)blockIdx.y * I + j0 + j] = sum[j];
+}
+
+// s_x [I]: the mean |x| of each channel of X [n, I]. `where` names the layer and module in errors.
+inline std::vector<float> awq_channel_means(const floatX* X, size_t n, int I, const std::string& where) {
+    const size_t slabs = ceil_div(n, (size_t)AWQ_SLAB);
+    Array<float> sums(slabs * I, "channel sums");
+    launch(awq_channel_sums_kernel, dim3(ceil_div(I, AWQ_TILE), (unsigned)slabs), AWQ_TILE, sums.data, X, n, I);
+    std::vector<float> host(sums.n), means(I);
+    copy(host.data(), sums.data, sums.n);
+    for (int j = 0; j < I; j++) {
+        double sum = 0;
+        for (size_t b = 0; b < slabs; b++) sum += host[b * I + j];
+        means[j] = (float)(sum / n);
+        if (!std::isfinite(means[j]))
+            fail("%s: the calibration activations hold NaN or Inf at input channel %d. HINT: check the checkpoint", where.c_str(), j);
+    }
+    return means;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Step 2
+
+// The candidate s [I] with r = k / 20.
+inline std::vector<float> awq_scales(const std::vector<float>& s_x, int k) {
+    std::vector<float> s;
+    for (float x : s_x) s.push_back(std::max(powf(x, (float)((double)k / AWQ_RATIOS)), 1e-4f));
+    const float middle = sqrtf(*std::max_element(s.begin(), s.end()) * *std::min_element(s.begin(), s.end()));
+    for (float& x : s) x /= middle;
+    return s;
+}
+
+KERNEL awq_scale_columns_kernel(float* out /*[O, I]*/, const float* W /*[O, I]*/, const float* s /*[I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = W[row + i] * s[i];
+}
+
+KERNEL awq_divide_rows_kernel(float* W /*[O, I]*/, const float* s /*[O]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) W[row + i] /= s[blockIdx.x];
+}
+
+KERNEL awq_squared_difference_kernel(float* out /*[rows]*/, const floatX* A /*[rows, width]*/, const floatX* B, int width) {
+    const size_t row = (size_t)blockIdx.x * width;
+    float sum = 0;
+    for (int i = threadIdx.x; i < width; i += blockDim.x) {
+        const float d = to_float(A[row + i]) - to_float(B[row + i]);
+        sum += d * d;
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) out[blockIdx.x] = sum;
+}
+
+struct AwqSearch {
+    std::array<double, AWQ_RATIOS> losses;  // of the candidates r = k / 20
+    int best = 0;                           // the k with the least
+    std::vector<float> s;                   // [I] its scales
+};
+
+// The search for one group, whose weights are W [O, I] in float. `judge` writes the judged output [n, width] with group.W as it is
+// at the time of the call; it is called first with the weights as they were, then once a candidate. group.W is left holding one.
+inline AwqSearch awq_search(Group& group, const Array<float>& W, const std::vector<float>& s_x, const QuantOptions& opt, size_t n,
+                            int width, const std::function<void(floatX*)>& judge, const std::string& where) {
+    const int O = group.O, I = group.I, G = opt.group_size == -1 ? I : opt.group_size;
+    const float maxq = (float)((1 << opt.wbits) - 1);
+    Array<floatX> full(n * width, "AWQ's full-precision output"), out(n * width, "AWQ's candidate output");
+    Array<float> scaled((size_t)O * I, "scaled weights"), s_d(I, "scales"), squares(n, "squared differences");
+    std::vector<float> host(n);
+    AwqSearch best;
+    judge(full.data);
+    for (int k = 0; k < AWQ_RATIOS; k++) {
+        const std::vector<float> s = awq_scales(s_x, k);
+        copy(s_d.data, s.data(), I);
+        launch(awq_scale_columns_kernel, O, 256, scaled.data, W.data, s_d.data, I);
+        launch(awq_quantize_kernel, dim3(O, I / G), std::min(G, 256), group.W, scaled.data, s_d.data, (const int*)nullptr, I, G, maxq);
+        judge(out.data);
+        launch(awq_squared_difference_kernel, (unsigned)n, 256, squares.data, out.data, full.data, width);
+        copy(host.data(), squares.data, n);
+        double loss = 0;
+        for (float x : host) loss += x;
+        loss /= (double)n * width;
+        if (!std::isfinite(loss))
+            fail("%s: the loss of AWQ's scales with ratio %d/%d is not finite. HINT: check the checkpoint", where.c_str(), k, AWQ_RATIOS);
+        best.losses[k] = loss;
+        if (k == 0 || loss < best.losses[best.best]) best.best = k, best.s = s;
+    }
+    return best;
+}
+
+// gain [C] /= s, s becoming what this does after the gain's rounding to floatX.
+inline void awq_divide_gain(floatX* gain, std::vector<float>& s) {
+    std::vector<floatX> host(s.size());
+    copy(host.data(), gain, s.size());
+    for (size_t j = 0; j < s.size(); j++) {
+        const float before = to_float(host[j]);
+        host[j] = to_floatX(before / s[j]);
+        if (to_float(host[j]) != 0) s[j] = before / to_float(host[j]);
+    }
+    copy(gain, host.data(), s.size());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Steps 3 and 4
+
+// Xt[j, t] = X[t * stride, j] / s[j], in tiles so that both sides are read and written along rows.
+KERNEL awq_sample_kernel(float* Xt /*[I, m]*/, const floatX* X /*[n, I]*/, const float* s /*[I]*/, int I, int m, int stride) {
+    const int tile = 32, j0 = blockIdx.x * tile, t0 = blockIdx.y * tile;
+    for (int k = threadIdx.x; k < tile * tile; k += blockDim.x) {
+        const int j = j0 + k % tile, t = t0 + k / tile;  // consecutive threads read consecutive j
+        if (j < I && t < m) Xt[(size_t)j * m + t] = to_float(X[(size_t)t * stride * I + j]) / s[j];
+    }
+}
+
+struct AwqSample {
+    Array<float> Xt;  // [I, m]
+    int m;
+};
+
+// At most `most` tokens of X / s, at equal strides.
+inline AwqSample awq_sample(const floatX* X /*[n, I]*/, size_t n, const std::vector<float>& s /*[I]*/, int most) {
+    const int stride = (int)ceil_div(n, (size_t)most), m = (int)ceil_div(n, (size_t)stride), I = (int)s.size();
+    AwqSample sample = {Array<float>((size_t)I * m, "AWQ's sampled inputs"), m};
+    Array<float> s_d(I, "scales");
+    copy(s_d.data, s.data(), I);
+    launch(awq_sample_kernel, dim3(ceil_div(I, 32), ceil_div(m, 32)), 256, sample.Xt.data, X, s_d.data, I, m, stride);
+    return sample;
+}
+
+// D = W - grid(clamp(W)) for the limits m (1 - i/20); one block a row and group.
+KERNEL awq_clip_difference_kernel(float* D /*[O, I]*/, const float* W /*[O, I]*/, int I, int G, int clip, float maxq) {
+    const size_t start = (size_t)blockIdx.x * I + (size_t)blockIdx.y * G;
+    const float* w = W + start;
+    const float limit = awq_clip_limit(w, G, clip);
+    const Grid grid = awq_fit(w, G, limit, maxq);
+    for (int i = threadIdx.x; i < G; i += blockDim.x) D[start + i] = w[i] - grid_round(awq_clamp(w[i], limit), grid, maxq);
+}
+
+// Where the row's sum of squares is the least so far, `clip` is the best i of its group c. One block a row.
+KERNEL awq_keep_clip_kernel(int* best /*[O, groups]*/, float* least /*[O, groups]*/, const float* P /*[O, m]*/, int clip, int c,
+                            int groups, int m) {
+    const float* row = P + (size_t)blockIdx.x * m;
+    float sum = 0;
+    for (int t = threadIdx.x; t < m; t += blockDim.x) sum += row[t] * row[t];
+    sum = block_sum(sum);
+    const size_t at = (size_t)blockIdx.x * groups + c;
+    if (threadIdx.x == 0 && (clip == 0 || sum < least[at])) least[at] = sum, best[at] = clip;
+}
+
+// The best i for each row and group of W [O, I]: [O, I / G].
+inline Array<int> awq_clip(const float* W, int O, int I, const AwqSample& x, const QuantOptions& opt) {
+    const int G = opt.group_size == -1 ? I : opt.group_size, groups = I / G;
+    const float maxq = (float)((1 << opt.wbits) - 1);
+    Array<float> D((size_t)O * I, "clipping differences"), P((size_t)O * x.m, "clipping errors"), least((size_t)O * groups, "least errors");
+    Array<int> best((size_t)O * groups, "best clipping");
+    for (int clip = 0; clip < AWQ_CLIPS; clip++) {
+        launch(awq_clip_difference_kernel, dim3(O, groups), std::min(G, 256), D.data, W, I, G, clip, maxq);
+        for (int c = 0; c < groups; c++) {
+            gemm_float(P.data, x.m, D.data + (size_t)c * G, I, x.Xt.data + (size_t)c * G * x.m, x.m, O, x.m, G, 1.0f, 0.0f);
+            launch(awq_keep_clip_kernel, O, 256, best.data, least.data, P.data, clip, c, groups, x.m);
+        }
+    }
+    return best;
+}
+
+// out[o] = sum over a row's outputs of (scale[o] P)^2; one block a row.
+KERNEL awq_row_squares_kernel(float* out /*[O]*/, const float* P /*[O, m]*/, const float* scale /*[O]*/, int m) {
+    const float *row = P + (size_t)blockIdx.x * m, factor = scale[blockIdx.x];
+    float sum = 0;
+    for (int t = threadIdx.x; t < m; t += blockDim.x) sum += factor * row[t] * (factor * row[t]);
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) out[blockIdx.x] = sum;
+}
+
+// Relative output error of each linear, ||(W - W^) x|| / ||W x|| over a sample of tokens; W [O, I] in float, W^ = group.W. Row o,
+// which has been divided by row_scale[o], counts as it was before.
+inline std::vector<double> awq_output_errors(const Group& group, const Array<float>& W, const std::vector<float>& row_scale,
+                                             const AwqSample& x) {
+    const int O = group.O, I = group.I, rows_at_once = std::min(O, 2048);
+    Array<float> D((size_t)rows_at_once * I, "weight differences"), P((size_t)rows_at_once * x.m, "outputs");
+    Array<float> num(O, "output errors"), den(O, "output norms"), scale(O, "row scales");
+    copy(scale.data, row_scale.data(), O);
+    for (int r = 0; r < O; r += rows_at_once) {
+        const int n = std::min(rows_at_once, O - r);
+        const float* W_r = W.data + (size_t)r * I;
+        auto row_squares = [&](float* out, const float* A) {
+            gemm_float(P.data, x.m, A, I, x.Xt.data, x.m, n, x.m, I, 1.0f, 0.0f);
+            launch(awq_row_squares_kernel, n, 256, out + r, P.data, scale.data + r, x.m);
+        };
+        row_squares(den.data, W_r);
+        launch(weight_difference_kernel, n, 256, D.data, W_r, group.W + (size_t)r * I, I);
+        row_squares(num.data, D.data);
+    }
+    return row_ratios(group, num, den);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A layer
+
+struct AwqGroup {
+    Array<float> W;                      // [O, I] in float: here the scales go, and group.W follows in step 4
+    std::vector<float> s, row_scale;     // [I] what its inputs are divided by, [O] what its outputs are
+    AwqSearch search;                    // none for group 1
+    std::vector<std::vector<int>> clip;  // for each linear, [O, I / G] the i of its limits; empty for q and k
+    double seconds = 0;
+};
+
+// Finds the scales a.s of group g. `judge` as in awq_search; its output has `width` columns.
+inline void awq_find_scales(Quantizer& q, Layer& layer, int g, AwqGroup& a, int width, const std::function<void(floatX*)>& judge) {
+    Group& group = layer.groups[g];
+    const std::string where = format("layer %d, %s", layer.index, group.name);
+    const std::vector<float> s_x = awq_channel_means(q.inputs[g].data, q.n_calibration, group.I, where);
+    a.search = awq_search(group, a.W, s_x, q.opt, q.n_calibration, width, judge, where);
+    a.s = a.search.s;
+}
+
+inline void awq_scale_columns(const Group& group, AwqGroup& a) {
+    Array<float> s(group.I, "scales");
+    copy(s.data, a.s.data(), group.I);
+    launch(awq_scale_columns_kernel, group.O, 256, a.W.data, a.W.data, s.data, group.I);
+}
+
+// The rows of `linear` /= s [linear.O].
+inline void awq_divide_rows(const Group& group, const Linear& linear, AwqGroup& a, const std::vector<float>& s) {
+    Array<float> s_d(linear.O, "scales");
+    copy(s_d.data, s.data(), linear.O);
+    launch(awq_divide_rows_kernel, linear.O, 256, a.W.data + (size_t)linear.row * group.I, s_d.data, group.I);
+    std::copy(s.begin(), s.end(), a.row_scale.begin() + linear.row);
+}
+
+// Steps 3 and 4 of group g.
+inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
+    Group& group = layer.groups[g];
+    const int I = group.I, G = q.opt.group_size == -1 ? I : q.opt.group_size;
+    const float maxq = (float)((1 << q.opt.wbits) - 1);
+    const AwqSample x = awq_sample(q.inputs[g].data, q.n_calibration, a.s, AWQ_CLIP_TOKENS);
+    for (int k = 0; k < group.n_linears; k++) {
+        const Linear& linear = group.linears[k];
+        const size_t first = (size_t)linear.row * I;
+        Array<int> clip;
+        if (g != 0 || k == 2) clip = awq_clip(a.W.data + first, linear.O, I, x, q.opt);  // of q, k, v only v
+        launch(awq_quantize_kernel, dim3(linear.O, I / G), std::min(G, 256), group.W + first, a.W.data + first,
+               (const float*)nullptr, clip.data, I, G, maxq);
+        a.clip.push_back(std::vector<int>(clip.n));
+        copy(a.clip[k].data(), clip.data, clip.n);
+    }
+}
+
+inline void awq_report(Quantizer& q, const Layer& layer, int g, const AwqGroup& a) {
+    const Group& group = layer.groups[g];
+    const AwqSample x = awq_sample(q.inputs[g].data, q.n_calibration, a.s, AWQ_REPORT_TOKENS);
+    const std::vector<double> errors = awq_output_errors(group, a.W, a.row_scale, x);
+    for (int k = 0; k < group.n_linears; k++) {
+        const Linear& linear = group.linears[k];
+        if (!std::isfinite(errors[k]))
+            fail("layer %d, %s: AWQ's output error is not finite. HINT: check the checkpoint", layer.index, linear.name);
+        ModuleReport report = {layer.index, linear.name, "output", errors[k], a.seconds * linear.O / group.O, {}, ""};
+        if (g != 1)
+            report.values = {{"ratio", (double)a.search.best / AWQ_RATIOS},
+                             {"loss_before", a.search.losses[0]},
+                             {"loss_after", a.search.losses[a.search.best]}};
+        if (!a.clip[k].empty()) {
+            const double whole = (double)std::count(a.clip[k].begin(), a.clip[k].end(), 0);
+            report.values.push_back({"clipped", 1 - whole / a.clip[k].size()});
+        }
+        q.reports.push_back(report);
+    }
+}
+
+// Steps 2 to 4 on a layer whose inputs have been collected.
+inline std::array<AwqGroup, 4> awq_layer(Quantizer& q, Layer& layer) {
+    Group &qkv = layer.groups[0], &o = layer.groups[1], &gate_up = layer.groups[2], &down = layer.groups[3];
+    std::array<AwqGroup, 4> a;
+    for (int g = 0; g < 4; g++) {
+        const Group& group = layer.groups[g];
+        if (q.n_inputs[g] != q.n_calibration)
+            fail("layer %d, %s: expected inputs of %zu tokens, found %zu", layer.index, group.name, q.n_calibration, q.n_inputs[g]);
+        a[g].W = weights_to_float(group);
+        a[g].s.assign(group.I, 1), a[g].row_scale.assign(group.O, 1);
+    }
+    auto timed = [&](int g, const std::function<void()>& work) {
+        auto start = std::chrono::steady_clock::now();
+        work();
+        device_wait();
+        a[g].seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    timed(0, [&] {
+        awq_find_scales(q, layer, 0, a[0], o.O, [&](floatX* out) { attention_forward(q, layer, q.inputs[0].data, out); });
+        awq_divide_gain(layer.input_norm, a[0].s);
+        awq_scale_columns(qkv, a[0]);
+    });
+    timed(2, [&] {
+        awq_find_scales(q, layer, 2, a[2], down.O, [&](floatX* out) { mlp_forward(q, layer, q.inputs[2].data, out); });
+        awq_divide_gain(layer.post_norm, a[2].s);
+        awq_scale_columns(gate_up, a[2]);
+    });
+    timed(3, [&] {
+        awq_find_scales(q, layer, 3, a[3], down.O,
+                        [&](floatX* out) { gemm(out, q.inputs[3].data, down.W, (int)q.n_calibration, down.O, down.I); });
+        awq_divide_rows(gate_up, gate_up.linears[1], a[2], a[3].s);
+        awq_scale_columns(down, a[3]);
+    });
+    for (int g = 0; g < 4; g++) {
+        timed(g, [&] { awq_clip_and_round(q, layer, g, a[g]); });
+        awq_report(q, layer, g, a[g]);
+        q.inputs[g].clear();
+        q.n_inputs[g] = 0;
+    }
+    return a;
+}
+
+inline void awq_solve(Quantizer& q, Layer& layer) { awq_layer(q, layer); }

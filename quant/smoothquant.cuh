@@ -1,0 +1,130 @@
+// smoothquant.cuh: SmoothQuant (Xiao, Lin, Seznec, Wu, Demouth, Han: "SmoothQuant: Accurate and Efficient Post-Training
+// Quantization for Large Language Models", 2022), as mit-han-lab/smoothquant defines it.
+//
+// Weights and activations are both quantized to few bits, so that the product can be done in integers. Activations have a few
+// channels that are far larger than the rest; one scale a token then leaves the others almost no levels. But
+//     y = W x = (W diag(s)) (diag(1/s) x)          for any s > 0,
+// and x comes from a norm whose gains can be divided by s for free. So part of the difficulty is moved into the weights:
+//     s_j = a_j^alpha / w_j^(1 - alpha),    a_j = max over tokens |x_j|,  w_j = max over rows |W_j|
+// With alpha = 1/2 channel j is then equally large on both sides: a_j / s_j = w_j s_j.
+//
+//   1  a_j from the full-precision model's calibration tokens, for the two groups behind a norm (q k v, and gate up)
+//   2  norm gain /= s, W[:, j] *= s_j, one s for all linears that share the norm; o and down are not smoothed
+//   3  weights per output row on the symmetric grid:  scale = max(max |w|, 1e-5) / qmax,  w^ = round(w / scale) scale,
+//      qmax = 2^(bits-1) - 1 (no zero point, and no clamp is needed)
+//   4  activations per token on the same grid while the model runs (quantize_tokens in qwen3.cu), for the inputs of all linears
+//
+// symbols: W [O, I], X [n, I], a, w, s [I]
+// defaults: alpha 0.5, W8A8. --no-smooth leaves steps 1 and 2 out, which is what the paper's published script does.
+// cost: one pass over the calibration inputs
+//
+// defines: smoothquant_collect, smoothing_factors, smooth, symmetric_grid, smoothquant_solve
+#pragma once
+#include <chrono>
+#include "quant.cuh"
+
+static constexpr int MAX_ROWS = 128;  // rows that one block of column_max_kernel looks at
+
+// out[b, j] = max |x| over the rows [128 b, 128 b + 128) of column j. A block has 256 columns and 128 rows.
+template <class T> KERNEL column_max_kernel(float* out /*[ceil(n / 128), I]*/, const T* X /*[n, I]*/, int n, int I) {
+    const int first = blockIdx.y * MAX_ROWS, last = first + MAX_ROWS < n ? first + MAX_ROWS : n;
+    const int end = (int)(blockIdx.x + 1) * 256 < I ? (int)(blockIdx.x + 1) * 256 : I;
+    for (int j = blockIdx.x * 256 + threadIdx.x; j < end; j += blockDim.x) {
+        float most = 0;
+        for (int t = first; t < last; t++) {
+            const float x = fabsf(to_float(X[(size_t)t * I + j]));
+            most = x > most || x != x ? x : most;  // a NaN stays
+        }
+        out[(size_t)blockIdx.y * I + j] = most;
+    }
+}
+
+// max |x| of every column of X [n, I], on the host.
+template <class T> std::vector<float> column_max(const T* X, int n, int I) {
+    const int blocks = ceil_div(n, MAX_ROWS);
+    Array<float> partial((size_t)blocks * I, "column maxima");
+    launch(column_max_kernel<T>, dim3(ceil_div(I, 256), blocks), 256, partial.data, X, n, I);
+    std::vector<float> rows((size_t)blocks * I), most(I, 0);
+    copy(rows.data(), partial.data, rows.size());
+    for (int b = 0; b < blocks; b++)
+        for (int j = 0; j < I; j++) {
+            const float x = rows[(size_t)b * I + j];
+            if (x > most[j] || x != x) most[j] = x;
+        }
+    return most;
+}
+
+// Step 1: q.channel_max[g] = a. Only the groups behind a norm are smoothed.
+inline void smoothquant_collect(Quantizer& q, const Group& group, int g, const floatX* X /*[n, I]*/, int n) {
+    if (g != 0 && g != 2) return;
+    const std::vector<float> most = column_max(X, n, group.I);
+    q.channel_max[g].resize(group.I, 0);
+    for (int j = 0; j < group.I; j++)
+        if (most[j] > q.channel_max[g][j] || most[j] != most[j]) q.channel_max[g][j] = most[j];
+}
+
+// s [I] from a and w [I].
+inline std::vector<float> smoothing_factors(const std::vector<float>& a, const std::vector<float>& w, double alpha) {
+    std::vector<float> s(a.size());
+    for (size_t j = 0; j < s.size(); j++)
+        s[j] = std::max((float)(std::pow(a[j], alpha) / std::pow(std::max(w[j], 1e-5f), 1 - alpha)), 1e-5f);
+    return s;
+}
+
+KERNEL divide_gain_kernel(floatX* gain /*[I]*/, const float* s /*[I]*/, int I) {
+    for (int j = threadIdx.x; j < I; j += blockDim.x) gain[j] = to_floatX(to_float(gain[j]) / s[j]);
+}
+
+// W = W0 diag(s), one block a row.
+KERNEL scale_columns_kernel(float* W /*[O, I]*/, const float* s /*[I]*/, int I) {
+    float* row = W + (size_t)blockIdx.x * I;
+    for (int j = threadIdx.x; j < I; j += blockDim.x) row[j] *= s[j];
+}
+
+// Step 2 on the float copy W [O, I] of a group's weights and on the norm's gain [I].
+inline void smooth(floatX* gain, Array<float>& W, int O, int I, const std::vector<float>& s) {
+    Array<float> s_d(I, "smoothing factors");
+    copy(s_d.data, s.data(), I);
+    launch(divide_gain_kernel, 1, 256, gain, s_d.data, I);
+    launch(scale_columns_kernel, O, 256, W.data, s_d.data, I);
+}
+
+// Step 3, one block a row: out = W on the symmetric grid.
+KERNEL symmetric_grid_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, int I, float qmax) {
+    const float* row = W + (size_t)blockIdx.x * I;
+    float most = 1e-5f;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) most = fabsf(row[i]) > most ? fabsf(row[i]) : most;
+    const float scale = block_max(most) / qmax;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) out[(size_t)blockIdx.x * I + i] = to_floatX(rintf(row[i] / scale) * scale);
+}
+
+inline void symmetric_grid(Group& group, const float* W /*[O, I]*/, int bits) {
+    launch(symmetric_grid_kernel, group.O, 256, group.W, W, group.I, (float)((1 << (bits - 1)) - 1));
+}
+
+inline void smoothquant_solve(Quantizer& q, Layer& layer) {
+    for (int g = 0; g < 4; g++) {
+        auto start = std::chrono::steady_clock::now();
+        Group& group = layer.groups[g];
+        Array<float> W = weights_to_float(group);
+        std::vector<std::pair<std::string, double>> values;
+        std::vector<float>& a = q.channel_max[g];
+        if (!a.empty()) {  // behind a norm, and calibrated: to be smoothed
+            for (int j = 0; j < group.I; j++)
+                if (!(a[j] <= FLT_MAX))
+                    fail("layer %d, %s: input channel %d of the calibration activations holds NaN or Inf. HINT: check the "
+                         "checkpoint",
+                         layer.index, group.name, j);
+            const std::vector<float> s = smoothing_factors(a, column_max(W.data, group.O, group.I), q.opt.alpha);
+            smooth(g == 0 ? layer.input_norm : layer.post_norm, W, group.O, group.I, s);
+            values = {{"smooth_min", *std::min_element(s.begin(), s.end())}, {"smooth_max", *std::max_element(s.begin(), s.end())}};
+            a.clear();
+        }
+        symmetric_grid(group, W.data, q.opt.wbits);
+        const std::vector<double> errors = weight_errors(group, W.data);
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        for (int k = 0; k < group.n_linears; k++)
+            q.reports.push_back(
+                {layer.index, group.linears[k].name, "weight", errors[k], seconds * group.linears[k].O / group.O, values, ""});
+    }
+}

@@ -1,0 +1,83 @@
+// golden.h: the reference files under test/golden/, and the problem that the methods' references are made on
+// (scripts/golden_gptq.py says how its inputs are generated; here they are generated again).
+//
+// defines: golden, GoldenProblem, golden_problem, upload, download, run_quietly
+#pragma once
+#include "../qwen3.cu"
+#include "test.h"
+
+// A tensor of a reference file. T must be what it holds.
+template <class T> inline std::vector<T> golden(const Checkpoint& ck, const std::string& name) {
+    const TensorView* t = checkpoint_find(ck, name);
+    if (!t) fail("golden tensor %s is missing", name.c_str());
+    std::vector<T> values(t->n_bytes / sizeof(T));
+    memcpy(values.data(), t->data, t->n_bytes);
+    return values;
+}
+
+inline Array<floatX> upload(const std::vector<float>& values) {
+    std::vector<floatX> host;
+    for (float x : values) host.push_back(to_floatX(x));
+    Array<floatX> device(host.size(), "test values");
+    copy(device.data, host.data(), host.size());
+    return device;
+}
+
+inline std::vector<float> download(const Array<floatX>& device) {
+    std::vector<floatX> host(device.n);
+    copy(host.data(), device.data, device.n);
+    std::vector<float> values;
+    for (floatX x : host) values.push_back(to_float(x));
+    return values;
+}
+
+struct GoldenProblem {
+    int O, I, n;
+    std::vector<float> W, X;  // [O, I], [n, I], bf16 numbers
+};
+
+inline float twelve_bits(const char* name, uint64_t i) {
+    return (float)(random_bits(random_key(name, 0) + i) >> 52) * 0x1p-11f - 1.0f;
+}
+
+inline GoldenProblem golden_problem(const Checkpoint& ck) {
+    GoldenProblem p{256, 512, 2048, {}, {}};
+    for (int i = 0; i < p.O * p.I; i++)
+        p.W.push_back(to_float(to_bf16(twelve_bits("gptq.W", i) * (i % p.I % 64 == 7 ? 0.25f : 0.0625f))));
+    for (int t = 0; t < p.n; t++)
+        for (int j = 0; j < p.I; j++) {
+            auto x = [&](int k) { return k < 0 ? 0.0f : twelve_bits("gptq.X", (uint64_t)t * p.I + k); };
+            const float c = j % 128 == 5 ? 20 : j == 100 ? 0 : (float)((37 * j) % 64 + 16) / 64;
+            p.X.push_back(to_float(to_bf16(c * (x(j) + 0.75f * x(j - 1) + 0.5f * x(j - 2) + 0.5f * twelve_bits("gptq.z", t)))));
+        }
+    auto check_sum = [&](const char* name, const std::vector<float>& values) {
+        const TensorView* t = checkpoint_find(ck, name);
+        CHECK(t && t->dtype == "F64");
+        double expected, sum = 0;
+        memcpy(&expected, t->data, 8);
+        for (float x : values) sum += x;
+        CHECK_NEAR(sum, expected, 1e-6);
+    };
+    check_sum("check.W_sum", p.W);
+    check_sum("check.X_sum", p.X);
+    return p;
+}
+
+// A run of the program with these arguments, its progress hidden.
+inline Report run_quietly(std::vector<const char*> args) {
+    args.insert(args.begin(), "qwen3");
+    const Options options = options_parse((int)args.size(), args.data());
+    struct Silence {
+        int saved;
+        Silence() : saved(dup(2)) {
+            fflush(stderr);
+            if (!freopen("/dev/null", "w", stderr)) fail("/dev/null can't be opened");
+        }
+        ~Silence() {
+            fflush(stderr);
+            dup2(saved, 2);
+            close(saved);
+        }
+    } silence;
+    return run_model(options);
+}
