@@ -1382,8 +1382,9 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     const Config& c = run.model.config;
     const Report& r = run.report;
     double params = (double)layer_size(c) * c.L + (double)c.V * c.C * (c.tied ? 1 : 2) + c.C;
-    fprintf(stderr, "model:  %s, %s, %.2fB parameters: hidden %d, ffn %d, layers %d, heads %d/%d x %d, vocabulary %d, %s head\n",
-            r.model.c_str(), c.model_type.c_str(), params / 1e9, c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.tied ? "tied" : "untied");
+    const std::string size = params >= 1e8 ? format("%.2fB", params / 1e9) : format("%.1fM", params / 1e6);
+    fprintf(stderr, "model:  %s, %s, %s parameters: hidden %d, ffn %d, layers %d, heads %d/%d x %d, vocabulary %d, %s head\n",
+            r.model.c_str(), c.model_type.c_str(), size.c_str(), c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.tied ? "tied" : "untied");
     if (r.stand_in)
         fprintf(stderr, "        STAND-IN: the bundled toy model and its own texts. No number below is Qwen3's. HINT: "
                         "scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");

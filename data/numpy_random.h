@@ -6,9 +6,8 @@
 //                  Alternative", 2015): the generator's first state and its stream
 //   PCG64          a linear congruential generator of 128 bits, of which each step shows 64: both halves xor-ed, rotated by the
 //                  six top bits (O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms", 2014)
-//   permutation    Fisher and Yates's shuffle from the end; a number below n is the upper half of a 32-bit word times n, where
-//                  words that would favour some numbers are drawn again (Lemire, "Fast Random Integer Generation in an
-//                  Interval", 2019)
+//   permutation    Fisher and Yates's shuffle from the end; a number of [0, most] is as many low bits of a 32-bit word as `most`
+//                  has, drawn again while they are more
 //
 // defines: NumpyRandom, numpy_permutation
 #pragma once
@@ -77,22 +76,22 @@ struct NumpyRandom {
         return (uint32_t)x;
     }
 
-    // An integer of [0, n), 1 <= n < 2^32. None is drawn for n = 1.
-    uint32_t below(uint32_t n) {
-        if (n == 1) return 0;
-        uint64_t product = (uint64_t)bits32() * n;
-        const uint32_t least = (0u - n) % n;  // 2^32 mod n
-        while ((uint32_t)product < least) product = (uint64_t)bits32() * n;
-        return (uint32_t)(product >> 32);
+    // An integer of [0, most], ends included. None is drawn for 0.
+    uint32_t interval(uint32_t most) {
+        if (most == 0) return 0;
+        const uint32_t mask = UINT32_MAX >> __builtin_clz(most);
+        uint32_t x = bits32() & mask;
+        while (x > most) x = bits32() & mask;
+        return x;
     }
 };
 
 // numpy.random.default_rng(seed).permutation(n)
 inline std::vector<uint32_t> numpy_permutation(uint64_t seed, size_t n) {
-    if (n >= UINT32_MAX) fail("numpy_permutation: expected less than 2^32 - 1 items, got %zu", n);
+    if (n > UINT32_MAX) fail("numpy_permutation: expected less than 2^32 items, got %zu", n);
     NumpyRandom random(seed);
     std::vector<uint32_t> order(n);
     for (size_t i = 0; i < n; i++) order[i] = (uint32_t)i;
-    for (size_t i = n; i-- > 1;) std::swap(order[i], order[random.below((uint32_t)i + 1)]);
+    for (size_t i = n; i-- > 1;) std::swap(order[i], order[random.interval((uint32_t)i)]);
     return order;
 }
