@@ -613,28 +613,21 @@ struct ForwardContext {
     Scratch& scratch;
 };
 
-inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
+// From the input of the module's first group to the product of its last; `stage` reads the former and leaves the latter's input in
+// the same place.
+inline void module_forward(Quantizer& q, const Layer& layer, int stage, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
     const Config& c = q.forward->config;
     Scratch& scratch = q.forward->scratch;
-    const Group& o = layer.groups[1];
+    const Group& last = layer.groups[stage];
     for (const Chunk& chunk : q.forward->calibration.chunks) {
-        // Stage 1 reads the group's input and leaves the next one's in the same place.
         copy(scratch.in.data, X + chunk.start * c.C, (size_t)chunk.T * c.C);
-        layer_stage(c, layer, 1, nullptr, scratch.in.data, chunk, scratch);
-        gemm(out + chunk.start * c.C, scratch.in.data, o.W, chunk.T, o.O, o.I);
+        layer_stage(c, layer, stage, nullptr, scratch.in.data, chunk, scratch);
+        gemm(out + chunk.start * c.C, scratch.in.data, last.W, chunk.T, last.O, last.I);
     }
 }
 
-inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
-    const Config& c = q.forward->config;
-    Scratch& scratch = q.forward->scratch;
-    const Group& down = layer.groups[3];
-    for (const Chunk& chunk : q.forward->calibration.chunks) {
-        copy(scratch.in.data, X + chunk.start * c.C, (size_t)chunk.T * c.C);
-        layer_stage(c, layer, 3, nullptr, scratch.in.data, chunk, scratch);
-        gemm(out + chunk.start * c.C, scratch.in.data, down.W, chunk.T, down.O, down.I);
-    }
-}
+inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out) { module_forward(q, layer, 1, X, out); }
+inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out) { module_forward(q, layer, 3, X, out); }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Quantizing one layer from the calibration stream, and pushing that stream through the result

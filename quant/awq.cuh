@@ -36,7 +36,8 @@
 //           most 512 tokens (awq_calibration_set): what the paper's published code has.
 // cost: 21 passes of the calibration stream through each layer, one for each ratio and one in full precision: all else is small
 //
-// defines: awq_collect, awq_solve; AwqSearch, awq_channel_means, awq_scales, awq_search, awq_clip, AwqGroup, awq_layer
+// defines: awq_collect, awq_solve; in the order of the steps: awq_channel_means, AwqSearch, awq_search, AwqSample, awq_sample, awq_clip,
+//          AwqGroup, awq_layer
 #pragma once
 #include <array>
 #include <chrono>
@@ -121,7 +122,8 @@ inline std::vector<float> awq_channel_means(const floatX* X, size_t n, int I, co
         for (size_t b = 0; b < slabs; b++) sum += host[b * I + j];
         means[j] = (float)(sum / n);
         if (!std::isfinite(means[j]))
-            fail("%s: the calibration activations hold NaN or Inf at input channel %d. HINT: check the checkpoint", where.c_str(), j);
+            fail("%s: the calibration activations hold NaN or Inf at input channel %d. HINT: check the checkpoint",
+                 where.c_str(), j);
     }
     return means;
 }
@@ -180,7 +182,8 @@ inline AwqSearch awq_search(Group& group, const Array<float>& W, const std::vect
         const std::vector<float> s = awq_scales(s_x, k);
         copy(s_d.data, s.data(), I);
         launch(awq_scale_columns_kernel, O, 256, scaled.data, W.data, s_d.data, I);
-        launch(awq_quantize_kernel, dim3(O, I / G), std::min(G, 256), group.W, scaled.data, s_d.data, (const int*)nullptr, I, G, maxq);
+        launch(awq_quantize_kernel, dim3(O, I / G), std::min(G, 256), group.W, scaled.data, s_d.data, (const int*)nullptr, I, G,
+               maxq);
         judge(out.data);
         launch(awq_squared_difference_kernel, (unsigned)n, 256, squares.data, out.data, full.data, width);
         copy(host.data(), squares.data, n);
@@ -188,7 +191,8 @@ inline AwqSearch awq_search(Group& group, const Array<float>& W, const std::vect
         for (float x : host) loss += x;
         loss /= (double)n * width;
         if (!std::isfinite(loss))
-            fail("%s: the loss of AWQ's scales with ratio %d/%d is not finite. HINT: check the checkpoint", where.c_str(), k, AWQ_RATIOS);
+            fail("%s: the loss of AWQ's scales with ratio %d/%d is not finite. HINT: check the checkpoint", where.c_str(), k,
+                 AWQ_RATIOS);
         best.losses[k] = loss;
         if (k == 0 || loss < best.losses[best.best]) best.best = k, best.s = s;
     }
@@ -258,7 +262,8 @@ KERNEL awq_keep_clip_kernel(int* best /*[O, groups]*/, float* least /*[O, groups
 inline Array<int> awq_clip(const float* W, int O, int I, const AwqSample& x, const QuantOptions& opt) {
     const int G = opt.group_size == -1 ? I : opt.group_size, groups = I / G;
     const float maxq = (float)((1 << opt.wbits) - 1);
-    Array<float> D((size_t)O * I, "clipping differences"), P((size_t)O * x.m, "clipping errors"), least((size_t)O * groups, "least errors");
+    Array<float> D((size_t)O * I, "clipping differences"), P((size_t)O * x.m, "clipping errors");
+    Array<float> least((size_t)O * groups, "least errors");
     Array<int> best((size_t)O * groups, "best clipping");
     for (int clip = 0; clip < AWQ_CLIPS; clip++) {
         launch(awq_clip_difference_kernel, dim3(O, groups), std::min(G, 256), D.data, W, I, G, clip, maxq);
@@ -304,6 +309,7 @@ inline std::vector<double> awq_output_errors(const Group& group, const Array<flo
 // ---------------------------------------------------------------------------------------------------------------------
 // A layer
 
+// What has become of a group.
 struct AwqGroup {
     Array<float> W;                      // [O, I] in float: here the scales go, and group.W follows in step 4
     std::vector<float> s, row_scale;     // [I] what its inputs are divided by, [O] what its outputs are
