@@ -48,6 +48,11 @@ TEST(quantization_hurts_in_the_order_it_must) {
     CHECK(rtn2 > 1.1 * gptq2);
 }
 
+TEST(awq_beats_rtn_and_billm_beats_one_bit_rtn) {
+    CHECK(ppl({"-q", "awq", "-b", "3"}) < 0.998 * ppl({"-q", "rtn", "-b", "3", "-g", "128"}));
+    CHECK(ppl({"-q", "billm", "-n", "16", "--limit", "4"}) < 0.01 * ppl({"-q", "rtn", "-b", "1", "-g", "128", "--limit", "4"}));
+}
+
 TEST(divergence_from_full_precision) {
     const Report same = run_tiny({"-q", "gptq", "-b", "8", "-n", "8", "--limit", "2", "--kl"});
     const Report far = run_tiny({"-q", "rtn", "-b", "2", "--limit", "2", "--kl"});
