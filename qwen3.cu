@@ -39,8 +39,13 @@
 #include "quant/smoothquant.cuh"
 // defines: awq_collect, awq_solve
 #include "quant/awq.cuh"
-// defines: TextSet, wikitext2_set, c4_set, calibration_set, awq_calibration_set, perplexity / Report, report_text, report_json
+// defines: TextSet, wikitext2_set, c4_set, calibration_set, awq_calibration_set, perplexity
 #include "eval/perplexity.h"
+// defines: Target, Trie, trie_build / QuestionSet, choice_set, question_requests, question_result / mmlu_set, mmlu_parts
+#include "eval/trie.h"
+#include "eval/choice.h"
+#include "eval/mmlu.h"
+// defines: Report, report_text, report_json
 #include "eval/report.h"
 
 #ifndef COMMIT
@@ -401,10 +406,19 @@ KERNEL logsumexp_kernel(float* out /*[n]*/, const float* logits /*[n, V]*/, int 
     if (threadIdx.x == 0) out[blockIdx.x] = most + logf(sum);
 }
 
-// out[k] = log p(token[k]) after row[k]; one block for all n.
-KERNEL pick_logprobs_kernel(float* out /*[n]*/, const float* logits /*[rows, V]*/, const float* logsumexp /*[rows]*/,
-                            const int* row /*[n]*/, const int* token /*[n]*/, int n, int V) {
-    for (int k = threadIdx.x; k < n; k += blockDim.x) out[k] = logits[(size_t)row[k] * V + token[k]] - logsumexp[row[k]];
+// picked[k] = the logit of token[k] after row[k], logprobs[k] = its log-probability; one block for all n.
+KERNEL pick_kernel(float* picked /*[n]*/, float* logprobs /*[n]*/, const float* logits /*[rows, V]*/,
+                   const float* logsumexp /*[rows]*/, const int* row /*[n]*/, const int* token /*[n]*/, int n, int V) {
+    for (int k = threadIdx.x; k < n; k += blockDim.x) {
+        picked[k] = logits[(size_t)row[k] * V + token[k]];
+        logprobs[k] = picked[k] - logsumexp[row[k]];
+    }
+}
+
+// Logits as a model that computes in bf16 gives them; one block a row.
+KERNEL round_logits_kernel(float* logits /*[n, V]*/, int V) {
+    float* row = logits + (size_t)blockIdx.x * V;
+    for (int i = threadIdx.x; i < V; i += blockDim.x) row[i] = to_float(to_bf16(row[i]));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -434,12 +448,6 @@ struct Activations {
     }
 };
 
-// A log-probability that is asked for: of `token`, after the stream's token number `row`.
-struct Target {
-    size_t row;
-    int token;
-};
-
 struct Stream {
     std::string name;
     std::vector<int> tokens;
@@ -448,7 +456,8 @@ struct Stream {
     std::vector<Chunk> chunks;
     Activations x;                    // the residual stream, [T, C]
     Activations in;                   // calibration only: inputs of the current linear group, [T, widest input]
-    std::vector<float> logprobs;      // [targets]
+    bool bf16_logits = false;         // --bf16-scores: logits are rounded before anything is made of them
+    std::vector<float> logits, logprobs;  // [targets]
     std::vector<float> kl, same_top;  // --kl, one a row that has targets: divergence from full precision, the same first choice
 };
 
@@ -499,6 +508,15 @@ inline Stream stream_of_windows(const Config& c, const std::string& name, const 
         s.segments.push_back({(int)start, window, -1, 0});
         for (int t = 0; with_targets && t + 1 < window; t++) s.targets.push_back({start + t, tokens[start + t + 1]});
     }
+    stream_make_chunks(c, s);
+    return s;
+}
+
+// Takes the trie's tokens, segments and targets.
+inline Stream stream_of_trie(const Config& c, const std::string& name, Trie& trie) {
+    Stream s;
+    s.name = name;
+    s.tokens = std::move(trie.tokens), s.segments = std::move(trie.segments), s.targets = std::move(trie.targets);
     stream_make_chunks(c, s);
     return s;
 }
@@ -781,10 +799,10 @@ inline void head_divergence(const Config& c, Head& head, const floatX* x, const 
     copy(s.kl.data() + at, kl.data, n), copy(s.same_top.data() + at, same.data, n);
 }
 
-// Fills s.logprobs. Several targets may share a row, whose logits are then computed once. `full`, if not null, is the same
+// Fills s.logits and s.logprobs. Several targets may share a row, whose logits are then computed once. `full`, if not null, is the same
 // stream through the full-precision model: s.kl and s.same_top are filled as well, one value a row.
 inline void stream_score(const Config& c, Head& head, Stream& s, Stream* full, Scratch& scratch, const char* progress) {
-    s.logprobs.assign(s.targets.size(), 0);
+    s.logits.assign(s.targets.size(), 0), s.logprobs.assign(s.targets.size(), 0);
     size_t k = 0;
     Clock clock, shown;
     for (const Chunk& chunk : s.chunks) {
@@ -804,12 +822,13 @@ inline void stream_score(const Config& c, Head& head, Stream& s, Stream* full, S
             const int n = (int)tokens.size();
             head_logits(c, head, x, rows);
             Array<int> row_d(n, "target rows"), token_d(n, "target tokens");
-            Array<float> picked(n, "log-probabilities");
+            Array<float> picked(n, "logits"), logprobs(n, "log-probabilities");
             copy(row_d.data, row_of_target.data(), n), copy(token_d.data, tokens.data(), n);
+            if (s.bf16_logits) launch(round_logits_kernel, (unsigned)rows.size(), 1024, head.logits.data, c.V);
             launch(logsumexp_kernel, (unsigned)rows.size(), 1024, head.logsumexp.data, head.logits.data, c.V);
-            launch(pick_logprobs_kernel, 1, 256, picked.data, head.logits.data, head.logsumexp.data, row_d.data, token_d.data, n,
-                   c.V);
-            copy(s.logprobs.data() + first, picked.data, n);
+            launch(pick_kernel, 1, 256, picked.data, logprobs.data, head.logits.data, head.logsumexp.data, row_d.data, token_d.data,
+                   n, c.V);
+            copy(s.logits.data() + first, picked.data, n), copy(s.logprobs.data() + first, logprobs.data, n);
             if (full) head_divergence(c, head, full->x.fetch(chunk, scratch.x2.data), rows, s);
             if (progress && shown.seconds() > 10) {
                 const double done = (double)k / s.targets.size();
@@ -905,11 +924,11 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
 // The command line
 
 struct Options {
-    std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, tokenize, logits;
+    std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, tokenize, logits, mmlu_style = "paper";
     int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
     double device_memory = 0;
     QuantOptions quant;
-    bool kl = false, help = false;
+    bool kl = false, bf16_scores = false, help = false;
     std::set<std::string> given;  // names of the flags that were given
 };
 
@@ -932,13 +951,22 @@ inline std::vector<Flag> all_flags(Options& o) {
          &o.quant.abits, "rtn gptq awq smoothquant billm"},
         {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
          "rtn gptq awq"},
-        {Flag::TEXT, "-e", "TASK,...", "wikitext2, c4; ppl means both (default: wikitext2)", &o.tasks, nullptr},
+        {Flag::TEXT, "-e", "TASK,...",
+         "wikitext2 c4 piqa arc_easy arc_challenge hellaswag winogrande boolq mmlu;\n"
+         "ppl: the first two, zeroshot: the next six, all: the whole row (default: wikitext2)",
+         &o.tasks, nullptr},
         {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq awq smoothquant billm"},
         {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq awq smoothquant billm"},
         {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq awq smoothquant billm"},
         {Flag::INT, "--seed", "N", "of the calibration draw, and of random: weights", &o.seed, nullptr},
         {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data)", &o.data, nullptr},
-        {Flag::INT, "--limit", "N", "only the first N windows of each set, 0: all", &o.limit, nullptr},
+        {Flag::INT, "--limit", "N", "only the first N windows or questions of each set (mmlu: of each subject), 0: all", &o.limit,
+         nullptr},
+        {Flag::ON, "--bf16-scores", "",
+         "choices are scored with logits, log-probabilities and sums rounded to bf16, as\n"
+         "lm-evaluation-harness v0.4.8 does (default: float)",
+         &o.bf16_scores, nullptr},
+        {Flag::TEXT, "--mmlu-style", "STYLE", "paper (two-space header, letters without a space) or lm-eval", &o.mmlu_style, nullptr},
         {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
          "rtn gptq awq smoothquant billm"},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
@@ -973,6 +1001,7 @@ inline std::string nearest(const std::string& word, const std::vector<std::strin
     std::string best;
     size_t least = SIZE_MAX;
     for (const std::string& c : candidates) {
+        if (word.size() > 2 && c.rfind(word, 0) == 0) return c;
         const size_t d = edit_distance(word, c);
         if (d < least) least = d, best = c;
     }
@@ -1049,12 +1078,13 @@ inline void flag_set(const Flag& f, const char* text) {
     }
 }
 
+// The tasks of -e, each once, in the order of the paper's columns.
 inline std::vector<std::string> task_list(const std::string& text) {
-    static const std::vector<std::string> known = {"wikitext2", "c4", "ppl"};
-    std::vector<std::string> tasks;
-    auto add = [&](const std::string& task) {
-        if (std::find(tasks.begin(), tasks.end(), task) == tasks.end()) tasks.push_back(task);
-    };
+    static const std::vector<std::string> columns = {"wikitext2", "c4",         "piqa",  "arc_easy", "arc_challenge",
+                                                     "hellaswag", "winogrande", "boolq", "mmlu"};
+    std::vector<std::string> known = columns;
+    known.insert(known.end(), {"ppl", "zeroshot", "all"});
+    std::set<std::string> asked;
     for (size_t start = 0; start <= text.size();) {
         const size_t comma = std::min(text.find(',', start), text.size());
         const std::string task = text.substr(start, comma - start);
@@ -1062,11 +1092,18 @@ inline std::vector<std::string> task_list(const std::string& text) {
         if (std::find(known.begin(), known.end(), task) == known.end())
             usage_fail("-e %s: there is no task \"%s\". HINT: did you mean %s?", text.c_str(), task.c_str(),
                        nearest(task, known).c_str());
-        if (task == "ppl") add("wikitext2"), add("c4");
-        else add(task);
+        if (task == "all") asked.insert(columns.begin(), columns.end());
+        else if (task == "ppl") asked.insert(columns.begin(), columns.begin() + 2);
+        else if (task == "zeroshot") asked.insert(columns.begin() + 2, columns.end() - 1);
+        else asked.insert(task);
     }
+    std::vector<std::string> tasks;
+    for (const std::string& task : columns)
+        if (asked.count(task)) tasks.push_back(task);
     return tasks;
 }
+
+inline bool is_text_set(const std::string& task) { return task == "wikitext2" || task == "c4"; }
 
 // The options of a command line, checked against each other as far as they can be without the model.
 inline Options options_parse(int argc, const char* const* argv) {
@@ -1117,8 +1154,15 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.calibration_set != "c4" && o.calibration_set != "wikitext2")
         usage_fail("-c %s: expected c4 or wikitext2", o.calibration_set.c_str());
     if (o.tasks.empty() && o.logits.empty() && o.save.empty()) o.tasks = "wikitext2";
-    if (!o.tasks.empty()) task_list(o.tasks);
-    if (o.kl && o.tasks.empty()) usage_fail("--kl: expected text sets to measure it on. HINT: -e wikitext2");
+    const std::vector<std::string> tasks = o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks);
+    if (o.kl && std::none_of(tasks.begin(), tasks.end(), is_text_set))
+        usage_fail("--kl: expected text sets to measure it on. HINT: -e wikitext2");
+    if (o.given.count("--bf16-scores") && std::all_of(tasks.begin(), tasks.end(), is_text_set))
+        usage_fail("--bf16-scores: expected tasks with choices. HINT: -e zeroshot");
+    if (o.mmlu_style != "paper" && o.mmlu_style != "lm-eval")
+        usage_fail("--mmlu-style %s: expected paper or lm-eval", o.mmlu_style.c_str());
+    if (o.given.count("--mmlu-style") && std::find(tasks.begin(), tasks.end(), "mmlu") == tasks.end())
+        usage_fail("--mmlu-style: expected the task mmlu. HINT: -e mmlu");
     for (const char* flag : {"-c", "-n", "-l"})
         if (!o.quant.smooth && o.given.count(flag))
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
@@ -1271,15 +1315,22 @@ inline void print_modules(const std::vector<ModuleReport>& reports, size_t first
     for (size_t i = first; i < reports.size(); i++) fprintf(stderr, "%s\n", module_text(reports[i]).c_str());
 }
 
+// A set of questions, and where the trie of its requests has the log-probabilities of each.
+struct Exam {
+    QuestionSet set;
+    Trie trie;
+};
+
 struct Run {
     Options options;
     Model model;
     Method method;
-    std::vector<Stream> streams;  // calibration first, where the method needs it; then one a set; then, with --kl, one a set
-                                  // that goes through the full-precision model
+    std::vector<Stream> streams;  // calibration first, where the method needs it; then one a text set and one an exam; then, with
+                                  // --kl, one a text set that goes through the full-precision model
     std::vector<TextSet> sets;
+    std::vector<Exam> exams;
     bool calibrated() const { return method.collect != nullptr; }
-    size_t first_full() const { return options.kl ? calibrated() + sets.size() : streams.size(); }
+    size_t first_full() const { return options.kl ? calibrated() + sets.size() + exams.size() : streams.size(); }
     Quantizer quantizer;
     Report report;
 };
@@ -1336,37 +1387,64 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     }
 }
 
-inline void add_text_sets(Run& run, const std::string& data_dir) {
+inline void add_calibration(Run& run, const Tokenizer& tokenizer, const std::string& data_dir) {
     const Options& o = run.options;
-    const Config& c = run.model.config;
+    const bool awq_rule = o.method == "awq" && o.calibration_set == "c4" && !o.given.count("-n") && !o.given.count("-l");
+    const int seed = awq_rule && !o.given.count("--seed") ? 42 : o.seed;  // 42 is llm-awq's
+    TextSet set = awq_rule ? awq_calibration_set(tokenizer, data_dir, 128, 512, seed)
+                           : calibration_set(tokenizer, data_dir, o.calibration_set, o.n_samples, o.sample_length, seed);
+    fprintf(stderr, "calibration: %s, %zu samples of %d tokens, seed %d, from %s\n", set.name.c_str(), set.n_windows, set.window,
+            seed, set.variant.c_str());
+    run.report.calibration = {{"set", json_quote(set.name)},
+                              {"samples", std::to_string(set.n_windows)},
+                              {"length", std::to_string(set.window)},
+                              {"seed", std::to_string(seed)},
+                              {"source", json_quote(set.variant)}};
+    run.streams.push_back(stream_of_windows(run.model.config, "calibration", set.tokens, set.window, false));
+}
+
+inline void add_text_set(Run& run, const Tokenizer& tokenizer, const std::string& data_dir, const std::string& task) {
+    const int limit = run.options.limit;
+    TextSet set = task == "c4" ? c4_set(tokenizer, data_dir, project_file("data/paper/c4_windows.csv"), limit)
+                               : wikitext2_set(tokenizer, data_dir, limit);
+    fprintf(stderr, "%s: %zu windows of %d of %zu tokens (%s)\n", task.c_str(), set.n_windows, set.window, set.tokens_in_text,
+            set.variant.c_str());
+    run.streams.push_back(stream_of_windows(run.model.config, task, set.tokens, set.window, true));
+    run.sets.push_back(std::move(set));
+}
+
+inline void add_exam(Run& run, const Tokenizer& tokenizer, const std::string& data_dir, const std::string& task) {
+    const Options& o = run.options;
+    Exam exam;
+    exam.set = task == "mmlu" ? mmlu_set(tokenizer, data_dir, o.mmlu_style, o.limit) : choice_set(task, data_dir, o.limit);
+    exam.trie = trie_build(question_requests(tokenizer, exam.set), CHUNK_TOKENS);
+    Stream s = stream_of_trie(run.model.config, task, exam.trie);
+    s.bf16_logits = o.bf16_scores;
+    fprintf(stderr, "%s: %zu questions (%s), %zu tokens instead of %zu (%.0f %%)\n", task.c_str(), exam.set.questions.size(),
+            exam.set.variant.c_str(), s.tokens.size(), exam.trie.tokens_asked, 100.0 * s.tokens.size() / exam.trie.tokens_asked);
+    for (Question& q : exam.set.questions) {  // the texts are not needed any more
+        std::vector<int>().swap(q.context_ids);
+        for (Choice& choice : q.choices) std::string().swap(choice.context);
+    }
+    run.streams.push_back(std::move(s));
+    run.exams.push_back(std::move(exam));
+}
+
+// All streams of the run, in the order that Run says.
+inline void add_streams(Run& run, const std::string& data_dir) {
+    const Options& o = run.options;
     if (!run.calibrated() && o.tasks.empty()) return;
     Tokenizer tokenizer = model_tokenizer(run.model, data_dir);
     Clock clock;
-    if (run.calibrated()) {
-        const bool awq_rule = o.method == "awq" && o.calibration_set == "c4" && !o.given.count("-n") && !o.given.count("-l");
-        const int seed = awq_rule && !o.given.count("--seed") ? 42 : o.seed;  // 42 is llm-awq's
-        TextSet set = awq_rule ? awq_calibration_set(tokenizer, data_dir, 128, 512, seed)
-                               : calibration_set(tokenizer, data_dir, o.calibration_set, o.n_samples, o.sample_length, seed);
-        fprintf(stderr, "calibration: %s, %zu samples of %d tokens, seed %d, from %s\n", set.name.c_str(), set.n_windows,
-                set.window, seed, set.variant.c_str());
-        run.report.calibration = {{"set", json_quote(set.name)},
-                                  {"samples", std::to_string(set.n_windows)},
-                                  {"length", std::to_string(set.window)},
-                                  {"seed", std::to_string(seed)},
-                                  {"source", json_quote(set.variant)}};
-        run.streams.push_back(stream_of_windows(c, "calibration", set.tokens, set.window, false));
-    }
-    for (const std::string& task : o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks)) {
-        TextSet set = task == "c4" ? c4_set(tokenizer, data_dir, project_file("data/paper/c4_windows.csv"), o.limit)
-                                   : wikitext2_set(tokenizer, data_dir, o.limit);
-        fprintf(stderr, "%s: %zu windows of %d of %zu tokens (%s)\n", task.c_str(), set.n_windows, set.window, set.tokens_in_text,
-                set.variant.c_str());
-        run.streams.push_back(stream_of_windows(c, task, set.tokens, set.window, true));
-        run.sets.push_back(std::move(set));
-    }
+    if (run.calibrated()) add_calibration(run, tokenizer, data_dir);
+    const std::vector<std::string> tasks = o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks);
+    for (const std::string& task : tasks)
+        if (is_text_set(task)) add_text_set(run, tokenizer, data_dir, task);
+    for (const std::string& task : tasks)
+        if (!is_text_set(task)) add_exam(run, tokenizer, data_dir, task);
     for (size_t i = 0; o.kl && i < run.sets.size(); i++)
-        run.streams.push_back(
-            stream_of_windows(c, run.sets[i].name + ", full precision", run.sets[i].tokens, run.sets[i].window, true));
+        run.streams.push_back(stream_of_windows(run.model.config, run.sets[i].name + ", full precision", run.sets[i].tokens,
+                                                run.sets[i].window, true));
     fprintf(stderr, "tokenized in %.1f s\n", clock.seconds());
 }
 
@@ -1411,7 +1489,7 @@ inline Settings method_settings(const Options& o, const Method& method) {
 // The paper's cells count as this run's only if the settings are the paper's too.
 inline bool settings_are_the_papers(const Options& o) {
     for (const std::string& flag : o.given)
-        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --data --save --json --device-memory --act-order")) return false;
+        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --json --device-memory --act-order")) return false;
     return sizeof(floatX) == 2;
 }
 
@@ -1455,20 +1533,31 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
     run.report.seconds_load += load.seconds();
     Clock evaluate;
     if (!run.options.logits.empty()) stream_write_logits(c, head, run.streams.back(), scratch, stdout);
-    PaperRow paper;
-    if (settings_are_the_papers(run.options))
-        paper = paper_row_find(project_file("data/paper/tables.csv"), run.model.name, run.method.name, run.options.quant.wbits,
-                               run.options.quant.abits, run.options.quant.group_size);
+    Report& r = run.report;
     for (size_t i = 0; i < run.sets.size(); i++) {
         Stream& s = run.streams[run.calibrated() + i];
         const TextSet& set = run.sets[i];
         stream_score(c, head, s, run.options.kl ? &run.streams[run.first_full() + i] : nullptr, scratch, set.name.c_str());
         const Estimate ppl = perplexity(s.logprobs, set.n_windows, set.window);
-        run.report.tasks.push_back(
-            {set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), paper.cell(set.name)});
+        r.tasks.push_back({set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(),
+                           r.paper.cell(paper_column(set.name))});
         if (!run.options.kl) continue;
         const Estimate kl = window_mean(s.kl, set.n_windows), top = window_mean(s.same_top, set.n_windows);
-        run.report.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
+        r.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
+    }
+    for (size_t i = 0; i < run.exams.size(); i++) {
+        Stream& s = run.streams[run.calibrated() + run.sets.size() + i];
+        const Exam& exam = run.exams[i];
+        const QuestionSet& set = exam.set;
+        stream_score(c, head, s, nullptr, scratch, set.name.c_str());
+        const bool by_logit = set.letters && run.options.mmlu_style == "paper";
+        const QuestionResult result =
+            question_result(set, request_scores(exam.trie, by_logit ? s.logits : s.logprobs, s.bf16_logits));
+        TaskResult task = {set.name,       "acc", set.variant, result.acc.value, result.acc.stderr_, result.acc.n,
+                           s.tokens.size(), r.paper.cell(paper_column(set.name)), exam.trie.tokens_asked};
+        if (set.normalized) task.acc_norm = {result.acc_norm};
+        if (!set.subjects.empty()) mmlu_parts(set, result.hits, task.subjects, task.categories);
+        r.tasks.push_back(task);
     }
     run.report.seconds_evaluate += evaluate.seconds();
 }
@@ -1496,29 +1585,16 @@ inline Report run_model(const Options& options) {
     if (o.method != "billm") check_group_size(c, o.quant);  // its last block may be narrower
     std::unique_ptr<CheckpointWriter> writer;               // first, so that a bad --save stops at once
     if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));
-    r = {run.model.name,
-         o.method,
-         device_name(),
-         COMMIT,
-         FLOATX_NAME,
-         o.quant.wbits,
-         o.quant.abits,
-         o.quant.group_size,
-         run.model.stand_in,
-         method_settings(o, run.method),
-         {},
-         {},
-         {},
-         {},
-         0,
-         0,
-         0,
-         0,
-         0,
-         0};
+    r.model = run.model.name, r.stand_in = run.model.stand_in;
+    r.method = o.method, r.wbits = o.quant.wbits, r.abits = o.quant.abits, r.group = o.quant.group_size;
+    r.device = device_name(), r.commit = COMMIT, r.precision = FLOATX_NAME;
+    r.options = method_settings(o, run.method);
+    r.limit = o.limit;
+    if (settings_are_the_papers(o))
+        r.paper = paper_row_find(project_file("data/paper/tables.csv"), r.model, r.method, r.wbits, r.abits, r.group);
     print_settings(run, data_dir);
 
-    add_text_sets(run, data_dir);
+    add_streams(run, data_dir);
     if (!o.logits.empty()) {
         const std::vector<int> ids = read_token_ids(o.logits, c.V);
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
@@ -1537,7 +1613,7 @@ inline Report run_model(const Options& options) {
                             ", \"commit\": " + json_quote(COMMIT) + "}\n");
             fprintf(stderr, "saved: %s (fake-quantized weights, stored as %s)\n", o.save.c_str(), FLOATX_NAME);
         }
-        if (!run.sets.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
+        if (!o.tasks.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
     }
     for (const ModuleReport& m : run.quantizer.reports)
         r.modules.push_back({m.layer, m.module, m.error_kind, m.error, m.values, m.note});

@@ -16,7 +16,7 @@
 // Source: PROTOCOL sections (a) and (b) of the paper's published code (Efficient-ML/Qwen3-Quantization, IST-DASLab/gptq).
 //
 // defines: TextSet, wikitext_text, wikitext2_set, c4_set, calibration_set,
-//          awq_calibration_set, Estimate, window_mean, perplexity
+//          awq_calibration_set, window_mean, perplexity
 #pragma once
 #include <cmath>
 #include <functional>
@@ -30,6 +30,9 @@
 #include "../data/numpy_random.h"
 #include "../data/random.h"
 #include "../tokenizer/bpe.h"
+// defines: python_strip
+#include "../tokenizer/python_string.h"
+#include "estimate.h"
 
 struct TextSet {
     std::string name;         // "wikitext2"
@@ -165,25 +168,6 @@ inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& da
     return set;
 }
 
-// Python's str.strip().
-inline std::string_view python_strip(std::string_view text) {
-    auto is_space = [](const char* p) {
-        int length;
-        const uint32_t code = utf8_char(p, &length);
-        return (unicode_data().flags[code] & UNICODE_SPACE) || (code >= 0x1C && code <= 0x1F);
-    };
-    auto first_byte = [](char c) { return (c & 0xC0) != 0x80; };  // of a code point in UTF-8
-    size_t start = 0, end = text.size();
-    while (start < end && (!first_byte(text[start]) || is_space(&text[start]))) start++;
-    while (end > start) {
-        size_t last = end - 1;
-        while (!first_byte(text[last])) last--;
-        if (!is_space(&text[last])) break;
-        end = last;
-    }
-    return text.substr(start, end - start);
-}
-
 // The calibration windows of llm-awq's code, as the paper's authors changed it to C4: the train documents in the order of Hugging
 // Face datasets' shuffle(seed), each stripped; of those that have 1 to `length` tokens the first `n`, concatenated and cut into
 // windows of `length`, what remains being dropped. So windows are fewer than documents.
@@ -211,24 +195,16 @@ inline TextSet awq_calibration_set(const Tokenizer& tokenizer, const std::string
     return set;
 }
 
-struct Estimate {
-    double value, stderr_;
-    size_t n;  // windows
-};
-
 // Mean over windows of each window's mean, and its standard error; values [n_windows * k], window after window.
 inline Estimate window_mean(const std::vector<float>& values, size_t n_windows) {
     const size_t k = values.size() / n_windows;
-    double mean = 0, squares = 0;
     std::vector<double> windows(n_windows);
     for (size_t w = 0; w < n_windows; w++) {
         double sum = 0;
         for (size_t i = 0; i < k; i++) sum += values[w * k + i];
         windows[w] = sum / k;
-        mean += windows[w] / n_windows;
     }
-    for (double x : windows) squares += (x - mean) * (x - mean);
-    return {mean, n_windows > 1 ? std::sqrt(squares / (n_windows - 1) / n_windows) : 0, n_windows};
+    return mean_estimate(windows);
 }
 
 // logprobs [n_windows * (window - 1)]: of every token of a window but its first, in order.

@@ -1,6 +1,6 @@
 // report.h: the result row, the paper's cells beside it, and the same as JSON.
 //
-// defines: TaskResult, Report, PaperRow, paper_row_find, report_print, report_json
+// defines: TaskResult, Report, PaperRow, paper_row_find, paper_column, zero_shot_average, report_text, report_json
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -10,12 +10,16 @@
 #include "../data/csv.h"
 #include "../data/file.h"
 #include "../data/json.h"
+#include "estimate.h"
 
 struct TaskResult {
     std::string task, metric, variant;  // "wikitext2", "ppl", which windows
-    double value, stderr_;
-    size_t n, tokens;   // windows or questions, tokens computed
-    std::string paper;  // the paper's cell as printed there, or ""
+    double value, stderr_;              // accuracies in percent
+    size_t n, tokens;                   // windows or questions, tokens computed
+    std::string paper;                  // the paper's cell as printed there, or ""
+    size_t tokens_asked = 0;            // what sequences without sharing would cost; 0: the same
+    std::vector<Estimate> acc_norm = {};  // one, where the task defines it
+    NamedEstimates categories = {}, subjects = {};  // of MMLU
 };
 
 // Divergence from the full-precision model on one text set, means over windows with their standard errors.
@@ -37,19 +41,6 @@ struct ModuleResult {
 
 typedef std::vector<std::pair<std::string, std::string>> Settings;  // name -> JSON value, in order
 
-struct Report {
-    std::string model, method, device, commit, precision;
-    int wbits, abits, group;
-    bool stand_in;
-    Settings options, calibration;
-    std::vector<TaskResult> tasks;
-    std::vector<DivergenceResult> kl;
-    std::vector<ModuleResult> modules;
-    double seconds_load, seconds_quantize, seconds_evaluate, seconds_total;
-    size_t peak_host, peak_device;
-    double effective_bits = 0;  // mean over all quantized weights, for a method that spends other than wbits
-};
-
 // A row of data/paper/tables.csv: column name -> cell.
 struct PaperRow {
     std::vector<std::pair<std::string, std::string>> cells;
@@ -59,6 +50,25 @@ struct PaperRow {
         return "";
     }
 };
+
+struct Report {
+    std::string model, method, device, commit, precision;
+    int wbits = 0, abits = 0, group = 0, limit = 0;
+    bool stand_in = false;
+    Settings options, calibration;
+    std::vector<TaskResult> tasks;  // in the order of the paper's columns
+    std::vector<DivergenceResult> kl;
+    std::vector<ModuleResult> modules;
+    PaperRow paper;  // of the same model and setting; empty if the paper has none
+    double seconds_load = 0, seconds_quantize = 0, seconds_evaluate = 0, seconds_total = 0;
+    size_t peak_host = 0, peak_device = 0;
+    double effective_bits = 0;  // mean over all quantized weights, for a method that spends other than wbits
+};
+
+// A task's column in data/paper/tables.csv.
+inline std::string paper_column(const std::string& task) {
+    return task == "arc_easy" ? "arc_e" : task == "arc_challenge" ? "arc_c" : task;
+}
 
 // The paper's row for this model and setting; empty if it has none. group -1: per channel, an empty cell in the tables.
 // BiLLM has one row a model, whose bits are what came out.
@@ -87,43 +97,100 @@ inline std::string number_text(double x) {
     return format("%.3fE%d", x / std::pow(10.0, exponent), exponent);
 }
 
-// The row, its head and, where the paper has the cell, a line with the paper's values and the differences.
-inline std::string report_text(const Report& r) {
-    std::vector<std::string> head = {"model", "method", "W", "A", "group"}, row, paper = {"", "paper", "", "", ""};
-    row = {r.model + (r.stand_in ? " (stand-in)" : ""), r.method,
-           r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
-           r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
-    bool any_paper = false;
+// The mean of the six zero-shot accuracies, n 0 if one is missing; its standard error takes the tasks as independent.
+inline Estimate zero_shot_average(const Report& r) {
+    Estimate average = {0, 0, 0};
     for (const TaskResult& t : r.tasks) {
-        head.push_back(t.task + " " + t.metric);
-        row.push_back(number_text(t.value) + " +-" + format("%.2g", t.stderr_));
-        std::string cell = t.paper;
-        if (!cell.empty() && cell != "NaN") cell += format(" (%+.3g)", t.value - std::stod(cell));
-        paper.push_back(cell);
-        any_paper = any_paper || !cell.empty();
+        if (t.metric != "acc" || t.task == "mmlu") continue;
+        average.value += t.value / 6;
+        average.stderr_ = std::hypot(average.stderr_, t.stderr_ / 6);
+        average.n++;
     }
+    if (average.n != 6) average.n = 0;
+    return average;
+}
+
+// The paper's number, NaN if it has none or prints NaN.
+inline double paper_number(const std::string& cell) { return cell.empty() || cell == "NaN" ? NAN : std::stod(cell); }
+
+// Columns of text, each line a vector of cells.
+inline std::string text_table(const std::vector<std::vector<std::string>>& lines) {
     std::string text;
-    for (const DivergenceResult& d : r.kl) {
-        head.push_back(d.task + " kl"), head.push_back(d.task + " top-1 %");
-        row.push_back(format("%.4g +-%.2g", d.kl, d.kl_stderr)), row.push_back(format("%.1f +-%.2g", d.top1, d.top1_stderr));
-        paper.push_back(""), paper.push_back("");
-    }
-    for (const auto* line : {&head, &row, &paper}) {
-        if (line == &paper && !any_paper) break;
+    std::vector<size_t> width(lines[0].size());
+    for (const auto& line : lines)
+        for (size_t c = 0; c < line.size(); c++) width[c] = std::max(width[c], line[c].size());
+    for (const auto& line : lines) {
         std::string out;
-        for (size_t c = 0; c < head.size(); c++) {
-            const size_t width = std::max({head[c].size(), row[c].size(), paper[c].size()});
-            out += (*line)[c] + std::string(width - (*line)[c].size() + 2, ' ');
-        }
+        for (size_t c = 0; c < line.size(); c++) out += line[c] + std::string(width[c] - line[c].size() + 2, ' ');
         out.erase(out.find_last_not_of(' ') + 1);
         text += out + "\n";
     }
     return text;
 }
 
+// The row and its head, in the order of the paper's columns; below it acc_norm where a task defines it and, where the paper has the
+// setting, its cells and the differences, with a star where one exceeds two standard errors.
+inline std::string report_text(const Report& r) {
+    std::vector<std::string> head = {"model", "method", "W", "A", "group"}, norm = {"", "acc_norm", "", "", ""},
+                             paper = {"", "paper", "", "", ""}, difference = {"", "difference", "", "", ""}, row;
+    std::string model = r.model;
+    if (r.stand_in) model += " (stand-in)";
+    if (r.limit) model += format(" (first %d only)", r.limit);
+    row = {model, r.method, r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
+           r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
+    bool any_norm = false, any_paper = false, any_star = false;
+    auto column = [&](const std::string& name, const Estimate& value, bool percent, const std::string& cell) {
+        head.push_back(name);
+        row.push_back((percent ? format("%.2f", value.value) : number_text(value.value)) + " +-" + format("%.2g", value.stderr_));
+        norm.push_back(""), paper.push_back(cell), difference.push_back("");
+        if (cell.empty()) return;
+        any_paper = true;
+        const double d = value.value - paper_number(cell);
+        if (std::isnan(d)) return;
+        const bool star = std::fabs(d) > 2 * value.stderr_;
+        difference.back() = format("%+.3g%s", d, star ? " *" : "");
+        any_star = any_star || star;
+    };
+    const Estimate average = zero_shot_average(r);
+    for (const TaskResult& t : r.tasks) {
+        if (t.task == "mmlu" && average.n) column("avg", average, true, r.paper.cell("avg"));
+        column(t.task + " " + t.metric, {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper);
+        if (t.acc_norm.empty()) continue;
+        norm.back() = format("%.2f +-%.2g", t.acc_norm[0].value, t.acc_norm[0].stderr_);
+        any_norm = true;
+    }
+    if (average.n && r.tasks.back().task != "mmlu") column("avg", average, true, r.paper.cell("avg"));
+    for (const DivergenceResult& d : r.kl) {
+        column(d.task + " kl", {d.kl, d.kl_stderr, d.n}, false, "");
+        column(d.task + " top-1 %", {d.top1, d.top1_stderr, d.n}, true, "");
+    }
+    std::vector<std::vector<std::string>> lines = {head, row};
+    if (any_norm) lines.push_back(norm);
+    if (any_paper) lines.push_back(paper), lines.push_back(difference);
+    std::string text = text_table(lines);
+    if (any_star) text += "* more than two of our standard errors from the paper's number\n";
+    if (any_paper && !r.paper.cell("note").empty()) text += "note on the paper's row: " + r.paper.cell("note") + "\n";
+    return text;
+}
+
 inline std::string json_settings(const Settings& settings) {
     std::string s = "{";
     for (size_t i = 0; i < settings.size(); i++) s += (i ? ", " : "") + json_quote(settings[i].first) + ": " + settings[i].second;
+    return s + "}";
+}
+
+// A cell of the paper's: a number, "NaN", or null.
+inline std::string json_paper(const std::string& cell) {
+    return cell.empty() ? "null" : cell == "NaN" ? "\"NaN\"" : json_format(std::stod(cell));
+}
+
+inline std::string json_estimate(const Estimate& e) {
+    return "\"value\": " + json_format(e.value) + ", \"stderr\": " + json_format(e.stderr_) + ", \"n\": " + std::to_string(e.n);
+}
+
+inline std::string json_estimates(const NamedEstimates& estimates) {
+    std::string s;
+    for (const auto& e : estimates) s += (s.empty() ? "{" : ", ") + json_quote(e.first) + ": {" + json_estimate(e.second) + "}";
     return s + "}";
 }
 
@@ -142,19 +209,25 @@ inline std::string report_json(const Report& r) {
     line("precision", json_quote(r.precision));
     line("options", json_settings(r.options));
     line("calibration", json_settings(r.calibration));
+    line("limit", std::to_string(r.limit));
     std::string results = "{";
     for (size_t i = 0; i < r.tasks.size(); i++) {
         const TaskResult& t = r.tasks[i];
-        results += (i ? ",\n    " : "\n    ") + json_quote(t.task) + ": {\"metric\": " + json_quote(t.metric) +
-                   ", \"value\": " + json_format(t.value) + ", \"stderr\": " + json_format(t.stderr_) +
-                   ", \"n\": " + std::to_string(t.n) + ", \"tokens\": " + std::to_string(t.tokens) +
-                   ", \"variant\": " + json_quote(t.variant) + ", \"paper\": " +
-                   (t.paper.empty()    ? "null"
-                    : t.paper == "NaN" ? "\"NaN\""
-                                       : json_format(std::stod(t.paper))) +
-                   "}";
+        results += (i ? ",\n    " : "\n    ") + json_quote(t.task) + ": {\"metric\": " + json_quote(t.metric) + ", " +
+                   json_estimate({t.value, t.stderr_, t.n}) + ", \"tokens\": " + std::to_string(t.tokens);
+        if (t.tokens_asked) results += ", \"tokens_asked\": " + std::to_string(t.tokens_asked);
+        for (const Estimate& norm : t.acc_norm)
+            results += ", \"acc_norm\": " + json_format(norm.value) + ", \"acc_norm_stderr\": " + json_format(norm.stderr_);
+        results += ", \"variant\": " + json_quote(t.variant) + ", \"paper\": " + json_paper(t.paper);
+        if (!t.categories.empty()) results += ", \"categories\": " + json_estimates(t.categories);
+        if (!t.subjects.empty()) results += ", \"subjects\": " + json_estimates(t.subjects);
+        results += "}";
     }
     line("results", results + (r.tasks.empty() ? "}" : "\n  }"));
+    const Estimate average = zero_shot_average(r);
+    line("avg", average.n ? json_format(average.value) : "null");
+    line("paper_avg", json_paper(r.paper.cell("avg")));
+    line("paper_note", json_quote(r.paper.cell("note")));
     std::string kl = "{";
     for (size_t i = 0; i < r.kl.size(); i++) {
         const DivergenceResult& d = r.kl[i];

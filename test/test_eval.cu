@@ -87,26 +87,12 @@ TEST(the_papers_cells_are_found) {
 }
 
 static Report example_report() {
-    Report r = {"Qwen3-0.6B-Base",
-                "gptq",
-                "a \"device\"",
-                "abc",
-                "bf16",
-                4,
-                16,
-                -1,
-                false,
-                {{"bits", "4"}},
-                {{"set", "\"c4\""}},
-                {},
-                {},
-                {},
-                1,
-                2,
-                3,
-                6,
-                100,
-                0};
+    Report r;
+    r.model = "Qwen3-0.6B-Base", r.method = "gptq", r.device = "a \"device\"", r.commit = "abc", r.precision = "bf16";
+    r.wbits = 4, r.abits = 16, r.group = -1;
+    r.options = {{"bits", "4"}}, r.calibration = {{"set", "\"c4\""}};
+    r.seconds_load = 1, r.seconds_quantize = 2, r.seconds_evaluate = 3, r.seconds_total = 6, r.peak_host = 100;
+    r.paper = paper_row_find("data/paper/tables.csv", r.model, r.method, 4, 16, -1);
     r.kl.push_back({"wikitext2", 0.25, 0.01, 93.5, 0.5, 146});
     r.tasks.push_back({"wikitext2", "ppl", "test", 18.25, 0.125, 146, 299008, "18.2"});
     r.tasks.push_back({"c4", "ppl", "drawn", NAN, INFINITY, 256, 524288, "5.81E4"});
@@ -116,11 +102,46 @@ static Report example_report() {
 
 TEST(report_row_has_the_paper_beside_it) {
     const std::string text = report_text(example_report());
-    CHECK(text.find("Qwen3-0.6B-Base  gptq    4  16  -") != std::string::npos);
+    CHECK(text.find("Qwen3-0.6B-Base  gptq        4  16  -") != std::string::npos);
     CHECK(text.find("18.25 +-0.12") != std::string::npos);
-    CHECK(text.find("18.2 (+0.05)") != std::string::npos);
+    CHECK(text.find("paper                     18.2") != std::string::npos);
+    CHECK(text.find("difference                +0.05") != std::string::npos);
+    CHECK(text.find('*') == std::string::npos);
     CHECK_EQ(number_text(52500.0), "5.250E4");
     CHECK_EQ(number_text(12.734), "12.73");
+}
+
+TEST(report_row_has_the_whole_row) {
+    Report r;
+    r.model = "Qwen3-1.7B-Base", r.method = "fp16", r.wbits = r.abits = 16, r.group = -1;
+    r.paper = paper_row_find("data/paper/tables.csv", r.model, r.method, 16, 16, -1);
+    const char* tasks[] = {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "mmlu"};
+    for (int i = 0; i < 7; i++) {
+        r.tasks.push_back({tasks[i], "acc", "test", 60.0 + i, 0.6, 100, 1000, r.paper.cell(paper_column(tasks[i]))});
+        CHECK(!r.tasks.back().paper.empty());
+    }
+    r.tasks[0].acc_norm = {{71.5, 0.5, 100}};
+    CHECK_NEAR(zero_shot_average(r).value, 62.5, 1e-12);
+    CHECK_NEAR(zero_shot_average(r).stderr_, 0.6 / std::sqrt(6.0), 1e-12);
+    const std::string text = report_text(r);
+    const char* parts[] = {"boolq acc    avg           mmlu acc", "62.50 +-0.24  66.00 +-0.6", "acc_norm", "71.50 +-0.5",
+                           "-15.7 *",  // piqa: 60 against the paper's 75.7
+                           "+5 *",     // mmlu: 66 against 61.0
+                           "* more than two", "note on the paper's row: printed avg differs from the mean of its six tasks (63.8)"};
+    for (const char* part : parts)
+        if (text.find(part) == std::string::npos) fail("the row lacks \"%s\":\n%s", part, text.c_str());
+    CHECK(text.find("boolq acc") < text.find("  avg  ") && text.find("  avg  ") < text.find("mmlu acc"));
+    const std::string json = report_json(r);
+    const Json j = json_parse(json.data(), json.size(), "report");
+    CHECK_NEAR(json_number(j, "avg", "report"), 62.5, 1e-9);
+    CHECK_NEAR(json_number(j, "paper_avg", "report"), 65.6, 1e-9);
+    const Json& piqa = json_object(json_object(j, "results", "report"), "piqa", "results");
+    CHECK_EQ(json_number(piqa, "acc_norm", "piqa"), 71.5);
+    CHECK_EQ(json_number(piqa, "paper", "piqa"), 75.7);
+    r.tasks.erase(r.tasks.begin() + 2);  // five of six have no average
+    CHECK(report_text(r).find("  avg  ") == std::string::npos);
+    r.limit = 20;
+    CHECK(report_text(r).find("Qwen3-1.7B-Base (first 20 only)") != std::string::npos);
 }
 
 TEST(report_json_parses_and_round_trips) {
@@ -150,4 +171,14 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     CHECK_EQ(parse({"-q", "gptq", "-g", "-1"}).quant.group_size, -1);
     CHECK_EQ(parse({"-e", "ppl"}).tasks, "ppl");
     CHECK_EQ(task_list("ppl,wikitext2").size(), (size_t)2);
+    CHECK(task_list("mmlu,piqa,ppl") == (std::vector<std::string>{"wikitext2", "c4", "piqa", "mmlu"}));
+    CHECK_EQ(task_list("zeroshot").size(), (size_t)6);
+    CHECK_EQ(task_list("all").size(), (size_t)9);
+    CHECK_ERROR(parse({"-e", "hella"}), "did you mean hellaswag?");
+    CHECK_ERROR(parse({"-e", "c4", "--mmlu-style", "lm-eval"}), "expected the task mmlu");
+    CHECK_ERROR(parse({"-e", "mmlu", "--mmlu-style", "other"}), "expected paper or lm-eval");
+    CHECK_ERROR(parse({"-e", "c4", "--bf16-scores"}), "expected tasks with choices");
+    CHECK_ERROR(parse({"-q", "rtn", "-e", "mmlu", "--kl"}), "expected text sets");
+    CHECK(!settings_are_the_papers(parse({"-e", "mmlu", "--mmlu-style", "lm-eval"})));
+    CHECK_EQ(settings_are_the_papers(parse({"-e", "zeroshot", "--bf16-scores"})), sizeof(floatX) == 2);
 }

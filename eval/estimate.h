@@ -1,0 +1,25 @@
+// estimate.h: a mean with its standard error.
+//
+// defines: Estimate, NamedEstimates, mean_estimate
+#pragma once
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+struct Estimate {
+    double value, stderr_;
+    size_t n;  // what the mean is over: windows, questions
+};
+
+typedef std::vector<std::pair<std::string, Estimate>> NamedEstimates;
+
+// stderr = s / sqrt(n), s^2 with n - 1; 0 for a single value.
+inline Estimate mean_estimate(const std::vector<double>& values) {
+    const size_t n = values.size();
+    double sum = 0, squares = 0;
+    for (double x : values) sum += x;
+    const double mean = sum / (double)n;
+    for (double x : values) squares += (x - mean) * (x - mean);
+    return {mean, n > 1 ? std::sqrt(squares / (double)(n - 1) / (double)n) : 0, n};
+}
