@@ -454,11 +454,11 @@ struct Stream {
     std::vector<Segment> segments;  // contiguous; a parent comes before its children
     std::vector<Target> targets;    // in the order of rows
     std::vector<Chunk> chunks;
-    Activations x;                    // the residual stream, [T, C]
-    Activations in;                   // calibration only: inputs of the current linear group, [T, widest input]
-    bool bf16_logits = false;         // --bf16-scores: logits are rounded before anything is made of them
+    Activations x;                        // the residual stream, [T, C]
+    Activations in;                       // calibration only: inputs of the current linear group, [T, widest input]
+    bool bf16_logits = false;             // --bf16-scores: logits are rounded before anything is made of them
     std::vector<float> logits, logprobs;  // [targets]
-    std::vector<float> kl, same_top;  // --kl, one a row that has targets: divergence from full precision, the same first choice
+    std::vector<float> kl, same_top;      // --kl, one a row that has targets: divergence from full precision, the same first choice
 };
 
 #ifdef __CUDACC__
@@ -644,7 +644,9 @@ inline void module_forward(Quantizer& q, const Layer& layer, int stage, const fl
     }
 }
 
-inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out) { module_forward(q, layer, 1, X, out); }
+inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out) {
+    module_forward(q, layer, 1, X, out);
+}
 inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out) { module_forward(q, layer, 3, X, out); }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -966,7 +968,8 @@ inline std::vector<Flag> all_flags(Options& o) {
          "choices are scored with logits, log-probabilities and sums rounded to bf16, as\n"
          "lm-evaluation-harness v0.4.8 does (default: float)",
          &o.bf16_scores, nullptr},
-        {Flag::TEXT, "--mmlu-style", "STYLE", "paper (two-space header, letters without a space) or lm-eval", &o.mmlu_style, nullptr},
+        {Flag::TEXT, "--mmlu-style", "STYLE", "paper (two-space header, letters without a space) or lm-eval", &o.mmlu_style,
+         nullptr},
         {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
          "rtn gptq awq smoothquant billm"},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
@@ -1489,7 +1492,8 @@ inline Settings method_settings(const Options& o, const Method& method) {
 // The paper's cells count as this run's only if the settings are the paper's too.
 inline bool settings_are_the_papers(const Options& o) {
     for (const std::string& flag : o.given)
-        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --json --device-memory --act-order")) return false;
+        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --json --device-memory --act-order"))
+            return false;
     return sizeof(floatX) == 2;
 }
 
@@ -1539,8 +1543,8 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         const TextSet& set = run.sets[i];
         stream_score(c, head, s, run.options.kl ? &run.streams[run.first_full() + i] : nullptr, scratch, set.name.c_str());
         const Estimate ppl = perplexity(s.logprobs, set.n_windows, set.window);
-        r.tasks.push_back({set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(),
-                           r.paper.cell(paper_column(set.name))});
+        r.tasks.push_back(
+            {set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), r.paper.cell(paper_column(set.name))});
         if (!run.options.kl) continue;
         const Estimate kl = window_mean(s.kl, set.n_windows), top = window_mean(s.same_top, set.n_windows);
         r.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
@@ -1553,8 +1557,15 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         const bool by_logit = set.letters && run.options.mmlu_style == "paper";
         const QuestionResult result =
             question_result(set, request_scores(exam.trie, by_logit ? s.logits : s.logprobs, s.bf16_logits));
-        TaskResult task = {set.name,       "acc", set.variant, result.acc.value, result.acc.stderr_, result.acc.n,
-                           s.tokens.size(), r.paper.cell(paper_column(set.name)), exam.trie.tokens_asked};
+        TaskResult task = {set.name,
+                           "acc",
+                           set.variant,
+                           result.acc.value,
+                           result.acc.stderr_,
+                           result.acc.n,
+                           s.tokens.size(),
+                           r.paper.cell(paper_column(set.name)),
+                           exam.trie.tokens_asked};
         if (set.normalized) task.acc_norm = {result.acc_norm};
         if (!set.subjects.empty()) mmlu_parts(set, result.hits, task.subjects, task.categories);
         r.tasks.push_back(task);

@@ -66,7 +66,8 @@ inline Question piqa_question(const Json& j, const std::string& where, const std
 // Labels are letters in most questions, digits in some; the gold choice is the one that has the label answerKey.
 inline Question arc_question(const Json& j, const std::string& where, const std::string&) {
     const Json& q = json_object(j, "question", where);
-    const std::string context = "Question: " + json_string(q, "stem", where) + "\nAnswer:", key = json_string(j, "answerKey", where);
+    const std::string context = "Question: " + json_string(q, "stem", where) + "\nAnswer:",
+                      key = json_string(j, "answerKey", where);
     Question question{{}, -1};
     for (const Json& choice : json_array(q, "choices", where)) {
         if (json_string(choice, "label", where) == key) question.gold = (int)question.choices.size();
@@ -100,7 +101,8 @@ inline Question hellaswag_question(const Json& j, const std::string& where, cons
                                                " " + capitalize(json_string(j, "ctx_b", where)));
     Question question;
     for (const Json& ending : json_array(j, "endings", where)) {
-        if (ending.type != Json::STRING) fail("%s: expected endings that are texts, found %s", where.c_str(), json_describe(ending).c_str());
+        if (ending.type != Json::STRING)
+            fail("%s: expected endings that are texts, found %s", where.c_str(), json_describe(ending).c_str());
         question.choices.push_back(spaced_choice(context, hellaswag_text(ending.string), where));
     }
     if (question.choices.size() != 4) fail("%s: expected 4 endings, found %zu", where.c_str(), question.choices.size());
@@ -125,7 +127,8 @@ inline Question winogrande_question(const Json& j, const std::string& where, con
 }
 
 inline Question boolq_question(const Json& j, const std::string& where, const std::string&) {
-    const std::string context = json_string(j, "passage", where) + "\nQuestion: " + json_string(j, "question", where) + "?\nAnswer:";
+    const std::string context =
+        json_string(j, "passage", where) + "\nQuestion: " + json_string(j, "question", where) + "?\nAnswer:";
     const Json& label = json_get(j, "label", where);  // true and false in SuperGLUE's own file, 1 and 0 in copies of it
     const long long gold = label.type == Json::BOOL ? label.boolean : json_int(j, "label", where);
     return {{spaced_choice(context, "no", where), spaced_choice(context, "yes", where)}, checked_label(gold, 2, where)};

@@ -79,11 +79,13 @@ inline QuestionSet mmlu_set(const Tokenizer& tokenizer, const std::string& data_
     for (size_t s = 0; s < set.subjects.size(); s++) {
         std::string words = set.subjects[s];
         std::replace(words.begin(), words.end(), '_', ' ');
-        const std::string header = "The following are multiple choice questions (with answers) about " +
-                                   (paper ? " " + words : words) + ".\n\n";
+        const std::string header =
+            "The following are multiple choice questions (with answers) about " + (paper ? " " + words : words) + ".\n\n";
         const std::string dev_path = data_dir + "/mmlu/dev/" + set.subjects[s] + "_dev.csv";
-        const std::vector<CsvRow> dev = mmlu_rows(dev_path), test = mmlu_rows(data_dir + "/mmlu/test/" + set.subjects[s] + "_test.csv");
-        if (dev.size() < MMLU_SHOTS) fail("%s: expected %d rows for the shots, found %zu", dev_path.c_str(), MMLU_SHOTS, dev.size());
+        const std::vector<CsvRow> dev = mmlu_rows(dev_path),
+                                  test = mmlu_rows(data_dir + "/mmlu/test/" + set.subjects[s] + "_test.csv");
+        if (dev.size() < MMLU_SHOTS)
+            fail("%s: expected %d rows for the shots, found %zu", dev_path.c_str(), MMLU_SHOTS, dev.size());
         std::string prefix[MMLU_SHOTS + 1] = {header};  // prefix[k]: header and the first k shots
         for (int k = 0; k < MMLU_SHOTS; k++) prefix[k + 1] = prefix[k] + mmlu_example(dev[k], !paper) + " " + dev[k][5] + "\n\n";
         found += test.size();
@@ -118,8 +120,8 @@ inline const char* mmlu_category(const std::string& subject) {
           "prehistory", "professional_law", "world_religions"}},
         {"social sciences",
          {"econometrics", "high_school_geography", "high_school_government_and_politics", "high_school_macroeconomics",
-          "high_school_microeconomics", "high_school_psychology", "human_sexuality", "professional_psychology",
-          "public_relations", "security_studies", "sociology", "us_foreign_policy"}},
+          "high_school_microeconomics", "high_school_psychology", "human_sexuality", "professional_psychology", "public_relations",
+          "security_studies", "sociology", "us_foreign_policy"}},
         {"other",
          {"anatomy", "business_ethics", "clinical_knowledge", "college_medicine", "global_facts", "human_aging", "management",
           "marketing", "medical_genetics", "miscellaneous", "nutrition", "professional_accounting", "professional_medicine",
@@ -132,7 +134,8 @@ inline const char* mmlu_category(const std::string& subject) {
 }
 
 // Accuracy by subject and by category; hits: 100 or 0, one a question.
-inline void mmlu_parts(const QuestionSet& set, const std::vector<double>& hits, NamedEstimates& subjects, NamedEstimates& categories) {
+inline void mmlu_parts(const QuestionSet& set, const std::vector<double>& hits, NamedEstimates& subjects,
+                       NamedEstimates& categories) {
     std::vector<std::pair<std::string, std::vector<double>>> by_category;
     for (size_t s = 0; s < set.subjects.size(); s++) {
         std::vector<double> mine;

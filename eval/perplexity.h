@@ -70,8 +70,7 @@ inline void require_file(const std::string& path, const char* set) {
 inline void cut_windows(TextSet& set, size_t limit) {
     set.tokens_in_text = set.tokens.size();
     set.n_windows = set.tokens.size() / set.window;
-    if (set.n_windows == 0)
-        fail("%s: %zu tokens are less than one window of %d", set.name.c_str(), set.tokens.size(), set.window);
+    if (set.n_windows == 0) fail("%s: %zu tokens are less than one window of %d", set.name.c_str(), set.tokens.size(), set.window);
     if (limit && limit < set.n_windows) set.n_windows = limit, set.variant += format(", first %zu windows only", limit);
     set.tokens.resize(set.n_windows * set.window);
 }
@@ -104,7 +103,8 @@ inline std::vector<int> draw_windows(const Tokenizer& tokenizer, const LineFile&
             too_short[i] = ids.size();
             if (too_short.size() == N)
                 fail("%s: none of the %zu documents has more than %d tokens. HINT: a smaller -l, or the whole set "
-                     "(scripts/download.sh c4)", documents.file.path.c_str(), N, length);
+                     "(scripts/download.sh c4)",
+                     documents.file.path.c_str(), N, length);
             continue;
         }
         const size_t offset = (size_t)random.randint(0, (long long)ids.size() - length - 1);

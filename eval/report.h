@@ -13,12 +13,12 @@
 #include "estimate.h"
 
 struct TaskResult {
-    std::string task, metric, variant;  // "wikitext2", "ppl", which windows
-    double value, stderr_;              // accuracies in percent
-    size_t n, tokens;                   // windows or questions, tokens computed
-    std::string paper;                  // the paper's cell as printed there, or ""
-    size_t tokens_asked = 0;            // what sequences without sharing would cost; 0: the same
-    std::vector<Estimate> acc_norm = {};  // one, where the task defines it
+    std::string task, metric, variant;              // "wikitext2", "ppl", which windows
+    double value, stderr_;                          // accuracies in percent
+    size_t n, tokens;                               // windows or questions, tokens computed
+    std::string paper;                              // the paper's cell as printed there, or ""
+    size_t tokens_asked = 0;                        // what sequences without sharing would cost; 0: the same
+    std::vector<Estimate> acc_norm = {};            // one, where the task defines it
     NamedEstimates categories = {}, subjects = {};  // of MMLU
 };
 

@@ -44,10 +44,10 @@ struct Target {
 
 struct Trie {
     std::vector<int> tokens;
-    std::vector<Segment> segments;          // contiguous; a parent comes before its children
-    std::vector<Target> targets;            // each once, in the order of rows
-    std::vector<std::vector<int>> wanted;   // for every request: the targets of its continuation's tokens, in order
-    size_t tokens_asked = 0;                // what separate sequences would cost, identical ones counted once
+    std::vector<Segment> segments;         // contiguous; a parent comes before its children
+    std::vector<Target> targets;           // each once, in the order of rows
+    std::vector<std::vector<int>> wanted;  // for every request: the targets of its continuation's tokens, in order
+    size_t tokens_asked = 0;               // what separate sequences would cost, identical ones counted once
 };
 
 // Segments from tokens whose parents are known. tokens lie in depth-first order, so a token that has a sibling, or whose parent is
@@ -74,9 +74,8 @@ inline Trie trie_build(const std::vector<Request>& requests, size_t most) {
     for (size_t i = 0; i < order.size(); i++) order[i] = i;
     auto begin = [&](size_t i) { return requests[i].tokens.begin(); };
     auto end = [&](size_t i) { return requests[i].tokens.begin() + input_size(requests[i]); };
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-        return std::lexicographical_compare(begin(a), end(a), begin(b), end(b));
-    });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return std::lexicographical_compare(begin(a), end(a), begin(b), end(b)); });
 
     struct Wanted {
         Target target;
@@ -100,8 +99,7 @@ inline Trie trie_build(const std::vector<Request>& requests, size_t most) {
             path.push_back((int)trie.tokens.size());
             trie.tokens.push_back(r.tokens[i]);
         }
-        for (size_t i = r.n_context; i <= n; i++)
-            wanted.push_back({{(size_t)path[i - 1], r.tokens[i]}, order[k], i - r.n_context});
+        for (size_t i = r.n_context; i <= n; i++) wanted.push_back({{(size_t)path[i - 1], r.tokens[i]}, order[k], i - r.n_context});
     }
     trie.segments = trie_segments(parent);
 

@@ -216,12 +216,13 @@ static QuestionSet two_questions() {
 TEST(the_first_of_equal_scores_is_taken_and_lengths_are_code_points) {
     // Sums: question 0 ties between its first two choices; by length (-2, -1, -5) the second is best.
     const QuestionResult r = question_result(two_questions(), {-4, -4, -5, -3, -8});
-    CHECK(r.hits == (std::vector<double>{100, 0}));       // 0 is the first of the tie; question 1 prefers 0, gold is 1
-    CHECK(r.norm_hits == (std::vector<double>{0, 0}));    // question 1: -1.5 and -2
+    CHECK(r.hits == (std::vector<double>{100, 0}));     // 0 is the first of the tie; question 1 prefers 0, gold is 1
+    CHECK(r.norm_hits == (std::vector<double>{0, 0}));  // question 1: -1.5 and -2
     CHECK_NEAR(r.acc.value, 50, 1e-12);
     CHECK_NEAR(r.acc.stderr_, std::sqrt((2500 + 2500) / 1.0 / 2), 1e-9);
     CHECK(question_result(two_questions(), {-4, -4, -5, -3, -4}).norm_hits == (std::vector<double>{0, 100}));
-    CHECK_ERROR(question_result(two_questions(), {-4, NAN, -5, -3, -4}), "made up: the score of choice 1 of question 0 is not a number");
+    CHECK_ERROR(question_result(two_questions(), {-4, NAN, -5, -3, -4}),
+                "made up: the score of choice 1 of question 0 is not a number");
 }
 
 TEST(bf16_scores_are_rounded_as_pytorch_does) {

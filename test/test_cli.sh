@@ -72,6 +72,16 @@ fails no_weights               1 'HINT: scripts/download.sh' -m "$tmp/broken" --
 broken && sed -i 's/"model_type": *"qwen3"/"model_type": "qwen3_moe"/' "$tmp/broken/config.json"
 fails mixture_of_experts       1 'mixtures of experts are not supported' -m "$tmp/broken" --data $tiny
 
+# A damaged set: file and line are named, and no report is written.
+sets() { rm -rf "$tmp/sets" && mkdir "$tmp/sets" && cp -r $tiny/piqa $tiny/mmlu "$tmp/sets/"; }
+sets && sed -i '7s/sol1/sol3/' "$tmp/sets/piqa/valid.jsonl"
+fails question_without_choice  1 "$tmp/sets/piqa/valid.jsonl:7: " -m $tiny --data "$tmp/sets" -e piqa --limit 2 --json "$tmp/none.json"
+sets && printf '"never closed,a,b,c,d,A\n' >>"$tmp/sets/mmlu/test/great_lives_test.csv"
+fails quote_never_closed       1 "$tmp/sets/mmlu/test/great_lives_test.csv:81: " -m $tiny --data "$tmp/sets" -e mmlu --json "$tmp/none.json"
+fails missing_questions        1 'HINT: scripts/download.sh arc' -m $tiny --data "$tmp/sets" -e arc_easy
+fails style_without_mmlu       2 'expected the task mmlu' -e piqa --mmlu-style lm-eval
+if [ -e "$tmp/none.json" ]; then bad no_report_of_a_failed_run "$tmp/none.json is there"; else ok no_report_of_a_failed_run; fi
+
 # NaN planted in a weight: the tensor is named. The last bytes of the file are values of some tensor.
 broken && printf '\377\177' | dd of="$tmp/broken/model.safetensors" bs=1 seek=$(($(stat -c %s $tiny/model.safetensors) - 2)) conv=notrunc status=none
 fails nan_in_a_weight          1 'values are NaN or Inf' -m "$tmp/broken" --data $tiny -q gptq $quick
@@ -94,6 +104,13 @@ if "$QWEN3" -q gptq -b 3 $quick --json "$tmp/a.json" >"$tmp/out" 2>"$tmp/err" &&
         *) if grep -q stand-in "$tmp/out" && grep -q '"stand_in": true' "$tmp/a.json"; then ok stand_in; else bad stand_in "not labelled"; fi ;;
     esac
 else bad row "$(tail -n 1 "$tmp/err")"; fi
+
+# The whole row: nine columns and the average, with and without the harness's rounding.
+if "$QWEN3" -m $tiny --data $tiny -e all --limit 2 --json "$tmp/all.json" >"$tmp/out" 2>"$tmp/err" &&
+    "$QWEN3" -m $tiny --data $tiny -e zeroshot,mmlu --limit 2 --bf16-scores --mmlu-style lm-eval >"$tmp/bf16" 2>>"$tmp/err" &&
+    head -n 1 "$tmp/out" | grep -q 'wikitext2 ppl.*c4 ppl.*piqa acc.*arc_easy acc.*arc_challenge acc.*hellaswag acc.*winogrande acc.*boolq acc.*avg.*mmlu acc' &&
+    grep -q 'first 2 only' "$tmp/out" && grep -q 'acc_norm' "$tmp/out" && grep -q '"limit": 2' "$tmp/all.json" && grep -q avg "$tmp/bf16"; then ok whole_row
+else bad whole_row "$(tail -n 1 "$tmp/err"); $(head -n 1 "$tmp/out")"; fi
 
 # Two runs: the same bytes but for the measurements.
 "$QWEN3" -q gptq -b 3 $quick --json "$tmp/b.json" >/dev/null 2>&1
