@@ -70,7 +70,10 @@ inline Question arc_question(const Json& j, const std::string& where, const std:
                       key = json_string(j, "answerKey", where);
     Question question{{}, -1};
     for (const Json& choice : json_array(q, "choices", where)) {
-        if (json_string(choice, "label", where) == key) question.gold = (int)question.choices.size();
+        if (json_string(choice, "label", where) == key) {
+            if (question.gold >= 0) fail("%s: expected one choice labelled \"%s\", found two", where.c_str(), key.c_str());
+            question.gold = (int)question.choices.size();
+        }
         question.choices.push_back(spaced_choice(context, json_string(choice, "text", where), where));
     }
     if (question.gold < 0) fail("%s: expected a choice labelled \"%s\", the answerKey, found none", where.c_str(), key.c_str());

@@ -24,12 +24,15 @@ struct Request {
 
 inline size_t input_size(const Request& r) { return r.tokens.size() - 1; }  // the last token is only predicted
 
-// Context and continuation as lm-evaluation-harness splits them: white space at the context's end goes to the continuation,
-// context + continuation is tokenized as a whole, and the context's share is as many tokens as it has when tokenized alone.
+// Context and continuation as lm-evaluation-harness splits them: white space at the context's end goes to the continuation; the
+// context is tokenized alone, and the continuation's tokens are those of the whole text from that many on. (Where a token of the
+// whole text reaches across the border, the two do not fit together. The harness doesn't look, and no official set has such a border.)
 inline Request encode_request(const Tokenizer& tokenizer, const std::string& context, const std::string& continuation) {
     Request r;
     r.tokens = tokenizer_encode(tokenizer, context + continuation);
-    r.n_context = (int)tokenizer_encode(tokenizer, context.substr(0, python_rstrip_size(context))).size();
+    const std::vector<int> alone = tokenizer_encode(tokenizer, context.substr(0, python_rstrip_size(context)));
+    r.n_context = (int)alone.size();
+    std::copy_n(alone.begin(), std::min(alone.size(), r.tokens.size()), r.tokens.begin());
     if (r.n_context < 1 || r.n_context >= (int)r.tokens.size())
         fail("the context %s has %d of the %zu tokens of context and continuation, expected at least one and at least one fewer",
              json_quote(context.substr(0, 80)).c_str(), r.n_context, r.tokens.size());

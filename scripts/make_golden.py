@@ -21,6 +21,8 @@
 3. test/golden/gptq.safetensors: golden_gptq.py's results (see references() there); codes are packed two a byte.
    test/golden/billm.safetensors: golden_billm.py's; masks are packed four a byte.
    test/golden/awq.safetensors: golden_awq.py's.
+4. test/golden/prompts/: golden_prompts.py's prompts, token ids and scores of the multiple-choice tasks (see there). Its
+   real.json needs the real sets ($QWEN3_DATA, else ../shared/data); without them the stored one stays.
 """
 import argparse
 import json
@@ -40,6 +42,7 @@ import golden_awq
 import golden_billm
 import golden_common
 import golden_gptq
+import golden_prompts
 import golden_smoothquant
 
 GOLDEN = Path(__file__).resolve().parent.parent / "test" / "golden"
@@ -162,6 +165,22 @@ def make_billm(golden):
     save_file(golden_billm.references(), golden / "billm.safetensors")
 
 
+def make_prompts(golden):
+    (golden / "prompts").mkdir()
+    golden_prompts.write(golden / "prompts")
+
+
+def same_json(a, b):
+    """Equality, but fractions (the scores of golden_prompts.py) may differ by 0.001."""
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= 1e-3
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_json(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same_json, a, b))
+    return type(a) is type(b) and a == b
+
+
 def difference(name, stored, new):
     """A sentence when two tensors differ by more than their kind may, else None."""
     if stored.shape != new.shape or stored.dtype != new.dtype:
@@ -195,7 +214,7 @@ def compare(golden, fresh):
             a, b = (json.loads(p.read_text()) for p in (golden / name, path))
             for config in (a, b):
                 config.pop("transformers_version", None)
-            if a != b:
+            if not (same_json(a, b) if name.parts[0] == "prompts" else a == b):
                 complaints.append(f"{name}: JSON differs")
         elif path.suffix == ".safetensors":
             a, b = load_file(golden / name), load_file(path)
@@ -205,6 +224,8 @@ def compare(golden, fresh):
                 problem = difference(key, a[key], b[key])
                 if problem:
                     complaints.append(f"{name}: {key}: {problem}")
+        elif (golden / name).read_bytes() != path.read_bytes():
+            complaints.append(f"{name}: bytes differ")
     for complaint in complaints:
         print(complaint)
     print("check: " + (f"{len(complaints)} differences" if complaints else "the stored files are reproduced"))
@@ -226,9 +247,10 @@ def main():
         make_awq(fresh)
         make_billm(fresh)
         make_smoothquant(fresh)
+        make_prompts(fresh)
         if arguments.check:
             return 1 if compare(GOLDEN, fresh) else 0
-        for entry in [*LOGITS, "checkpoints"]:
+        for entry in [*LOGITS, "checkpoints", "prompts/edge"]:
             shutil.rmtree(GOLDEN / entry, ignore_errors=True)
         for path in fresh.glob("*.safetensors"):
             (GOLDEN / path.name).unlink(missing_ok=True)

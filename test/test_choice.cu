@@ -155,6 +155,38 @@ TEST(shared_prefixes_change_no_score) {
     }
 }
 
+// Scores by transformers in float32, one sequence at a time (scripts/golden_prompts.py): 20 questions of every task.
+TEST(scores_are_those_of_transformers) {
+    for (const char* task : {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "mmlu"}) {
+        const std::string path = std::string("test/golden/prompts/") + task + ".json";
+        const QuestionSet set = tiny_set(task, 0);
+        const std::vector<Request> requests = question_requests(tiny().tokenizer, set);
+        std::vector<size_t> first = {0};  // request of every question
+        for (const Question& q : set.questions) first.push_back(first.back() + q.choices.size());
+        Trie trie = trie_build(requests, CHUNK_TOKENS);
+        const std::vector<float> values = logprobs(stream_of_trie(tiny().model.config, task, trie));
+        const std::vector<double> scores = request_scores(trie, values, false);
+        const Json golden = json_parse_file(path);
+        int compared = 0;
+        for (const Json& question : json_array(golden, "questions", path)) {
+            if (json_string(question, "data", path) != "data/tiny") continue;
+            const size_t row = (size_t)json_int(question, "row", path);
+            size_t k = first[row];
+            for (const Json& choice : json_array(question, "choices", path)) {
+                const double expected = json_number(choice, "score", path), score = scores[k++];
+                // bf16: activations have 8 bits, and a continuation has a dozen tokens.
+                const double tolerance =
+                    sizeof(floatX) == 4 ? 1e-4 * std::max(1.0, std::fabs(expected)) : 0.5 + 0.05 * std::fabs(expected);
+                if (!(std::fabs(score - expected) <= tolerance))
+                    fail("%s, question %zu: the score is %.6f, transformers' %.6f", task, row, score, expected);
+                compared++;
+            }
+            CHECK_EQ(k, first[row + 1]);
+        }
+        CHECK(compared >= 40);
+    }
+}
+
 TEST(accuracies_are_those_of_pytorch) {
     const Json manifest = json_parse_file("data/tiny/manifest.json");
     const Json& expected = json_object(json_object(manifest, "evaluation_float32", "manifest"), "bf16", "evaluation");
