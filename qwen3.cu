@@ -17,6 +17,7 @@
 #include <memory>
 #include <set>
 #include <sys/stat.h>
+#include <thread>
 // defines: launch, Array, copy, floatX, block_sum ...: one kernel source for GPU and CPU
 #include "cuda/device.cuh"
 // defines: gemm, gemm_logits, hessian_add, gemm_float
@@ -247,6 +248,12 @@ inline void require_finite(const floatX* x, size_t rows, int n, const std::strin
              what.c_str(), bad, rows * (size_t)n);
 }
 
+// Checks what was loaded into p.data (on the device).
+inline void require_finite_param(const Model& m, const Param& p) {
+    require_finite(p.data, p.size() / p.shape.back(), (int)p.shape.back(),
+                   checkpoint_get(m.checkpoint, p.name, p.shape).file + ", " + p.name);
+}
+
 // Fills p.data (on the device) with the tensor's values, and checks them.
 inline void load_param(const Model& m, const Param& p) {
     const size_t n = p.size(), I = p.shape.back();
@@ -266,12 +273,12 @@ inline void load_param(const Model& m, const Param& p) {
 #else
     checkpoint_values(t, 0, n, p.data);
 #endif
-    require_finite(p.data, n / I, (int)I, t.file + ", " + p.name);
+    require_finite_param(m, p);
 }
 
-// The tensors of layer l, in checkpoint order; where they are stored is set by layer_alloc.
-inline std::vector<Param> layer_params(const Config& c, const Layer& layer) {
-    const std::string prefix = format("model.layers.%d.", layer.index);
+// The tensors of layer l, in checkpoint order, at the places in `layer` that layer_alloc set.
+inline std::vector<Param> layer_params(const Config& c, const Layer& layer, int l) {
+    const std::string prefix = format("model.layers.%d.", l);
     std::vector<Param> params;
     auto norm = [&](const char* name, floatX* data, int n) {
         if (data) params.push_back({prefix + name + ".weight", {(size_t)n}, data});
@@ -294,6 +301,8 @@ inline std::vector<Param> layer_params(const Config& c, const Layer& layer) {
     group(layer.groups[3], "mlp.");
     return params;
 }
+
+inline std::vector<Param> layer_params(const Config& c, const Layer& layer) { return layer_params(c, layer, layer.index); }
 
 inline size_t layer_size(const Config& c) {  // values
     const size_t C = c.C, F = c.F, HD = (size_t)c.H * c.D, QKV = qkv_rows(c);
@@ -323,6 +332,50 @@ inline Layer layer_alloc(const Config& c) {
     layer.q_norm = c.qk_norm ? take(c.D) : nullptr, layer.k_norm = c.qk_norm ? take(c.D) : nullptr;
     return layer;
 }
+
+// The weights of the layer to come. While one layer is computed, a thread reads and converts the next into host memory, so that disk
+// and conversion cost only what exceeds the computation. Random weights are made on the device.
+struct LayerReader {
+    const Model& model;
+    Array<floatX> next;         // [layer_size], page-locked on a GPU build
+    std::vector<Param> params;  // of the next layer; data point into `next`
+    std::thread thread;
+    std::exception_ptr error;
+
+    explicit LayerReader(const Model& m) : model(m) {
+        if (!m.random) next = Array<floatX>(layer_size(m.config), "the next layer's weights", Place::Host);
+    }
+    LayerReader(const LayerReader&) = delete;
+    ~LayerReader() {
+        if (thread.joinable()) thread.join();
+    }
+
+    // Begins with layer l, if there is one; `layer` may be in use meanwhile.
+    void start(const Layer& layer, int l) {
+        if (model.random || l == model.config.L) return;
+        params = layer_params(model.config, layer, l);
+        for (Param& p : params) p.data = next.data + (p.data - layer.storage.data);
+        thread = std::thread([this] {
+            try {
+                for (const Param& p : params)
+                    checkpoint_values(checkpoint_get(model.checkpoint, p.name, p.shape), 0, p.size(), p.data);
+            } catch (...) {
+                error = std::current_exception();
+            }
+        });
+    }
+
+    // Fills `layer`, whose index was given to start.
+    void finish(const Layer& layer) {
+        if (thread.joinable()) thread.join();
+        if (error) std::rethrow_exception(error);
+        if (!model.random) copy(layer.storage.data, next.data, next.n);
+        for (const Param& p : layer_params(model.config, layer)) {
+            if (model.random) load_param(model, p);
+            else require_finite_param(model, p);
+        }
+    }
+};
 
 inline const char* head_name(const Config& c) { return c.tied ? "model.embed_tokens.weight" : "lm_head.weight"; }
 
@@ -1279,6 +1332,11 @@ inline void place_streams(const Options& o, const Config& c, const Method& metho
     const size_t needed = working_bytes(c, method, longest_chunk(streams), streams.empty() ? 0 : streams[0].tokens.size()),
                  x = sizeof(floatX);
     size_t device = device_free_bytes(), host = host_free_bytes(), on_device = needed, on_host = 0;
+#ifdef __CUDACC__
+    on_host += layer_size(c) * x;  // of the next layer's weights
+#else
+    on_device += layer_size(c) * x;
+#endif
     if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
     for (Stream& s : streams) {
         const bool keeps_inputs = method.order == Order::SEQUENTIAL && &s == &streams[0];
@@ -1342,13 +1400,17 @@ struct Run {
 inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     const Config& c = run.model.config;
     Layer layer = layer_alloc(c);
+    LayerReader reader(run.model);
+    reader.start(layer, 0);
     Clock clock;
     for (int l = 0; l < c.L; l++) {
         layer.index = l;
         Clock load;
-        for (const Param& p : layer_params(c, layer)) load_param(run.model, p);
+        reader.finish(layer);
         device_wait();
-        run.report.seconds_load += load.seconds();
+        reader.start(layer, l + 1);
+        const double load_seconds = load.seconds();
+        run.report.seconds_load += load_seconds;
 
         Clock full;
         for (size_t s = run.first_full(); s < run.streams.size(); s++) layer_forward(c, layer, run.streams[s], scratch);
@@ -1385,8 +1447,8 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
 
         if (writer)
             for (const Param& p : layer_params(c, layer)) save_param(*writer, p);
-        fprintf(stderr, "layer %d/%d: quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L, quantize_seconds, evaluate_seconds,
-                duration_text(clock.seconds() / (l + 1) * (c.L - l - 1)).c_str());
+        fprintf(stderr, "layer %d/%d: wait for weights %.2f s, quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L,
+                load_seconds, quantize_seconds, evaluate_seconds, duration_text(clock.seconds() / (l + 1) * (c.L - l - 1)).c_str());
     }
 }
 
