@@ -3,7 +3,7 @@
 # tests and on the bundled model, and the benchmarks. Ends with a table of what passed. Takes about nine minutes.
 #   scripts/gpu_check.sh [LOG_FOLDER]
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 logs=${1:-build/gpu_check}
 mkdir -p "$logs"
 table=()

@@ -3,7 +3,7 @@
 # numbers are those of a toy (see README) and say nothing about Qwen3.
 #   scripts/tiny_table.sh [RESULTS_FOLDER]      a finished cell is not computed again
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 results=${1:-results/tiny}
 mkdir -p "$results"
 
