@@ -927,6 +927,12 @@ inline std::vector<TensorSpec> checkpoint_specs(const Config& c) {
     return specs;
 }
 
+// A tensor that is missing or of another shape shows before the work starts, not hours later at its layer.
+inline void require_tensors(const Model& m) {
+    if (m.random) return;
+    for (const TensorSpec& spec : checkpoint_specs(m.config)) checkpoint_get(m.checkpoint, spec.name, spec.shape);
+}
+
 inline void save_param(CheckpointWriter& writer, const Param& p) {
     std::vector<floatX> host(p.size());
     copy(host.data(), p.data, host.size());
@@ -1666,6 +1672,7 @@ inline Report run_model(const Options& options) {
     if (settings_are_the_papers(o))
         r.paper = paper_row_find(project_file("data/paper/tables.csv"), r.model, r.method, r.wbits, r.abits, r.group);
     print_settings(run, data_dir);
+    require_tensors(run.model);
 
     add_streams(run, data_dir);
     if (!o.logits.empty()) {

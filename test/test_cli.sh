@@ -65,6 +65,8 @@ broken && printf '\377\377\377\377\377\377\377\177' | dd of="$tmp/broken/model.s
 fails lying_header_length      1 "$tmp/broken/model.safetensors" -m "$tmp/broken" --data $tiny
 broken && sed -i 's/"hidden_size": *[0-9]*/"hidden_size": 128/' "$tmp/broken/config.json"
 fails config_of_another_model  1 'shape' -m "$tmp/broken" --data $tiny
+broken && sed -i 's/"num_hidden_layers": *[0-9]*/"num_hidden_layers": 5/' "$tmp/broken/config.json"
+fails a_layer_is_missing       1 'model.layers.4.' -m "$tmp/broken" --data $tiny --limit 1
 broken && echo '{"model_type": "qwen3", ' >"$tmp/broken/config.json"
 fails broken_config            1 "$tmp/broken/config.json" -m "$tmp/broken" --data $tiny
 broken && rm "$tmp/broken/model.safetensors"
