@@ -1,7 +1,7 @@
 // golden.h: the reference files under test/golden/, and the problem that the methods' references are made on
 // (scripts/golden_gptq.py says how its inputs are generated; here they are generated again).
 //
-// defines: golden, GoldenProblem, golden_problem, upload, download, run_quietly
+// defines: golden, GoldenProblem, golden_problem, upload, download, push_through, run_quietly
 #pragma once
 #include "../qwen3.cu"
 #include "test.h"
@@ -61,6 +61,22 @@ inline GoldenProblem golden_problem(const Checkpoint& ck) {
     check_sum("check.W_sum", p.W);
     check_sum("check.X_sum", p.X);
     return p;
+}
+
+// Pushes the one stream through all layers of the model; it is then ready for the head.
+inline Scratch push_through(const Model& m, std::vector<Stream>& one) {
+    const Config& c = m.config;
+    Stream& s = one[0];
+    s.x.width = c.C;
+    s.x.data = Array<floatX>(s.tokens.size() * c.C, "activations");
+    stream_embed(m, s);
+    Scratch scratch = scratch_alloc(c, one);
+    Layer layer = layer_alloc(c);
+    for (layer.index = 0; layer.index < c.L; layer.index++) {
+        for (const Param& p : layer_params(c, layer)) load_param(m, p);
+        layer_forward(c, layer, s, scratch);
+    }
+    return scratch;
 }
 
 // A run of the program with these arguments, its progress hidden.

@@ -97,24 +97,13 @@ static QuestionSet tiny_set(const std::string& task, size_t limit) {
 
 // Runs the stream through the bundled model, and returns the log-probabilities of its targets.
 static std::vector<float> logprobs(Stream stream, bool bf16 = false) {
-    const Model& m = tiny().model;
-    const Config& c = m.config;
     std::vector<Stream> streams;
     streams.push_back(std::move(stream));
-    Stream& s = streams[0];
-    s.bf16_logits = bf16;
-    s.x.width = c.C;
-    s.x.data = Array<floatX>(s.tokens.size() * c.C, "activations");
-    stream_embed(m, s);
-    Scratch scratch = scratch_alloc(c, streams);
-    Layer layer = layer_alloc(c);
-    for (layer.index = 0; layer.index < c.L; layer.index++) {
-        for (const Param& p : layer_params(c, layer)) load_param(m, p);
-        layer_forward(c, layer, s, scratch);
-    }
-    Head head = head_load(m);
-    stream_score(c, head, s, nullptr, scratch, nullptr);
-    return s.logprobs;
+    streams[0].bf16_logits = bf16;
+    Scratch scratch = push_through(tiny().model, streams);
+    Head head = head_load(tiny().model);
+    stream_score(tiny().model.config, head, streams[0], nullptr, scratch, nullptr);
+    return streams[0].logprobs;
 }
 
 // The requests one after the other, each a segment of its own.

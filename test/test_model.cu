@@ -1,6 +1,6 @@
 // The forward pass against Hugging Face transformers: logits of small random models, whose weights are a function of their names
 // (scripts/golden_common.py), and of small checkpoints in every stored form. Made by scripts/make_golden.py.
-#include "../qwen3.cu"
+#include "golden.h"
 #include "test.h"
 
 struct Golden {
@@ -30,18 +30,9 @@ static std::vector<float> our_logits(const Model& m, const std::vector<int>& tok
     const Config& c = m.config;
     std::vector<Stream> streams;
     streams.push_back(stream_of_windows(c, "test", tokens, (int)tokens.size(), false));
-    Stream& s = streams[0];
-    s.x.width = c.C;
-    s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
-    stream_embed(m, s);
-    Scratch scratch = scratch_alloc(c, streams);
-    Layer layer = layer_alloc(c);
-    for (layer.index = 0; layer.index < c.L; layer.index++) {
-        for (const Param& p : layer_params(c, layer)) load_param(m, p);
-        layer_forward(c, layer, s, scratch);
-    }
+    push_through(m, streams);
     Head head = head_load(m);
-    head_logits(c, head, s.x.data.data, rows);
+    head_logits(c, head, streams[0].x.data.data, rows);
     std::vector<float> logits(rows.size() * c.V);
     copy(logits.data(), head.logits.data, logits.size());
     return logits;
@@ -124,7 +115,7 @@ TEST(scores_are_the_log_softmax) {
     Head head = head_load(m);
     std::vector<int> rows;
     for (int t = 0; t < 100; t++) rows.push_back(t);
-    head_logits(c, head, s.x.data.data, rows);
+    head_logits(c, head, streams[0].x.data.data, rows);
     std::vector<float> logits(100 * (size_t)c.V);
     copy(logits.data(), head.logits.data, logits.size());
     head.batch = 7;
