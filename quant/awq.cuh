@@ -388,7 +388,7 @@ inline std::array<AwqGroup, 4> awq_layer(Quantizer& q, Layer& layer) {
         const Group& group = layer.groups[g];
         if (q.n_inputs[g] != q.n_calibration)
             fail("layer %d, %s: expected inputs of %zu tokens, found %zu", layer.index, group.name, q.n_calibration, q.n_inputs[g]);
-        a[g].W = weights_to_float(group);
+        a[g].W = checked_weights(layer, group);
         a[g].s.assign(group.I, 1), a[g].row_scale.assign(group.O, 1);
     }
     auto timed = [&](int g, const std::function<void()>& work) {

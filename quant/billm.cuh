@@ -279,7 +279,7 @@ inline void billm_solve(Quantizer& q, Layer& layer, int g) {
     const bool hessian_metric = q.opt.salient_metric == "hessian";
     Hessian h = std::move(q.hessian[g]);  // freed when this returns
     mirror_upper(h.H.data, I);
-    Array<float> W0 = weights_to_float(group);
+    Array<float> W0 = checked_weights(layer, group);
     const HessianFactor f = hessian_factor(h.H.data, I, h.n, q.opt.damp, false, format("layer %d, %s", layer.index, group.name));
     std::vector<double> bits;
     for (int k = 0; k < group.n_linears; k++) {

@@ -149,7 +149,7 @@ inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
     const std::string where = format("layer %d, %s", layer.index, group.name);
     Hessian h = std::move(q.hessian[g]);  // freed when this returns
     mirror_upper(h.H.data, group.I);
-    Array<float> W0 = weights_to_float(group);
+    Array<float> W0 = checked_weights(layer, group);
     GptqResult result = gptq_weights(group, W0.data, h.H.data, h.n, q.opt, where);
     std::vector<double> errors = output_errors(group, W0.data, h.H.data);
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

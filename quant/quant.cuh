@@ -9,9 +9,11 @@
 //
 // symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G group_size, maxq = 2^bits - 1
 // defines: Linear, Group, Layer, QuantOptions, Hessian, ModuleReport, Quantizer, Method, hessian_collect, weights_to_float,
-//          count_nonfinite, output_errors, weight_errors
+//          checked_weights, count_nonfinite, output_errors, weight_errors
 #pragma once
+#include <algorithm>
 #include <cfloat>
+#include <cmath>
 #include <string>
 #include <vector>
 #include "../cuda/device.cuh"
@@ -131,15 +133,38 @@ KERNEL count_nonfinite_kernel(int* count /*[rows]*/, const floatX* x /*[rows, n]
     if (threadIdx.x == 0) count[blockIdx.x] = (int)bad;
 }
 
-// How many values of x [rows, n] are NaN or Inf.
-inline size_t count_nonfinite(const floatX* x, size_t rows, int n) {
+// How many values of each row of x [rows, n] are NaN or Inf.
+inline std::vector<int> rows_nonfinite(const floatX* x, size_t rows, int n) {
     Array<int> count(rows, "non-finite counts");
     launch(count_nonfinite_kernel, (unsigned)rows, 128, count.data, x, n);
     std::vector<int> host(rows);
     copy(host.data(), count.data, rows);
+    return host;
+}
+
+// How many values of x [rows, n] are NaN or Inf.
+inline size_t count_nonfinite(const floatX* x, size_t rows, int n) {
     size_t total = 0;
-    for (int c : host) total += (size_t)c;
+    for (int c : rows_nonfinite(x, rows, n)) total += (size_t)c;
     return total;
+}
+
+// A float copy of a group's weights, [O, I], for a method to begin with. A weight that is NaN or Inf ends the run here: rounding may
+// hide it, and what is judged on a later module's output would blame the wrong one.
+inline Array<float> checked_weights(const Layer& layer, const Group& group) {
+    const std::vector<int> bad = rows_nonfinite(group.W, group.O, group.I);
+    for (int k = 0; k < group.n_linears; k++) {
+        const Linear& linear = group.linears[k];
+        const auto first = bad.begin() + linear.row, end = first + linear.O,
+                   row = std::find_if(first, end, [](int n) { return n > 0; });
+        if (row == end) continue;
+        std::vector<floatX> values(group.I);
+        copy(values.data(), group.W + (size_t)(row - bad.begin()) * group.I, group.I);
+        const auto at = std::find_if(values.begin(), values.end(), [](floatX x) { return !std::isfinite(to_float(x)); });
+        fail("layer %d, %s: weights of input channel %d are NaN or Inf. HINT: check the checkpoint", layer.index, linear.name,
+             (int)(at - values.begin()));
+    }
+    return weights_to_float(group);
 }
 
 // collect for every method that needs H: H += X^T X.
@@ -183,7 +208,8 @@ KERNEL row_dot_kernel(float* out /*[rows]*/, const float* A /*[rows, I]*/, const
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
-// For each linear of the group, sqrt(sum over its rows of num) / sqrt(... of den); num, den [O] on the device.
+// For each linear of the group, sqrt(sum over its rows of num) / sqrt(... of den); num, den [O] on the device. NaN where one of the
+// sums is not finite: an error that is lost in an overflow must not look like none.
 inline std::vector<double> row_ratios(const Group& group, const Array<float>& num, const Array<float>& den) {
     std::vector<float> a(num.n), b(den.n);
     copy(a.data(), num.data, num.n), copy(b.data(), den.data, den.n);
@@ -191,7 +217,7 @@ inline std::vector<double> row_ratios(const Group& group, const Array<float>& nu
     for (int k = 0; k < group.n_linears; k++) {
         double sum_a = 0, sum_b = 0;
         for (int r = group.linears[k].row; r < group.linears[k].row + group.linears[k].O; r++) sum_a += a[r], sum_b += b[r];
-        ratios.push_back(sum_b > 0 ? std::sqrt(std::max(sum_a, 0.0) / sum_b) : 0);
+        ratios.push_back(!std::isfinite(sum_a + sum_b) ? NAN : sum_b > 0 ? std::sqrt(std::max(sum_a, 0.0) / sum_b) : 0);
     }
     return ratios;
 }
@@ -214,11 +240,15 @@ inline std::vector<double> output_errors(const Group& group, const float* W0, co
     return row_ratios(group, num, den);
 }
 
-// ||W0 - W^|| / ||W0|| of each linear.
-inline std::vector<double> weight_errors(const Group& group, const float* W0) {
+// ||W0 - W^|| / ||W0|| of each linear, W0 [O, I]. One that is not finite ends the run.
+inline std::vector<double> weight_errors(const Layer& layer, const Group& group, const float* W0) {
     Array<float> D((size_t)group.O * group.I, "weight differences"), num(group.O, "errors"), den(group.O, "norms");
     launch(weight_difference_kernel, group.O, 256, D.data, W0, group.W, group.I);
     launch(row_dot_kernel, group.O, 256, num.data, D.data, D.data, group.I);
     launch(row_dot_kernel, group.O, 256, den.data, W0, W0, group.I);
-    return row_ratios(group, num, den);
+    const std::vector<double> errors = row_ratios(group, num, den);
+    for (int k = 0; k < group.n_linears; k++)
+        if (!std::isfinite(errors[k]))
+            fail("layer %d, %s: the weights' error is not finite. HINT: check the checkpoint", layer.index, group.linears[k].name);
+    return errors;
 }

@@ -72,9 +72,9 @@ inline void rtn_solve(Quantizer& q, Layer& layer, int g) {
     Group& group = layer.groups[g];
     const int G = q.opt.group_size == -1 ? group.I : q.opt.group_size;
     const float maxq = (float)((1 << q.opt.wbits) - 1);
-    Array<float> W0 = weights_to_float(group);
+    Array<float> W0 = checked_weights(layer, group);
     launch(rtn_kernel, dim3(group.O, group.I / G), std::min(G, 256), group.W, W0.data, group.I, G, maxq, q.opt.sym, q.opt.mse);
-    std::vector<double> errors = weight_errors(group, W0.data);
+    std::vector<double> errors = weight_errors(layer, group, W0.data);
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];

@@ -54,9 +54,8 @@ template <class T> std::vector<float> column_max(const T* X, int n, int I) {
     return most;
 }
 
-// Step 1: q.channel_max[g] = a. Only the groups behind a norm are smoothed.
+// Step 1: q.channel_max[g] = a. Groups that are not behind a norm are only watched for NaN and Inf.
 inline void smoothquant_collect(Quantizer& q, const Group& group, int g, const floatX* X /*[n, I]*/, int n) {
-    if (g != 0 && g != 2) return;
     const std::vector<float> most = column_max(X, n, group.I);
     q.channel_max[g].resize(group.I, 0);
     for (int j = 0; j < group.I; j++)
@@ -106,22 +105,21 @@ inline void smoothquant_solve(Quantizer& q, Layer& layer) {
     for (int g = 0; g < 4; g++) {
         auto start = std::chrono::steady_clock::now();
         Group& group = layer.groups[g];
-        Array<float> W = weights_to_float(group);
+        Array<float> W = checked_weights(layer, group);
         std::vector<std::pair<std::string, double>> values;
         std::vector<float>& a = q.channel_max[g];
-        if (!a.empty()) {  // behind a norm, and calibrated: to be smoothed
-            for (int j = 0; j < group.I; j++)
-                if (!(a[j] <= FLT_MAX))
-                    fail("layer %d, %s: input channel %d of the calibration activations holds NaN or Inf. HINT: check the "
-                         "checkpoint",
-                         layer.index, group.name, j);
+        for (size_t j = 0; j < a.size(); j++)
+            if (!(a[j] <= FLT_MAX))
+                fail("layer %d, %s: input channel %zu of the calibration activations holds NaN or Inf. HINT: check the checkpoint",
+                     layer.index, group.name, j);
+        if (!a.empty() && (g == 0 || g == 2)) {  // calibrated, and behind a norm: to be smoothed
             const std::vector<float> s = smoothing_factors(a, column_max(W.data, group.O, group.I), q.opt.alpha);
             smooth(g == 0 ? layer.input_norm : layer.post_norm, W, group.O, group.I, s);
             values = {{"smooth_min", *std::min_element(s.begin(), s.end())}, {"smooth_max", *std::max_element(s.begin(), s.end())}};
-            a.clear();
         }
+        a.clear();
         symmetric_grid(group, W.data, q.opt.wbits);
-        const std::vector<double> errors = weight_errors(group, W.data);
+        const std::vector<double> errors = weight_errors(layer, group, W.data);
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         for (int k = 0; k < group.n_linears; k++)
             q.reports.push_back(

@@ -426,15 +426,19 @@ TEST(awq_twice_gives_the_same_bytes) {
 }
 
 TEST(awq_names_where_it_failed) {
-    auto quantize_with = [](int g, size_t weight, size_t activation) {
+    auto quantize_with = [](int g, size_t weight, size_t activation, std::vector<float> bad = {NAN}) {
         Small m;
-        if (weight < SIZE_MAX) copy(m.layer.groups[g].W + weight, upload({NAN}).data, 1);
+        if (weight < SIZE_MAX) copy(m.layer.groups[g].W + weight, upload(bad).data, bad.size());
         if (activation < SIZE_MAX) m.x[activation] = INFINITY;
         Bench(m.model.config, m.x, 64).quantize(m.layer, options(4, 32));
     };
     CHECK_ERROR(quantize_with(0, SIZE_MAX, 70), "layer 2, qkv: the calibration activations hold NaN or Inf at input channel 6");
-    CHECK_ERROR(quantize_with(1, 5, SIZE_MAX), "layer 2, qkv: the loss of AWQ's scales with ratio 0/20 is not finite");
-    CHECK_ERROR(quantize_with(3, 5, SIZE_MAX), "layer 2, gate_up: the loss of AWQ's scales with ratio 0/20 is not finite");
+    CHECK_ERROR(quantize_with(1, 5, SIZE_MAX), "layer 2, o_proj: weights of input channel 5 are NaN or Inf");
+    CHECK_ERROR(quantize_with(3, 5, SIZE_MAX), "layer 2, down_proj: weights of input channel 5 are NaN or Inf");
+    // Finite weights whose products are not: seen where the module's output is judged.
+    const std::vector<float> huge = {3e38f, -3e38f};
+    CHECK_ERROR(quantize_with(1, 5, SIZE_MAX, huge), "layer 2, qkv: the loss of AWQ's scales with ratio 0/20 is not finite");
+    CHECK_ERROR(quantize_with(3, 5, SIZE_MAX, huge), "layer 2, gate_up: the loss of AWQ's scales with ratio 0/20 is not finite");
     std::vector<float> X(40, 1.0f);
     X[26] = NAN;
     CHECK_ERROR(awq_channel_means(upload(X).data, 4, 10, "layer 7, down"), "layer 7, down: the calibration activations hold NaN or Inf at input channel 6");
@@ -556,14 +560,14 @@ TEST(awq_gives_what_the_pytorch_reference_gives) {
 // ---------------------------------------------------------------------------------------------------------------------
 // The command line
 
-// What add_text_sets makes of a command line's calibration.
+// What add_streams makes of a command line's calibration.
 static std::pair<Settings, size_t> calibration_of(std::vector<const char*> args) {
     args.insert(args.begin(), {"qwen3", "-m", "data/tiny", "--data", "data/tiny", "-q", "awq", "--save", "unused"});
     Run run;
     run.options = options_parse((int)args.size(), args.data());
     run.method = method_for(run.options);
     run.model = model_open(run.options);
-    add_text_sets(run, "data/tiny");
+    add_streams(run, "data/tiny");
     return {run.report.calibration, run.streams[0].segments.size()};
 }
 
