@@ -63,10 +63,10 @@ static const Method METHODS[] = {
     {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 4, 16, 128, hessian_collect, gptq_solve, nullptr},
     {"awq", "AWQ, Lin et al. 2023 (quant/awq.cuh); without -n and -l its own calibration rule, 512 tokens a sample",
      Order::FULL_PRECISION, 4, 16, 128, awq_collect, nullptr, awq_solve},
-    {"billm", "BiLLM, Huang et al. 2024: about one bit (quant/billm.cuh)", Order::LAYERWISE, 1, 16, 128, hessian_collect,
-     billm_solve, nullptr},
-    {"smoothquant", "SmoothQuant, Xiao et al. 2022 (quant/smoothquant.cuh)", Order::FULL_PRECISION, 8, 8, -1, smoothquant_collect,
-     nullptr, smoothquant_solve},
+    {"billm", "BiLLM, Huang et al. 2024: about one bit, blocks of 128 (quant/billm.cuh)", Order::LAYERWISE, 1, 16, 128,
+     hessian_collect, billm_solve, nullptr},
+    {"smoothquant", "SmoothQuant, Xiao et al. 2022: one grid a row (quant/smoothquant.cuh)", Order::FULL_PRECISION, 8, 8, -1,
+     smoothquant_collect, nullptr, smoothquant_solve},
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -668,11 +668,28 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
     }
 }
 
-// Pushes a stream through the layer, chunk by chunk.
+// Goes through the layer once more, from x [T, C], to name the first module that meets a NaN or Inf.
+[[noreturn]] inline void fail_at_module(const Config& c, const Layer& layer, floatX* x, const Chunk& chunk, const std::string& name,
+                                        Scratch& scratch) {
+    require_finite(x, chunk.T, c.C,
+                   layer.index ? format("layer %d: its input for %s", layer.index, name.c_str())
+                               : "model.embed_tokens.weight, rows for " + name);
+    for (int stage = 0; stage < 4; stage++) {
+        const Group& group = layer.groups[stage];
+        layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
+        require_finite(scratch.in.data, chunk.T, group.I,
+                       format("layer %d, %s: its input for %s", layer.index, group.name, name.c_str()));
+    }
+    fail("layer %d, down: its output for %s holds NaN or Inf. HINT: check the checkpoint", layer.index, name.c_str());
+}
+
+// Pushes a stream through the layer, chunk by chunk. A NaN or Inf that comes out ends the run.
 inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratch& scratch) {
     for (const Chunk& chunk : s.chunks) {
         floatX* x = s.x.fetch(chunk, scratch.x.data);
+        copy(scratch.x2.data, x, (size_t)chunk.T * c.C);  // kept for fail_at_module
         for (int stage = 0; stage <= 4; stage++) layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
+        if (count_nonfinite(x, chunk.T, c.C)) fail_at_module(c, layer, scratch.x2.data, chunk, s.name, scratch);
         s.x.store(chunk, x);
     }
 }
@@ -884,6 +901,10 @@ inline void stream_score(const Config& c, Head& head, Stream& s, Stream* full, S
             launch(pick_kernel, 1, 256, picked.data, logprobs.data, head.logits.data, head.logsumexp.data, row_d.data, token_d.data,
                    n, c.V);
             copy(s.logits.data() + first, picked.data, n), copy(s.logprobs.data() + first, logprobs.data, n);
+            for (size_t i = first; i < k; i++)
+                if (!std::isfinite(s.logprobs[i]))
+                    fail("head: the log-probability of token %zu of %s is NaN or Inf. HINT: check model.norm.weight and %s",
+                         s.targets[i].row + 1, s.name.c_str(), head_name(c));
             if (full) head_divergence(c, head, full->x.fetch(chunk, scratch.x2.data), rows, s);
             if (progress && shown.seconds() > 10) {
                 const double done = (double)k / s.targets.size();
@@ -1192,7 +1213,7 @@ inline Options options_parse(int argc, const char* const* argv) {
     const Method& method = method_find(o.method);
     for (const Flag& f : flags)
         if (o.given.count(f.name) && f.methods && !is_word_of(o.method, f.methods))
-            usage_fail("%s has no meaning with -q %s. HINT: it belongs to %s", f.name, o.method.c_str(), f.methods);
+            usage_fail("%s has no meaning with -q %s, %s. HINT: it belongs to %s", f.name, method.name, method.about, f.methods);
     if (!o.given.count("-b")) o.quant.wbits = method.default_wbits;
     if (!o.given.count("-a")) o.quant.abits = method.default_abits;
     if (!o.given.count("-g")) o.quant.group_size = method.default_group_size;
@@ -1443,10 +1464,6 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         for (Group& g : layer.groups) g.abits = run.options.quant.abits;
         for (size_t s = run.calibrated(); s < run.first_full(); s++) layer_forward(c, layer, run.streams[s], scratch);
         for (Group& g : layer.groups) g.abits = 16;
-        for (const Stream& s : run.streams)
-            for (const Chunk& chunk : s.chunks)
-                require_finite(s.x.data.data + chunk.start * c.C, chunk.T, c.C,
-                               format("layer %d: the output for %s", l, s.name.c_str()));
         device_wait();
         const double evaluate_seconds = evaluate.seconds() + full_seconds;
         run.report.seconds_evaluate += evaluate_seconds;

@@ -179,21 +179,24 @@ TEST(a_bad_weight_or_gain_in_a_file_is_named) {
     check_fails("fp16", "model.norm.weight: 1 of 256 values are NaN or Inf", [&] { run_small(model, {"-q", "fp16"}); });
 }
 
-TEST(bad_activations_are_named_with_their_layer) {
+TEST(bad_activations_are_named_with_their_module) {
     const struct {
         const char* tensor;
         size_t stride;
         float value;
-        const char* layer;
-    } places[] = {{"model.embed_tokens.weight", 256, NAN, "layer 0"},
-                  {"model.layers.1.input_layernorm.weight", 0, 3e38f, "layer 1"}};
+        const char *calibration, *evaluation;  // what the message says where the method meets it, and where the evaluation does
+    } places[] = {{"model.embed_tokens.weight", 256, NAN, "layer 0, qkv: ", "model.embed_tokens.weight, rows for wikitext2"},
+                  {"model.layers.1.self_attn.q_norm.weight", 0, 3e38f, "layer 1, ", "layer 1, o: its input for wikitext2"}};
     for (const auto& place : places) {
         const TempFolder tmp;
         const std::string model = damaged(tmp, place.tensor, place.value, place.stride);
         for (const auto& method : methods_and_full_precision())
-            check_fails(method[1], place.layer + std::string(calibrates(method) ? ", qkv: " : ": the output for wikitext2"),
-                        [&] { run_small(model, method); });
+            check_fails(method[1], calibrates(method) ? place.calibration : place.evaluation, [&] { run_small(model, method); });
     }
+    const TempFolder tmp;
+    const std::string model = damaged(tmp, "model.norm.weight", 3e38f, 0);
+    for (const auto& method : methods_and_full_precision())
+        check_fails(method[1], "head: the log-probability of token", [&] { run_small(model, method); });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -336,9 +339,10 @@ TEST(impossible_combinations_say_why) {
         const char* why;
     } cases[] = {
         {{"-q", "smoothquant", "-b", "1"}, "SmoothQuant's symmetric grid needs at least 2 bits"},
-        {{"-q", "smoothquant", "-g", "128"}, "-g has no meaning with -q smoothquant. HINT: it belongs to rtn gptq awq"},
-        {{"-q", "billm", "-b", "4"}, "-b has no meaning with -q billm. HINT: it belongs to rtn gptq awq smoothquant"},
-        {{"-q", "billm", "-g", "64"}, "-g has no meaning with -q billm. HINT: it belongs to rtn gptq awq"},
+        {{"-q", "smoothquant", "-g", "128"},
+         "-g has no meaning with -q smoothquant, SmoothQuant, Xiao et al. 2022: one grid a row"},
+        {{"-q", "billm", "-b", "4"}, "-b has no meaning with -q billm, BiLLM, Huang et al. 2024: about one bit"},
+        {{"-q", "billm", "-g", "64"}, "blocks of 128 (quant/billm.cuh). HINT: it belongs to rtn gptq awq"},
         {{"-q", "fp16", "-b", "4"}, "-b has no meaning with -q fp16"},
         {{"-q", "fp16", "-a", "8"}, "-a has no meaning with -q fp16"},
         {{"-q", "gptq", "-a", "3"}, "-a 3: expected 4 or 8 bits, or 16 for none"},
