@@ -3,7 +3,7 @@
 # make gpu             for the GPU (sm_80 and sm_90 unless ARCH says otherwise), whatever is found
 # make test            builds and runs every test; ends with "N passed, N failed, N skipped"
 # make test SANITIZE=1 the same under AddressSanitizer and UndefinedBehaviorSanitizer (CPU)
-# make bench           benchmarks
+# make bench           a table: what is achieved, what the machine can do, the ratio; JSON=FILE writes it too
 # PRECISION=FP32       float instead of bf16 weights and activations, for exact comparison
 # NATIVE=0             no -march=native (portable C++ kernels)
 
@@ -55,9 +55,8 @@ else
 endif
 
 TESTS   := $(patsubst test/%.cu,%,$(wildcard test/test_*.cu))
-BENCHES := $(patsubst test/%.cu,%,$(wildcard test/bench_*.cu))
 
-.PHONY: all gpu test tests bench benches print-out clean
+.PHONY: all gpu test tests bench print-out clean
 all: qwen3
 
 gpu:
@@ -74,6 +73,10 @@ FORCE:
 $(OUT)/qwen3: qwen3.cu $(OUT)/commit.h Makefile
 	$(COMPILE) -include $(OUT)/commit.h qwen3.cu -o $@ $(LINK)
 
+# A benchmark's table names the commit too.
+$(OUT)/bench: test/bench.cu $(OUT)/commit.h Makefile
+	$(COMPILE) -include $(OUT)/commit.h -DTESTING $< -o $@ $(LINK) $(if $(filter 0,$(GPU)),-ldl)
+
 # The last configuration that was built is the one that ./qwen3 is, whichever file is newer.
 qwen3: $(OUT)/qwen3 FORCE
 	@cmp -s $< $@ || cp -f $< $@
@@ -87,14 +90,13 @@ test: $(OUT)/qwen3 $(TESTS:%=$(OUT)/%)
 	@QWEN3=$(OUT)/qwen3 test/run_tests.sh $(TESTS:%=$(OUT)/%) $(wildcard test/test_*.sh)
 
 tests: $(TESTS:%=$(OUT)/%)
-benches: $(BENCHES:%=$(OUT)/%)
 
 # Where the binaries of this configuration go, for scripts.
 print-out:
 	@echo $(OUT)
 
-bench: $(BENCHES:%=$(OUT)/%)
-	@for b in $(BENCHES:%=$(OUT)/%); do $$b || exit 1; done
+bench: $(OUT)/bench $(OUT)/qwen3
+	@QWEN3=$(OUT)/qwen3 $(OUT)/bench $(if $(JSON),--json $(JSON))
 
 clean:
 	rm -rf build qwen3

@@ -29,6 +29,7 @@
 #include <cuda_runtime.h>
 #else
 #include <omp.h>
+#include <sys/mman.h>
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -197,11 +198,13 @@ HOST_DEVICE float exp_float(float x) {
     float p = 1.0f / 5040;
     p = fmaf(p, r, 1.0f / 720), p = fmaf(p, r, 1.0f / 120), p = fmaf(p, r, 1.0f / 24), p = fmaf(p, r, 1.0f / 6);
     p = fmaf(p, r, 0.5f), p = fmaf(p, r, 1.0f), p = fmaf(p, r, 1.0f);
-    const uint32_t exponent = (uint32_t)((int)n + 127) << 23;
+    // Below -87 the factor is 0, not the result: g++ takes a sum of results that may be the constant 0 for a branch, and a loop
+    // over such a sum does not vectorize.
+    const uint32_t exponent = x < -87.0f ? 0 : (uint32_t)((int)n + 127) << 23;
     float two_to_n;
     memcpy(&two_to_n, &exponent, 4);
     const float y = p * two_to_n;
-    return x < -87.0f ? 0.0f : x > 88.0f ? INFINITY : x == x ? y : x;
+    return x > 88.0f ? INFINITY : x == x ? y : x;
 #endif
 }
 
@@ -226,7 +229,12 @@ inline void* place_malloc(size_t bytes, Place place, const char* what) {
     cudaError_t status = place == Place::Device ? cudaMalloc(&p, bytes) : cudaMallocHost(&p, bytes);
     if (status != cudaSuccess) p = nullptr, (void)cudaGetLastError();
 #else
-    p = aligned_alloc(64, ceil_div(bytes, (size_t)64) * 64);
+    // What is large asks for pages of 2 MB: matrices are also walked down their columns, a page a step.
+    const size_t huge = (size_t)2 << 20, align = bytes < 2 * huge ? 64 : huge;
+    p = aligned_alloc(align, ceil_div(bytes, align) * align);
+#ifdef MADV_HUGEPAGE
+    if (p && align == huge) (void)madvise(p, bytes, MADV_HUGEPAGE);
+#endif
 #endif
     MemoryUse& use = memory_used(place);
     if (!p)

@@ -15,7 +15,7 @@
 //     L1   KC = 192 k's of a panel of B (24 KB), while the panels of A (12 KB each) pass by
 //     L2   KC k's of the MC = 168 rows of A in a tile (144 KB), while the panels of B pass by; and the tile's MC x NC
 //          sums (336 KB), to which every KC k's add
-//     L3   what is packed at a time of A and of B (8 MB each, but 1024 rows at least), while the tiles pass by
+//     L3   what is packed at a time of A (4 MB) and of B (8 MB, but 1024 rows at least), while the tiles pass by
 // Threads share the MC x NC tiles of C. A sum is made by one thread, KC by KC; its order depends on K alone.
 // On a Zen 5, from M = 512 on, this is 77..86 % (float) and 82..90 % (bf16) of multiply-adds on registers alone.
 //
@@ -97,8 +97,9 @@ constexpr int VECTOR_BYTES = 16, MR = 6;
 #endif
 constexpr int KC = 192;                        // in words
 constexpr int MC_PANELS = 12, NC_PANELS = 16;  // MC = 12 MR, NC = 16 NR
-constexpr size_t BLOCK_BYTES = 8 << 20;        // of A, and of B, that are packed at a time,
-constexpr int BLOCK_ROWS = 1024;               // but at least this many rows
+constexpr size_t A_BLOCK_BYTES = 4 << 20;      // of A that are packed at a time, but at least two tiles for each thread
+constexpr size_t B_BLOCK_BYTES = 8 << 20;      // of B, but at least
+constexpr int B_BLOCK_ROWS = 1024;             // this many rows
 
 template <class T> struct VectorOf {
     typedef T type __attribute__((vector_size(VECTOR_BYTES)));
@@ -300,9 +301,9 @@ inline void* grown(Array<unsigned char>& buffer, size_t bytes) {
     return buffer.data;
 }
 
-// How many of n rows to pack at a time, in whole steps.
-inline int block_rows(int n, size_t row_bytes, int step) {
-    const size_t rows = std::max(BLOCK_BYTES / row_bytes, (size_t)BLOCK_ROWS);
+// How many of n rows to pack at a time: at least `least`, else as many as `bytes` hold, in whole steps.
+inline int block_rows(int n, size_t row_bytes, int step, size_t bytes, int least) {
+    const size_t rows = std::max(bytes / row_bytes, (size_t)least);
     return rows < (size_t)n ? std::min(n, ceil_div((int)rows, step) * step) : n;
 }
 
@@ -320,7 +321,8 @@ void blocked_product(int M, int N, int K, Strided<T> A, Strided<T> B, Range k_ra
 
     const int n_words = ceil_div(K, per_word);
     const size_t row_bytes = n_words * sizeof(Word), tile_sums = (size_t)mc * nc;
-    const int m_block = block_rows(M, row_bytes, mc), n_block = block_rows(N, row_bytes, nc);
+    const int n_block = block_rows(N, row_bytes, nc, B_BLOCK_BYTES, B_BLOCK_ROWS);
+    const int m_block = block_rows(M, row_bytes, mc, A_BLOCK_BYTES, ceil_div(2 * threads, ceil_div(n_block, nc)) * mc);
     ProductBuffers& buffers = product_buffers();
     Word* a_data = (Word*)grown(buffers.a, ceil_div(m_block, MR) * a_width * row_bytes);
     Word* b_data = (Word*)grown(buffers.b, ceil_div(n_block, nr) * nr * row_bytes);
@@ -434,7 +436,10 @@ inline void gemm_float(float* C /*[M,N]*/, int ldc, const float* A /*[M,K]*/, in
     const Strided<float> a = {A, (size_t)lda, 1}, b = {B, 1, (size_t)ldb};
     const auto store = [=](int i, int j, int n, const float* sums) {
         float* c = C + (size_t)i * ldc + j;
-        for (int x = 0; x < n; x++) c[x] = beta == 0 ? alpha * sums[x] : alpha * sums[x] + beta * c[x];
+        if (beta == 0)  // outside of the loop: a masked load of c would be waited for
+            for (int x = 0; x < n; x++) c[x] = alpha * sums[x];
+        else
+            for (int x = 0; x < n; x++) c[x] = alpha * sums[x] + beta * c[x];
     };
     blocked_product<float>(M, N, K, a, b, AllK{K}, store);
 #endif

@@ -99,7 +99,8 @@ TEST(qk_norm_and_rotary) {
     for (int D : {8, 64, 128})
         for (bool normed : {true, false}) {
             const int T = 3, H = 4, KV = 2, half = D / 2, P = 2050, width = (H + 2 * KV) * D;
-            const std::vector<float> x = random_values_of((size_t)T * width, 4), q_gain = random_values_of(D, 5), k_gain = random_values_of(D, 6);
+            const std::vector<float> x = random_values_of((size_t)T * width, 4), q_gain = random_values_of(D, 5),
+                                     k_gain = random_values_of(D, 6);
             const std::vector<int> positions = {0, 1, 2049};
             std::vector<float> cosines((size_t)P * half), sines((size_t)P * half);
             for (int p = 0; p < P; p++)
@@ -138,14 +139,16 @@ TEST(silu_add_and_bias) {
         const int T = 4;
         const std::vector<float> gate_up = random_values_of((size_t)T * 2 * F, 7, 4), y = random_values_of((size_t)T * F, 8);
         const std::vector<float> bias = random_values_of(F, 9);
-        Array<floatX> gate_up_d = upload(gate_up), out((size_t)T * F, "out"), sum = upload(y), biased = upload(y), bias_d = upload(bias);
+        Array<floatX> gate_up_d = upload(gate_up), out((size_t)T * F, "out"), sum = upload(y), biased = upload(y),
+                      bias_d = upload(bias);
         launch(silu_mul_kernel, T, 64, out.data, gate_up_d.data, F);
         launch(add_kernel, T, 64, sum.data, out.data, F);
         launch(add_bias_kernel, T, 64, biased.data, bias_d.data, F);
         const std::vector<float> found = download(out), found_sum = download(sum), found_biased = download(biased);
         for (int t = 0; t < T; t++)
             for (int i = 0; i < F; i++) {
-                const double g = gate_up[(size_t)t * 2 * F + i], u = gate_up[(size_t)t * 2 * F + F + i], at = g / (1 + std::exp(-g)) * u;
+                const double g = gate_up[(size_t)t * 2 * F + i], u = gate_up[(size_t)t * 2 * F + F + i],
+                             at = g / (1 + std::exp(-g)) * u;
                 CHECK_NEAR(found[t * F + i], at, tolerance(at));
                 const double added = (double)y[t * F + i] + found[t * F + i], with_bias = (double)y[t * F + i] + bias[i];
                 CHECK_NEAR(found_sum[t * F + i], added, tolerance(added));
@@ -159,19 +162,21 @@ TEST(logsumexp_picks_and_divergence) {
         const int n = 3;
         std::vector<float> q = random_values_of((size_t)n * V, 10, 5), p = random_values_of((size_t)n * V, 11, 5);
         if (V > 1) q[V + V / 2] = 40, p[V + V / 2] = 50;  // row 1: both prefer the same token
-        Array<float> q_d = to_device(q), p_d = to_device(p), q_norm(n, "norms"), p_norm(n, "norms"), kl(n, "kl"), same(n, "same"), picked(4, "picked");
+        Array<float> q_d = to_device(q), p_d = to_device(p), q_norm(n, "norms"), p_norm(n, "norms"), kl(n, "kl"), same(n, "same"),
+                     picked(4, "logits"), logprobs(4, "log-probabilities");
         const std::vector<int> rows = {0, 0, 2, 1}, tokens = {0, V - 1, V / 2, V / 3};
         Array<int> rows_d = to_device(rows), tokens_d = to_device(tokens);
         launch(logsumexp_kernel, n, 128, q_norm.data, q_d.data, V);
         launch(logsumexp_kernel, n, 128, p_norm.data, p_d.data, V);
-        launch(pick_logprobs_kernel, 1, 32, picked.data, q_d.data, q_norm.data, rows_d.data, tokens_d.data, 4, V);
+        launch(pick_kernel, 1, 32, picked.data, logprobs.data, q_d.data, q_norm.data, rows_d.data, tokens_d.data, 4, V);
         launch(divergence_kernel, n, 128, kl.data, same.data, q_d.data, q_norm.data, p_d.data, p_norm.data, V);
         auto norm = [&](const std::vector<float>& x, int r) {
             double sum = 0;
             for (int i = 0; i < V; i++) sum += std::exp((double)x[(size_t)r * V + i]);
             return std::log(sum);
         };
-        const std::vector<float> found = to_host(q_norm), found_picked = to_host(picked), found_kl = to_host(kl), found_same = to_host(same);
+        const std::vector<float> found = to_host(q_norm), found_picked = to_host(picked), found_logprobs = to_host(logprobs),
+                                 found_kl = to_host(kl), found_same = to_host(same);
         for (int r = 0; r < n; r++) {
             CHECK_NEAR(found[r], norm(q, r), 1e-5 * (1 + std::fabs(norm(q, r))));
             double divergence = 0;
@@ -180,11 +185,25 @@ TEST(logsumexp_picks_and_divergence) {
                 divergence += std::exp(log_p) * (log_p - log_q);
             }
             CHECK_NEAR(found_kl[r], divergence, 1e-4 * (1 + divergence));
-            auto first = [&](const std::vector<float>& x) { return std::max_element(x.begin() + (size_t)r * V, x.begin() + (size_t)(r + 1) * V) - x.begin(); };
+            auto first = [&](const std::vector<float>& x) {
+                return std::max_element(x.begin() + (size_t)r * V, x.begin() + (size_t)(r + 1) * V) - x.begin();
+            };
             CHECK_EQ(found_same[r], first(p) == first(q) ? 1.0f : 0.0f);
         }
         if (V > 1) CHECK_EQ(found_same[1], 1.0f);
-        for (int k = 0; k < 4; k++) CHECK_NEAR(found_picked[k], q[(size_t)rows[k] * V + tokens[k]] - norm(q, rows[k]), 2e-5);
+        for (int k = 0; k < 4; k++) {
+            const float logit = q[(size_t)rows[k] * V + tokens[k]];
+            CHECK_EQ(found_picked[k], logit);
+            CHECK_NEAR(found_logprobs[k], logit - norm(q, rows[k]), 2e-5);
+        }
+        launch(round_logits_kernel, n, 128, q_d.data, V);
+        const std::vector<float> rounded = to_host(q_d);
+        for (size_t i = 0; i < rounded.size(); i++) {
+            // The nearest number of 8 significant bits, as frexp finds it.
+            int exponent;
+            const double mantissa = std::frexp((double)q[i], &exponent);
+            CHECK_EQ(rounded[i], (float)std::ldexp(std::nearbyint(mantissa * 256) / 256, exponent));
+        }
     }
 }
 

@@ -1,0 +1,285 @@
+// bench.cu: how close the program is to what the machine can do, in one table; `make bench`, `make bench JSON=FILE`.
+//     build/.../bench [--json FILE]
+// The CPU's rows are for random:0.6b, whose products are: q, k and v (one product, 4096 x 1024), o (1024 x 2048), gate and up
+// (6144 x 1024), down (1024 x 3072). The GPU's rows are the same for random:8b. The program's own source is included: what is
+// measured is what ships. Work is counted as what has to be done: half of a square attention, half of X^T X.
+// $QWEN3 is the program, for the row of the whole bundled model.
+#include "../qwen3.cu"
+#include "bench.h"
+#ifndef __CUDACC__
+#include <dlfcn.h>
+#endif
+
+#ifdef __CUDACC__
+static constexpr bool GPU = true;
+static const char *SIZE = "8b", *LIMIT = "cuBLAS, 8192^3";
+#else
+static constexpr bool GPU = false;
+static const char *SIZE = "0.6b", *LIMIT = "registers alone";
+#endif
+static constexpr int WINDOW = 2048, WINDOWS = 8;
+static Goal on_gpu(Goal goal) { return GPU ? goal : no_goal(); }
+static Goal on_cpu(Goal goal) { return GPU ? no_goal() : goal; }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Products
+
+struct Shape {
+    const char* name;
+    int N, K;
+};
+
+static std::vector<Shape> linear_shapes(const Config& c) {
+    const Layer layer = layer_alloc(c);
+    std::vector<Shape> shapes;
+    for (const Group& g : layer.groups) shapes.push_back({g.name, g.O, g.I});
+    return shapes;
+}
+
+static std::string product_text(const char* type, const Shape& s, int M) {
+    return format("%s product, %s, %d x %d x %d", type, s.name, M, s.N, s.K);
+}
+
+#ifndef __CUDACC__
+// OpenBLAS's C = alpha A B + beta C in float, if it is installed.
+struct OpenBlas {
+    typedef void (*Sgemm)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+    Sgemm sgemm = nullptr;
+    std::string kernel;
+};
+static OpenBlas openblas_load() {
+    OpenBlas blas;
+    void* library = dlopen("libopenblas.so.0", RTLD_NOW);
+    if (!library) return blas;
+    const auto set_threads = (void (*)(int))dlsym(library, "openblas_set_num_threads");
+    const auto core = (char* (*)())dlsym(library, "openblas_get_corename");
+    if (set_threads) set_threads(omp_get_max_threads());
+    blas.sgemm = (OpenBlas::Sgemm)dlsym(library, "cblas_sgemm");
+    blas.kernel = format("OpenBLAS sgemm%s%s", core ? ", kernels for " : "", core ? core() : "");
+    return blas;
+}
+#endif
+
+static void bench_float_products(Table& table, const std::vector<Shape>& shapes) {
+    const Probe probe = peak_probe<float>();
+#ifndef __CUDACC__
+    const OpenBlas blas = openblas_load();
+    Table::Row worst;
+#endif
+    for (int M : {WINDOW, 2 * WINDOW})
+        for (const Shape& s : shapes) {
+            const int N = s.N, K = s.K;
+            const double work = 2.0 * M * N * K;
+            Array<float> A = random_array<float>((size_t)M * K), B = random_array<float>((size_t)K * N), C((size_t)M * N, "product");
+            std::vector<Work> runs = {probe.run, [&] { gemm_float(C.data, N, A.data, K, B.data, N, M, N, K, 1, 0); }};
+#ifndef __CUDACC__
+            const int by_rows = 101, plain = 111;  // CblasRowMajor, CblasNoTrans
+            if (blas.sgemm)
+                runs.push_back([&] { blas.sgemm(by_rows, plain, plain, M, N, K, 1, A.data, K, B.data, N, 0, C.data, N); });
+#endif
+            const std::vector<double> seconds = race(runs, 3);
+            const std::string what = product_text("float32", s, M);
+            table.add_rate(what, work, seconds[1], probe.work / seconds[0], LIMIT, on_cpu(at_least(0.75)));
+#ifndef __CUDACC__
+            if (!blas.sgemm) continue;
+            const Table::Row row = {what, "GFLOP/s", 1e-9 * work / seconds[1], 1e-9 * work / seconds[2],
+                                    blas.kernel + "; the worst of these 8", at_least(1)};
+            if (worst.what.empty() || row.ratio() < worst.ratio()) worst = row;
+#endif
+        }
+#ifndef __CUDACC__
+    if (blas.sgemm) table.add(worst);
+    else printf("(no OpenBLAS to compare with: libopenblas.so.0 was not found)\n");
+#endif
+}
+
+static void bench_linear_products(Table& table, const std::vector<Shape>& shapes) {
+    const Probe probe = peak_probe<floatX>();
+    for (int M : {WINDOW, 2 * WINDOW})
+        for (const Shape& s : shapes) {
+            const int N = s.N, K = s.K;
+            Array<floatX> A = random_array<floatX>((size_t)M * K), B = random_array<floatX>((size_t)N * K);
+            Array<floatX> C((size_t)M * N, "product");
+            const std::vector<double> seconds = race({probe.run, [&] { gemm(C.data, A.data, B.data, M, N, K); }}, 1.5);
+            table.add_rate(product_text(FLOATX_NAME, s, M), 2.0 * M * N * K, seconds[1], probe.work / seconds[0], LIMIT,
+                           on_cpu(at_least(0.6)));
+        }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A layer, the head, and GPTQ, on windows of random tokens
+
+struct Bench {
+    Model model;
+    std::vector<Stream> streams;
+    Scratch scratch;
+    Layer layer;
+    double attention_work;  // a layer's and window's; a query sees half of the keys
+    double linear_work;     // a layer's and token's
+
+    const Chunk& chunk() const { return streams[0].chunks[0]; }
+    double chunks() const { return (double)WINDOWS * WINDOW / chunk().T; }  // of all the windows
+    void load_layer() {
+        for (const Param& p : layer_params(model.config, layer)) load_param(model, p);
+    }
+    void stage(int i) {
+        layer_stage(model.config, layer, i, streams[0].x.data.data, scratch.in.data, chunk(), scratch);
+    }
+    void product(int g) {
+        const Group& group = layer.groups[g];
+        gemm(scratch.out.data, scratch.in.data, group.W, chunk().T, group.O, group.I);
+    }
+};
+
+static Bench bench_model() {
+    Bench b;
+    b.model.name = std::string("random:") + SIZE;
+    b.model.random = true;
+    b.model.config = config_official(SIZE);
+    const Config& c = b.model.config;
+    std::vector<int> tokens(WINDOWS * WINDOW);
+    for (size_t i = 0; i < tokens.size(); i++) tokens[i] = (int)(random_bits(i) % c.V);
+    b.streams.push_back(stream_of_windows(c, "benchmark", tokens, WINDOW, false));
+    Stream& s = b.streams[0];
+    s.x.width = c.C;
+    s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
+    stream_embed(b.model, s);
+    b.scratch = scratch_alloc(c, b.streams);
+    b.layer = layer_alloc(c);
+    b.load_layer();
+    b.attention_work = 2.0 * c.H * c.D * WINDOW * (WINDOW + 1.0), b.linear_work = 0;
+    for (const Group& g : b.layer.groups) b.linear_work += 2.0 * g.O * g.I;
+    return b;
+}
+
+// Seconds of a chunk's pass through one layer: as a whole, its four linear products, its attention.
+struct LayerSeconds {
+    double whole, products, attention, peak /*operations a second, measured beside them*/;
+};
+
+static LayerSeconds layer_seconds(Bench& b) {
+    const Config& c = b.model.config;
+    const Probe probe = peak_probe<floatX>();
+    const Array<floatX> qkv = random_array<floatX>((size_t)b.chunk().T * qkv_rows(c));
+    std::vector<Work> runs = {probe.run};
+    runs.push_back([&] { attention(b.scratch.in.data, qkv.data, b.chunk().plan, b.chunk().T, c.H, c.KV, c.D); });
+    for (int i = 0; i <= 4; i++) runs.push_back([&, i] { b.stage(i); });
+    for (int g = 0; g < 4; g++) runs.push_back([&, g] { b.product(g); });
+    const std::vector<double> best = race(runs, 8);
+    return {std::accumulate(best.begin() + 2, best.begin() + 7, 0.0), std::accumulate(best.begin() + 7, best.end(), 0.0), best[1],
+            probe.work / best[0]};
+}
+
+// The whole of `random:` on WINDOWS windows, put together from a chunk's pass through one layer and a batch of rows' through the
+// head. What is not a product: norms, rotary embedding, softmax, silu, residuals, log-softmax, and the weights' arrival. Of
+// attention, its two products are taken out as if they had run at the peak.
+static void bench_forward(Table& table, Bench& b, const LayerSeconds& layer) {
+    const Config& c = b.model.config;
+    const int rows = std::min(WINDOW, head_batch(c));
+    std::vector<int> row_numbers(rows);
+    std::iota(row_numbers.begin(), row_numbers.end(), 0);
+    Head head = head_load(b.model);
+    const std::vector<double> best = race(
+        {
+            [&] { head_logits(c, head, b.streams[0].x.data.data, row_numbers); },
+            [&] { launch(logsumexp_kernel, rows, 1024, head.logsumexp.data, head.logits.data, c.V); },
+            [&] { gemm_logits(head.logits.data, head.normed.data, head.W.data, rows, c.V, c.C); },
+            [&] { b.load_layer(); },
+            [&] { load_param(b.model, {head_name(c), {(size_t)c.V, (size_t)c.C}, head.W.data}); },
+        }, 4);
+    const double batches = (double)WINDOWS * WINDOW / rows;
+    const double pass = c.L * b.chunks() * layer.whole + batches * (best[0] + best[1]);
+    const double products = c.L * b.chunks() * layer.products + batches * best[2];
+    const double attention_work = c.L * WINDOWS * b.attention_work;
+    const double work = WINDOWS * WINDOW * (c.L * b.linear_work + 2.0 * c.V * c.C) + attention_work;
+    const double total = pass + c.L * best[3] + best[4];
+    table.add_rate(format("attention of %d windows of %d", WINDOWS, WINDOW), WINDOWS * b.attention_work,
+                   b.chunks() * layer.attention, layer.peak, LIMIT, on_gpu(at_least(0.38)));
+    const std::string name = format("random:%s, %d windows", SIZE, WINDOWS);
+    table.add_rate(name + ", with the head", work, pass, layer.peak, LIMIT, on_gpu(at_least(0.6)));
+    table.add({name + ", what is not a product", "s", total - products - attention_work / layer.peak, total, "the whole run",
+               on_cpu(at_most(0.25))});
+    table.add({"  the same and all of attention", "s", total - products, total, "the whole run", no_goal()});
+}
+
+// GPTQ of one layer from 128 x 2048 tokens, put together from a chunk's forward pass, its four Hessians, and the four solutions.
+static void bench_gptq(Table& table, Bench& b, const LayerSeconds& layer) {
+    const Config& c = b.model.config;
+    const Probe probe = peak_probe<floatX>();
+    const double chunks = 128.0 * 2048 / b.chunk().T;
+    double collect = 0, solve = 0, hessian_work = 0;
+    for (int g = 0; g < 4; g++) {
+        Quantizer q;
+        const int I = b.layer.groups[g].I;
+        const auto add = [&] { hessian_collect(q, b.layer.groups[g], g, b.scratch.in.data, b.chunk().T); };
+        b.load_layer();
+        for (int i = 0; i <= g; i++) b.stage(i);
+        add();
+        collect += race({add}, 0.5)[0];
+        hessian_work += (double)I * (I + 1) * b.chunk().T;
+        const auto prepare = [&] {
+            b.load_layer();
+            q.hessian[g] = Hessian();
+            add();
+        };
+        solve += race({[&] { gptq_solve(q, b.layer, g); }}, 0.5, 3, prepare)[0];
+    }
+    const double forward = chunks * layer.whole, whole = forward + chunks * collect + solve;
+    table.add_rate("Hessians, the upper halves", hessian_work, collect, layer.peak, LIMIT, no_goal());
+    table.add({format("GPTQ of a layer of random:%s", SIZE), "s", whole, forward, "its forward pass", on_cpu(at_most(2.5))});
+    if (GPU) table.add({format("GPTQ of random:%s", SIZE), "s", c.L * whole, 40, "the goal", at_most(1)});
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is not arithmetic
+
+// The real tokenizer and text where they are there, else the bundled ones.
+static void bench_tokenizer(Table& table) {
+    const char* env = getenv("QWEN3_DATA");
+    std::string data = env && *env ? env : "../shared/data", tokenizer = data + "/qwen3-tokenizer";
+    if (!is_directory(tokenizer)) data = tokenizer = "data/tiny";
+    const MappedFile file(data + "/wikitext2/wiki.test.raw");
+    const Tokenizer t = tokenizer_load(tokenizer);
+    std::string text;
+    while (text.size() < 10000000) text.append(file.data, file.size);
+    const double seconds = race({[&] { tokenizer_encode(t, text); }}, 2)[0];
+    table.add({format("tokenizer of %s, 10 MB", base_name(tokenizer).c_str()), "s", seconds * 1e7 / text.size(), 2, "the goal",
+               at_most(1)});
+}
+
+static void bench_bundled_model(Table& table) {
+    const char* program = getenv("QWEN3");
+    const std::string command = std::string(program ? program : "./qwen3") +
+                                " -m data/tiny --data data/tiny -q gptq -e wikitext2,c4 >/dev/null 2>&1";
+    const Work run = [&] {
+        if (system(command.c_str()) != 0) fail("%s: the command failed", command.c_str());
+    };
+    table.add({"bundled model, GPTQ and both perplexities", "s", race({run}, 0, 2)[0], 20, "the goal", at_most(1)});
+}
+
+int main(int argc, char** argv) {
+    try {
+        const bool json = argc == 3 && strcmp(argv[1], "--json") == 0;
+        if (argc != 1 && !json) usage_fail("usage: bench [--json FILE]");
+        if (json) require_writable(argv[2]);
+        Table table;
+        printf("%s, %s, commit %s\n", device_name().c_str(), FLOATX_NAME, COMMIT);
+        table.title();
+        bench_float_products(table, linear_shapes(config_official(SIZE)));
+        bench_linear_products(table, linear_shapes(config_official(SIZE)));
+        {
+            Bench b = bench_model();
+            const LayerSeconds layer = layer_seconds(b);
+            bench_forward(table, b, layer);
+            bench_gptq(table, b, layer);
+        }
+        bench_tokenizer(table);
+        bench_bundled_model(table);
+        table.close();
+        if (json) table.write_json(argv[2], COMMIT);
+        return 0;
+    } catch (const std::exception& e) {
+        fprintf(stderr, "bench: %s\n", e.what());
+        return 1;
+    }
+}
