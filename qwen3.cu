@@ -1508,6 +1508,7 @@ inline void add_exam(Run& run, const Tokenizer& tokenizer, const std::string& da
     exam.trie = trie_build(question_requests(tokenizer, exam.set), CHUNK_TOKENS);
     Stream s = stream_of_trie(run.model.config, task, exam.trie);
     s.bf16_logits = o.bf16_scores;
+    if (o.bf16_scores) exam.set.variant += ", scores rounded to bf16";
     fprintf(stderr, "%s: %zu questions (%s), %zu tokens instead of %zu (%.0f %%)\n", task.c_str(), exam.set.questions.size(),
             exam.set.variant.c_str(), s.tokens.size(), exam.trie.tokens_asked, 100.0 * s.tokens.size() / exam.trie.tokens_asked);
     for (Question& q : exam.set.questions) {  // the texts are not needed any more
