@@ -1283,7 +1283,7 @@ inline Model model_open(const Options& o) {
     }
     if (o.model.empty()) {
         m.dir = project_file("models/Qwen3-0.6B-Base");
-        m.stand_in = !is_directory(m.dir);
+        m.stand_in = !file_exists(m.dir + "/config.json");  // a download that never began leaves an empty folder
         if (m.stand_in) m.dir = project_file("data/tiny");
     } else {
         m.dir = is_directory(o.model) ? o.model : project_file("models/" + o.model);

@@ -107,6 +107,12 @@ if "$QWEN3" -q gptq -b 3 $quick --json "$tmp/a.json" >"$tmp/out" 2>"$tmp/err" &&
     esac
 else bad row "$(tail -n 1 "$tmp/err")"; fi
 
+# A download that never began leaves an empty folder of a model: the stand-in is used then, and labelled.
+mkdir -p "$tmp/here/models/Qwen3-0.6B-Base" && ln -s "$PWD/data" "$tmp/here/data"
+program=$(realpath "$QWEN3")
+if (cd "$tmp/here" && "$program" -q rtn --limit 1) 2>"$tmp/err" | grep -q stand-in; then ok empty_model_folder
+else bad empty_model_folder "$(tail -n 1 "$tmp/err")"; fi
+
 # The whole row: nine columns and the average, with and without the harness's rounding.
 if "$QWEN3" -m $tiny --data $tiny -e all --limit 2 --json "$tmp/all.json" >"$tmp/out" 2>"$tmp/err" &&
     "$QWEN3" -m $tiny --data $tiny -e zeroshot,mmlu --limit 2 --bf16-scores --mmlu-style lm-eval --json "$tmp/bf16.json" >"$tmp/bf16" 2>>"$tmp/err" &&
