@@ -1,4 +1,4 @@
-// choice.h: the six zero-shot tasks, as lm-evaluation-harness v0.4 defines them (PROTOCOL section c). Every one is a file of
+// choice.h: the six zero-shot tasks, as lm-evaluation-harness v0.4 defines them (lm_eval/tasks/). Every one is a file of
 // questions; a question has choices, each a context and a continuation; the choice whose continuation is the most probable is the answer,
 // the first of them on ties.
 //

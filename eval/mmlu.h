@@ -1,8 +1,8 @@
-// mmlu.h: MMLU (Hendrycks et al. 2021), five shots, 57 subjects, 14,042 questions of four choices (PROTOCOL section d).
+// mmlu.h: MMLU (Hendrycks et al. 2021), five shots, 57 subjects, 14,042 questions of four choices.
 //
 // A prompt is a header, up to five solved examples of the subject's dev file, and the question; the answer is the letter with the
 // largest logit at its end, A before B on ties; accuracy is the mean over all questions (micro average). Two styles:
-//     paper    the code that the paper published: two spaces before the subject's name, texts as they are, shots are left out from the last
+//     paper    the code that the paper published (evaluate_hf.py, from hendrycks/test's pull request 13): two spaces before the subject's name, texts as they are, shots are left out from the last
 //              one on until the prompt has at most 2048 tokens, and the letters that are compared have no space before them,
 //              although the shots teach " A". Logits are compared.
 //     lm-eval  one space, questions stripped, always five shots, letters with a space; log-probabilities are compared.

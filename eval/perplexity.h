@@ -13,7 +13,7 @@
 // calibration: as GPTQ draws them, from C4's train split (or WikiText-2's).
 // AWQ's calibration: 128 of C4's train documents that have at most 512 tokens each, concatenated and cut into windows of 512.
 //
-// Source: PROTOCOL sections (a) and (b) of the paper's published code (Efficient-ML/Qwen3-Quantization, IST-DASLab/gptq).
+// Source: the paper's published code (Efficient-ML/Qwen3-Quantization) and IST-DASLab/gptq, from which it descends.
 //
 // defines: TextSet, wikitext_text, wikitext2_set, c4_set, calibration_set,
 //          awq_calibration_set, window_mean, perplexity

@@ -6,7 +6,7 @@
 // sorted, each adds to the trie what it does not share with the one before it, and a token attends to its ancestors. This is
 // exact. A tree may not outgrow what is computed at once, so where one is full the next begins, with the shared beginning again.
 //
-// defines: Request, encode_request, Target, Trie, trie_build, request_sums
+// defines: Request, input_size, encode_request, Target, Trie, trie_build
 #pragma once
 #include <algorithm>
 #include <string>

@@ -207,7 +207,7 @@ def arc(data, name):
 
 
 def hellaswag_text(text):
-    """P of PROTOCOL (c)."""
+    """lm-evaluation-harness's preprocess of HellaSwag."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 

@@ -1,7 +1,7 @@
 // golden.h: the reference files under test/golden/, and the problem that the methods' references are made on
 // (scripts/golden_gptq.py says how its inputs are generated; here they are generated again).
 //
-// defines: golden, GoldenProblem, golden_problem, upload, download, push_through, run_quietly
+// defines: golden, GoldenProblem, golden_problem, to_device, upload, download, push_through, run_quietly
 #pragma once
 #include "../qwen3.cu"
 #include "test.h"
@@ -15,12 +15,17 @@ template <class T> inline std::vector<T> golden(const Checkpoint& ck, const std:
     return values;
 }
 
+template <class T> inline Array<T> to_device(const std::vector<T>& host) {
+    Array<T> device(host.size(), "test values");
+    copy(device.data, host.data(), host.size());
+    return device;
+}
+
+// The values rounded to floatX.
 inline Array<floatX> upload(const std::vector<float>& values) {
     std::vector<floatX> host;
     for (float x : values) host.push_back(to_floatX(x));
-    Array<floatX> device(host.size(), "test values");
-    copy(device.data, host.data(), host.size());
-    return device;
+    return to_device(host);
 }
 
 inline std::vector<float> download(const Array<floatX>& device) {

@@ -241,7 +241,7 @@ TEST(random_like_cpython) {
     CHECK_EQ(random.getrandbits(32), 4122213605u);
 }
 
-// PROTOCOL (e) 6: the paper's first accepted C4 document is the first draw of seed 0 among 45,576.
+// The paper's first accepted C4 document is the first draw of seed 0 among 45,576.
 TEST(random_c4_documents) {
     PythonRandom random(0);
     const int64_t expected[] = {25247, 27562, 2653, 16968, 33506, 31845, 26537, 19877};

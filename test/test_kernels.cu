@@ -14,12 +14,6 @@ static std::vector<float> random_values_of(size_t n, unsigned seed, float scale 
 // One rounding to floatX, and float arithmetic before it.
 static double tolerance(double expected) { return (sizeof(floatX) == 4 ? 2e-6 : 4.1e-3) * std::fabs(expected) + 1e-6; }
 
-template <class T> static Array<T> to_device(const std::vector<T>& host) {
-    Array<T> device(host.size(), "test values");
-    copy(device.data, host.data(), host.size());
-    return device;
-}
-
 static std::vector<float> to_host(const Array<float>& device) {
     std::vector<float> host(device.n);
     copy(host.data(), device.data, device.n);
