@@ -2,9 +2,9 @@
 //
 // A prompt is a header, up to five solved examples of the subject's dev file, and the question; the answer is the letter with the
 // largest logit at its end, A before B on ties; accuracy is the mean over all questions (micro average). Two styles:
-//     paper    the code that the paper published (evaluate_hf.py, from hendrycks/test's pull request 13): two spaces before the subject's name, texts as they are, shots are left out from the last
-//              one on until the prompt has at most 2048 tokens, and the letters that are compared have no space before them,
-//              although the shots teach " A". Logits are compared.
+//     paper    the code that the paper published (evaluate_hf.py, from hendrycks/test's pull request 13): two spaces before the
+//              subject's name, texts as they are, shots left out from the last one on until the prompt has at most 2048 tokens; the
+//              letters that are compared have no space before them, although the shots teach " A". Logits are compared.
 //     lm-eval  one space, questions stripped, always five shots, letters with a space; log-probabilities are compared.
 // The letters' tokens are looked up in the vocabulary. Categories are those of hendrycks/test.
 //
