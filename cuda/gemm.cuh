@@ -13,11 +13,13 @@
 // does MR x 2 fused multiply-adds on MR + 2 loads, so that the multipliers are the bound and not the memory. What stays
 // where, with words of 4 bytes:
 //     L1   KC = 192 k's of a panel of B (24 KB), while the panels of A (12 KB each) pass by
-//     L2   KC k's of the MC = 168 rows of A in a tile (144 KB), while the panels of B pass by; and the tile's MC x NC
+//     L2   KC k's of the MC = 336 rows of A in a tile (288 KB), while the panels of B pass by; and the tile's MC x NC
 //          sums (336 KB), to which every KC k's add
-//     L3   what is packed at a time of A (4 MB) and of B (8 MB, but 1024 rows at least), while the tiles pass by
+//     L3   what is packed at a time of A (a tile's rows and all k) and of B (8 MB, but 1024 rows at least)
 // Threads share the MC x NC tiles of C. A sum is made by one thread, KC by KC; its order depends on K alone.
-// On a Zen 5, from M = 512 on, this is 77..86 % (float) and 82..90 % (bf16) of multiply-adds on registers alone.
+// Besides the multipliers, what bounds it is waiting for memory. So the next panel of B, and C before it is stored, are asked
+// for ahead, into L2; and so little of A is packed at a time that it is still in a cache when it is used. On a Zen 5, from
+// M = 512 on, this is 89..92 % (float) of multiply-adds on registers alone on one core, 3..5 % more than OpenBLAS.
 //
 // What pads the panels never meets a stored result: a tile at C's lower edge runs a kernel of fewer rows, the columns
 // beyond the right edge are dropped, and where an odd K is filled up to a pair it is 0 on both sides. So NaN and Inf
@@ -79,8 +81,8 @@ void cublas_product(T* C, int ldc, Factor<S> A, Factor<S> B, int M, int N, int K
     // For float factors, PEDANTIC keeps TF32 and emulation out, whatever the environment says.
     const cublasComputeType_t compute = sizeof(S) == 4 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
     const cudaDataType_t in = cublas_type(S()), out = cublas_type(T());
-    cublas_check(cublasGemmEx(cublas_handle(), op(B.transposed), op(A.transposed), N, M, K, &alpha, B.data, in, B.ld,
-                              A.data, in, A.ld, &beta, C, out, ldc, compute, CUBLAS_GEMM_DEFAULT));
+    cublas_check(cublasGemmEx(cublas_handle(), op(B.transposed), op(A.transposed), N, M, K, &alpha, B.data, in, B.ld, A.data, in,
+                              A.ld, &beta, C, out, ldc, compute, CUBLAS_GEMM_DEFAULT));
 }
 
 #else
@@ -95,15 +97,13 @@ constexpr int VECTOR_BYTES = 32, MR = 6;  // 16 registers: 6 x 2 sums, 2 of B, 1
 #else
 constexpr int VECTOR_BYTES = 16, MR = 6;
 #endif
-constexpr int KC = 192;                        // in words
-constexpr int MC_PANELS = 12, NC_PANELS = 16;  // MC = 12 MR, NC = 16 NR
-constexpr size_t A_BLOCK_BYTES = 4 << 20;      // of A that are packed at a time, but at least two tiles for each thread
-constexpr size_t B_BLOCK_BYTES = 8 << 20;      // of B, but at least
-constexpr int B_BLOCK_ROWS = 1024;             // this many rows
+template <class Word> constexpr int KC = 768 / sizeof(Word);
+constexpr int MC_PANELS = 24, NC_PANELS = 8;  // MC = 24 MR at most, NC = 8 NR
+constexpr size_t A_BLOCK_BYTES = 1 << 20;     // of A that are packed at a time, but at least two tiles for each thread
+constexpr size_t B_BLOCK_BYTES = 8 << 20;     // of B, but at least
+constexpr int B_BLOCK_ROWS = 1024;            // this many rows
 
-template <class T> struct VectorOf {
-    typedef T type __attribute__((vector_size(VECTOR_BYTES)));
-};
+template <class T> struct VectorOf { typedef T type __attribute__((vector_size(VECTOR_BYTES))); };
 template <class T> using Vector = typename VectorOf<T>::type;
 
 typedef uint32_t Bf16Pair;  // k in the low half, k + 1 in the high half
@@ -120,7 +120,7 @@ template <> struct Words<Bf16Pair> {
 template <class Word> using SumOf = typename Words<Word>::Sum;
 template <class Word> constexpr int LANES = VECTOR_BYTES / sizeof(Word);
 template <class Word> constexpr int NR = 2 * LANES<Word>;
-template <class Word> constexpr int A_WIDTH = (MR + LANES<Word> - 1) / LANES<Word> * LANES<Word>;
+template <class Word> constexpr int A_WIDTH = LANES<Word> * ceil_div(MR, LANES<Word>);
 
 template <class T> Vector<T> load_vector(const T* p) {
     Vector<T> v;
@@ -143,8 +143,7 @@ typedef float FloatXWord;
 
 // sums[ROWS,NR] = or += the products of a panel of A and a panel of B over n_words of k.
 template <int ROWS, class Word>
-void micro_kernel(SumOf<Word>* sums, const Word* a /*[n_words,A_WIDTH]*/, const Word* b /*[n_words,NR]*/, int n_words,
-                  bool add) {
+void micro_kernel(SumOf<Word>* sums, const Word* a /*[n_words,A_WIDTH]*/, const Word* b /*[n_words,NR]*/, int n_words, bool add) {
     Vector<SumOf<Word>> sum[ROWS][2] = {};
     for (int k = 0; k < n_words; k++, a += A_WIDTH<Word>, b += NR<Word>) {
         const Vector<Word> b0 = load_vector(b), b1 = load_vector(b + LANES<Word>);
@@ -156,8 +155,7 @@ void micro_kernel(SumOf<Word>* sums, const Word* a /*[n_words,A_WIDTH]*/, const 
     }
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < 2; v++, sums += LANES<Word>)
-            store_vector(sums, add ? load_vector(sums) + sum[r][v] : sum[r][v]);
+        for (int v = 0; v < 2; v++, sums += LANES<Word>) store_vector(sums, add ? load_vector(sums) + sum[r][v] : sum[r][v]);
 }
 
 // The kernel of `rows` rows, 1 <= rows <= ROWS.
@@ -183,26 +181,32 @@ inline void convert(float& word, float x) { word = x; }
 inline void convert(float& word, bf16 x) { word = to_float(x); }
 inline void convert(double& word, double x) { word = x; }
 
+// The n values at src, or, if they are fewer than `all`, a copy of them with zeros behind.
+template <int all, class T> const T* padded(T (&copy)[all], const T* src, int n) {
+    if (n >= all) return src;
+    for (int i = 0; i < all; i++) copy[i] = i < n ? src[i] : T{};
+    return copy;
+}
+
 // A vector of words from n values in a row, zeros beyond.
 template <class Word, class T> Vector<Word> load_words(const T* src, int n) {
     constexpr int all = LANES<Word> * Words<Word>::K;
-    T padded[all] = {};
-    if (n < all) src = (const T*)memcpy(padded, src, n * sizeof(T));
-    Word words[LANES<Word>];
-    if constexpr (Words<Word>::K == 2)
-        memcpy(words, src, sizeof words);
-    else
+    T copy[all];
+    src = padded(copy, src, n);
+    if constexpr (sizeof(T) * all == VECTOR_BYTES) {
+        return load_vector((const Word*)src);
+    } else {
+        Word words[all];
         for (int i = 0; i < all; i++) convert(words[i], src[i]);
-    return load_vector(words);
+        return load_vector(words);
+    }
 }
 
 // A vector of pairs: n low halves from src, n high halves from next (zeros if that is null), zeros beyond.
 template <class T> Vector<Bf16Pair> load_pairs(const T* src, const T* next, int n) {
     constexpr int all = LANES<Bf16Pair>;
-    T padded[2][all] = {};
-    if (n < all) src = (const T*)memcpy(padded[0], src, n * sizeof(T));
-    if (n < all && next) next = (const T*)memcpy(padded[1], next, n * sizeof(T));
-    if (!next) next = padded[1];
+    T low[all], high[all];
+    src = padded(low, src, n), next = padded(high, next, next ? n : 0);
     Bf16Pair words[all];
     for (int i = 0; i < all; i++) words[i] = src[i].bits | (Bf16Pair)next[i].bits << 16;
     return load_vector(words);
@@ -228,26 +232,34 @@ template <class Word> void transpose(Vector<Word>* rows) {
     }
 }
 
-// panel[n_words, LANES of width] = X's first `rows` rows (at most LANES of them) at its first n_k k's, zeros beyond.
-template <class Word, class T> void pack_lanes(Word* panel, int width, Strided<T> X, int rows, int n_k, int n_words) {
+// panel[n_words, WIDTH] = X's first `rows` rows (at most WIDTH of them) at its first n_k k's, zeros beyond. Where X's rows
+// are neighbours in memory, word by word; where its k's are, a square of words at a time.
+template <int WIDTH, class Word, class T> void pack_panel(Word* panel, Strided<T> X, int rows, int n_k, int n_words) {
     constexpr int lanes = LANES<Word>, per_word = Words<Word>::K;
     if (X.k_stride != 1) {
-        for (int w = 0; w < n_words; w++, panel += width) {
-            const T* src = X.at(0, w * per_word).data;
-            if constexpr (per_word == 2)
-                store_vector(panel, load_pairs(src, 2 * w + 1 < n_k ? src + X.k_stride : nullptr, rows));
-            else
-                store_vector(panel, load_words<Word>(src, rows));
-        }
+        for (int w = 0; w < n_words; w++)
+            for (int lane = 0; lane < WIDTH; lane += lanes, panel += lanes) {
+                const int n = std::max(0, rows - lane);
+                const T* src = n ? X.at(lane, w * per_word).data : X.data;
+                if constexpr (per_word == 2) store_vector(panel, load_pairs(src, 2 * w + 1 < n_k ? src + X.k_stride : nullptr, n));
+                else store_vector(panel, load_words<Word>(src, n));
+            }
         return;
     }
-    for (int w = 0; w < n_words; w += lanes) {
-        Vector<Word> block[lanes] = {};
-        for (int r = 0; r < std::min(lanes, rows); r++)
-            block[r] = load_words<Word>(X.at(r, w * per_word).data, n_k - w * per_word);
-        transpose<Word>(block);
-        for (int i = 0; i < std::min(lanes, n_words - w); i++, panel += width) store_vector(panel, block[i]);
-    }
+    for (int lane = 0; lane < WIDTH; lane += lanes)
+        for (int w = 0; w < n_words; w += lanes) {
+            const int n_rows = std::min(lanes, rows - lane), n = std::min(lanes * per_word, n_k - w * per_word);
+            const Strided<T> from = X.at(lane, w * per_word);
+            Vector<Word> block[lanes] = {};
+            if (n_rows == lanes && n == lanes * per_word) {  // nearly always: constant bounds keep it in registers
+#pragma GCC unroll 16
+                for (int r = 0; r < lanes; r++) block[r] = load_words<Word>(from.at(r, 0).data, lanes * per_word);
+            } else {
+                for (int r = 0; r < n_rows; r++) block[r] = load_words<Word>(from.at(r, 0).data, n);
+            }
+            transpose<Word>(block);
+            for (int i = 0; i < std::min(lanes, n_words - w); i++) store_vector(panel + (w + i) * WIDTH + lane, block[i]);
+        }
 }
 
 // Panels of WIDTH words a k. For each KC words of k in turn, all panels follow each other: what shares a cache is
@@ -256,24 +268,21 @@ template <class Word, int WIDTH> struct Panels {
     Word* data;
     int panels, n_words;
 
+    int words(int word) const { return std::min(KC<Word>, n_words - word); }  // of those KC that begin with this one
     Word* at(int panel, int word) const {
-        const int k0 = word / KC * KC, kc = std::min(KC, n_words - k0);
-        return data + ((size_t)k0 * panels + (size_t)panel * kc + (word - k0)) * WIDTH;
+        const int k0 = word / KC<Word> * KC<Word>;
+        return data + ((size_t)k0 * panels + (size_t)panel * words(k0) + (word - k0)) * WIDTH;
     }
 };
 
 // Packs n rows of X. A panel's WIDTH may exceed its ROWS; what is there is not used.
-template <int ROWS, class Word, int WIDTH, class T>
-void pack(Panels<Word, WIDTH> packed, Strided<T> X, int n, int K, int threads) {
-    constexpr int lanes = LANES<Word>, per_word = Words<Word>::K;
+template <int ROWS, class Word, int WIDTH, class T> void pack(Panels<Word, WIDTH> packed, Strided<T> X, int n, int K, int threads) {
 #pragma omp parallel for num_threads(threads)
     for (int p = 0; p < packed.panels; p++)
-        for (int word = 0; word < packed.n_words; word += KC)
-            for (int lane = 0; lane < WIDTH; lane += lanes) {
-                const int row = p * ROWS + lane, rows = std::max(0, n - row), k = word * per_word;
-                const Strided<T> from = rows ? X.at(row, k) : X;
-                pack_lanes(packed.at(p, word) + lane, WIDTH, from, rows, K - k, std::min(KC, packed.n_words - word));
-            }
+        for (int word = 0; word < packed.n_words; word += KC<Word>) {
+            const int row = p * ROWS, k = word * Words<Word>::K;
+            pack_panel<WIDTH>(packed.at(p, word), X.at(row, k), std::min(WIDTH, n - row), K - k, packed.words(word));
+        }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -307,16 +316,30 @@ inline int block_rows(int n, size_t row_bytes, int step, size_t bytes, int least
     return rows < (size_t)n ? std::min(n, ceil_div((int)rows, step) * step) : n;
 }
 
-// For all i < M, j < N: the sum over k < K of A(i,k) B(j,k). Hands the sums out in pieces of rows, each once, from any
-// thread: store(i, j, n, sums) for C[i, j..j+n). k_range(i0, i1, j0, j1) says which k's those rows and columns need;
-// at all others, all products must be 0.
-template <class Word, class T, class Range, class Store>
-void blocked_product(int M, int N, int K, Strided<T> A, Strided<T> B, Range k_range, Store store) {
+// Asks for memory to be brought into L2, in n parts: a part while a panel of what is there already is worked on.
+struct Prefetch {
+    const char *next, *end;
+    size_t part;
+
+    Prefetch(const void* data, size_t bytes, int n)
+        : next((const char*)data), end(next + bytes), part(ceil_div(bytes, (size_t)n)) {}
+    void run() {
+        const char* stop = std::min(next + part, end);
+        for (; next < stop; next += 64) __builtin_prefetch(next, 0, 2);
+    }
+};
+
+// For all i < M, j < N: the sum over k < K of A(i,k) B(j,k), for C [M,N], whose rows are ldc apart. Hands the sums out in pieces
+// of rows, each once, from any thread: store(c, i, j, n, sums), where c points at C[i,j], for C[i, j..j+n).
+// k_range(i0, i1, j0, j1) says which k's those rows and columns need; at all others, all products must be 0.
+template <class Word, class Out, class T, class Range, class Store>
+void blocked_product(Out* C, size_t ldc, int M, int N, int K, Strided<T> A, Strided<T> B, Range k_range, Store store) {
     typedef SumOf<Word> Sum;
     constexpr int per_word = Words<Word>::K, nr = NR<Word>, a_width = A_WIDTH<Word>;
     const int threads = (double)M * N * K < 1e6 ? 1 : omp_get_max_threads();
-    const int mc = MC_PANELS * MR;
-    int nc = NC_PANELS * nr;  // less where there would be too few tiles for the threads
+    // Tiles of equal height; less wide where there would be too few for the threads.
+    const int mc = ceil_div(ceil_div(M, ceil_div(M, MC_PANELS * MR)), MR) * MR;
+    int nc = NC_PANELS * nr;
     while (nc > 2 * nr && (size_t)ceil_div(M, mc) * ceil_div(N, nc) < 4 * (size_t)threads) nc /= 2;
 
     const int n_words = ceil_div(K, per_word);
@@ -333,19 +356,28 @@ void blocked_product(int M, int N, int K, Strided<T> A, Strided<T> B, Range k_ra
     typedef Panels<Word, nr> BPanels;
     const auto make_tile = [=](APanels a, int m0, int m, int i0, BPanels b, int n0, int n, int j0) {
         const int i1 = std::min(i0 + mc, m), j1 = std::min(j0 + nc, n);
-        for (int k0 = 0; k0 < n_words; k0 += KC) {
+        for (int k0 = 0; k0 < n_words; k0 += KC<Word>) {
             Sum* sums = all_sums + omp_get_thread_num() * tile_sums;
-            for (int j = j0; j < j1; j += nr)
+            for (int j = j0; j < j1; j += nr) {
+                const bool last = j + nr >= j1;
+                const int next_j = last ? j0 : j + nr, next_k = last ? k0 + KC<Word> : k0;
+                const size_t next_bytes = next_k < n_words ? b.words(next_k) * nr * sizeof(Word) : 0;
+                Prefetch next_b(next_bytes ? b.at(next_j / nr, next_k) : nullptr, next_bytes, ceil_div(i1 - i0, MR));
                 for (int i = i0; i < i1; i += MR, sums += MR * nr) {
                     const int rows = std::min(MR, i1 - i), columns = std::min(nr, j1 - j);
                     const KRange k = k_range(m0 + i, m0 + i + rows, n0 + j, n0 + j + columns);
                     const int begin = k.begin / per_word, end = ceil_div(k.end, per_word);
-                    const int from = std::max(begin, k0), to = std::min(end, k0 + KC);
+                    const int from = std::max(begin, k0), to = std::min(end, k0 + KC<Word>);
                     if (from >= to) continue;
+                    Out* c = C + (m0 + i) * ldc + n0 + j;
+                    next_b.run();
+                    if (to == end)
+                        for (int r = 0; r < rows; r++) Prefetch(c + r * ldc, columns * sizeof(Out), 1).run();
                     run_micro_kernel<MR>(rows, sums, a.at(i / MR, from), b.at(j / nr, from), to - from, from > begin);
                     if (to < end) continue;
-                    for (int r = 0; r < rows; r++) store(m0 + i + r, n0 + j, columns, sums + r * nr);
+                    for (int r = 0; r < rows; r++) store(c + r * ldc, m0 + i + r, n0 + j, columns, sums + r * nr);
                 }
+            }
         }
     };
 
@@ -380,13 +412,12 @@ inline void gemm(floatX* C /*[M,N]*/, const floatX* A /*[M,K]*/, const floatX* B
 #ifdef __CUDACC__
     cublas_product(C, N, Factor<floatX>{A, K, false}, Factor<floatX>{B, K, true}, M, N, K, 1, 0);
 #else
-    const size_t ldc = N, ld = K;
+    const size_t ld = K;
     const Strided<floatX> a = {A, ld, 1}, b = {B, ld, 1};
-    const auto store = [=](int i, int j, int n, const float* sums) {
-        floatX* c = C + i * ldc + j;
+    const auto store = [](floatX* c, int, int, int n, const float* sums) {
         for (int x = 0; x < n; x++) c[x] = to_floatX(sums[x]);
     };
-    blocked_product<FloatXWord>(M, N, K, a, b, AllK{K}, store);
+    blocked_product<FloatXWord>(C, N, M, N, K, a, b, AllK{K}, store);
 #endif
 }
 
@@ -396,12 +427,10 @@ inline void gemm_logits(float* C /*[M,N]*/, const floatX* A /*[M,K]*/, const flo
 #ifdef __CUDACC__
     cublas_product(C, N, Factor<floatX>{A, K, false}, Factor<floatX>{B, K, true}, M, N, K, 1, 0);
 #else
-    const size_t ldc = N, ld = K;
+    const size_t ld = K;
     const Strided<floatX> a = {A, ld, 1}, b = {B, ld, 1};
-    const auto store = [=](int i, int j, int n, const float* sums) {
-        memcpy(C + i * ldc + j, sums, n * sizeof(float));
-    };
-    blocked_product<FloatXWord>(M, N, K, a, b, AllK{K}, store);
+    const auto store = [](float* c, int, int, int n, const float* sums) { memcpy(c, sums, n * sizeof(float)); };
+    blocked_product<FloatXWord>(C, N, M, N, K, a, b, AllK{K}, store);
 #endif
 }
 
@@ -413,34 +442,32 @@ inline void hessian_add(float* H /*[I,I]*/, const floatX* X /*[T,I]*/, int T, in
 #ifdef __CUDACC__
     const int strip = 1024;  // rows of H at a time, each from the strip's first column on the diagonal to the end
     for (int i = 0; i < I; i += strip)
-        cublas_product(H + i * ld + i, I, Factor<floatX>{X + i, I, true}, Factor<floatX>{X + i, I, false},
-                       std::min(strip, I - i), I - i, T, 1, 1);
+        cublas_product(H + i * ld + i, I, Factor<floatX>{X + i, I, true}, Factor<floatX>{X + i, I, false}, std::min(strip, I - i),
+                       I - i, T, 1, 1);
 #else
     const Strided<floatX> x = {X, 1, ld};
     const auto k_range = [=](int i0, int, int, int j1) { return KRange{0, j1 > i0 ? T : 0}; };
-    const auto store = [=](int i, int j, int n, const float* sums) {
-        float* h = H + i * ld + j;
+    const auto store = [](float* h, int i, int j, int n, const float* sums) {
         for (int c = std::max(0, i - j); c < n; c++) h[c] += sums[c];
     };
-    blocked_product<FloatXWord>(I, I, T, x, x, k_range, store);
+    blocked_product<FloatXWord>(H, ld, I, I, T, x, x, k_range, store);
 #endif
 }
 
 // C[M,N] = alpha A[M,K] B[K,N] + beta C, in float throughout, rows ldc, lda and ldb apart. With beta = 0 C is not read.
-inline void gemm_float(float* C /*[M,N]*/, int ldc, const float* A /*[M,K]*/, int lda, const float* B /*[K,N]*/,
-                       int ldb, int M, int N, int K, float alpha, float beta) {
+inline void gemm_float(float* C /*[M,N]*/, int ldc, const float* A /*[M,K]*/, int lda, const float* B /*[K,N]*/, int ldb, int M,
+                       int N, int K, float alpha, float beta) {
     if (M < 1 || N < 1 || K < 1) return;
 #ifdef __CUDACC__
     cublas_product(C, ldc, Factor<float>{A, lda, false}, Factor<float>{B, ldb, false}, M, N, K, alpha, beta);
 #else
     const Strided<float> a = {A, (size_t)lda, 1}, b = {B, 1, (size_t)ldb};
-    const auto store = [=](int i, int j, int n, const float* sums) {
-        float* c = C + (size_t)i * ldc + j;
+    const auto store = [=](float* c, int, int, int n, const float* sums) {
         if (beta == 0)  // outside of the loop: a masked load of c would be waited for
             for (int x = 0; x < n; x++) c[x] = alpha * sums[x];
         else
             for (int x = 0; x < n; x++) c[x] = alpha * sums[x] + beta * c[x];
     };
-    blocked_product<float>(M, N, K, a, b, AllK{K}, store);
+    blocked_product<float>(C, ldc, M, N, K, a, b, AllK{K}, store);
 #endif
 }

@@ -95,10 +95,10 @@ KERNEL invert_leaf(Block A, int n, int* failed) {
 
 // To cuBLAS, which reads by columns, everything is its own transpose (see gemm.cuh): X and Y are [n,rows], M is upper
 // triangular.
-inline void triangular_product(Block Y, double factor, cublasSideMode_t side, cublasOperation_t op, Block M, Block X,
-                               int rows, int n) {
-    cublas_check(cublasDtrmm(cublas_handle(), side, CUBLAS_FILL_MODE_UPPER, op, CUBLAS_DIAG_NON_UNIT, n, rows, &factor,
-                             M.data, (int)M.ld, X.data, (int)X.ld, Y.data, (int)Y.ld));
+inline void triangular_product(Block Y, double factor, cublasSideMode_t side, cublasOperation_t op, Block M, Block X, int rows,
+                               int n) {
+    cublas_check(cublasDtrmm(cublas_handle(), side, CUBLAS_FILL_MODE_UPPER, op, CUBLAS_DIAG_NON_UNIT, n, rows, &factor, M.data,
+                             (int)M.ld, X.data, (int)X.ld, Y.data, (int)Y.ld));
 }
 
 // Y = X M^T, M [n,n]
@@ -119,8 +119,8 @@ inline void negated_times(Block Y, Block M, Block X, int rows, int n) {
 // The lower half of S [rows,rows] -= X X^T
 inline void subtract_square(Block S, Block X, int rows, int n) {
     const double minus_one = -1, one = 1;
-    cublas_check(cublasDsyrk(cublas_handle(), CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T, rows, n, &minus_one, X.data,
-                             (int)X.ld, &one, S.data, (int)S.ld));
+    cublas_check(cublasDsyrk(cublas_handle(), CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T, rows, n, &minus_one, X.data, (int)X.ld, &one,
+                             S.data, (int)S.ld));
 }
 
 #else
@@ -132,39 +132,33 @@ inline Strided<double> columns_of(Block X) { return {X.data, 1, X.ld}; }
 // Y = X M^T, M [n,n]. Of M's row j, only k <= j counts.
 inline void times_transposed(Block Y, Block X, Block M, int rows, int n) {
     const auto k_range = [](int, int, int, int j1) { return KRange{0, j1}; };
-    const auto store = [=](int i, int j, int count, const double* sums) {
-        memcpy(Y.at(i, j).data, sums, count * sizeof(double));
-    };
-    blocked_product<double>(rows, n, n, rows_of(X), rows_of(M), k_range, store);
+    const auto store = [](double* y, int, int, int count, const double* sums) { memcpy(y, sums, count * sizeof(double)); };
+    blocked_product<double>(Y.data, Y.ld, rows, n, n, rows_of(X), rows_of(M), k_range, store);
 }
 
 // Y = X M, M [n,n]. Of M's column j, only k >= j counts.
 inline void times(Block Y, Block X, Block M, int rows, int n) {
     const auto k_range = [=](int, int, int j0, int) { return KRange{j0, n}; };
-    const auto store = [=](int i, int j, int count, const double* sums) {
-        memcpy(Y.at(i, j).data, sums, count * sizeof(double));
-    };
-    blocked_product<double>(rows, n, n, rows_of(X), columns_of(M), k_range, store);
+    const auto store = [](double* y, int, int, int count, const double* sums) { memcpy(y, sums, count * sizeof(double)); };
+    blocked_product<double>(Y.data, Y.ld, rows, n, n, rows_of(X), columns_of(M), k_range, store);
 }
 
 // Y = -M X, M [rows,rows]. Of M's row i, only k <= i counts.
 inline void negated_times(Block Y, Block M, Block X, int rows, int n) {
     const auto k_range = [](int, int i1, int, int) { return KRange{0, i1}; };
-    const auto store = [=](int i, int j, int count, const double* sums) {
-        double* y = Y.at(i, j).data;
+    const auto store = [](double* y, int, int, int count, const double* sums) {
         for (int c = 0; c < count; c++) y[c] = -sums[c];
     };
-    blocked_product<double>(rows, n, rows, rows_of(M), columns_of(X), k_range, store);
+    blocked_product<double>(Y.data, Y.ld, rows, n, rows, rows_of(M), columns_of(X), k_range, store);
 }
 
 // The lower half of S [rows,rows] -= X X^T
 inline void subtract_square(Block S, Block X, int rows, int n) {
     const auto k_range = [=](int, int i1, int j0, int) { return KRange{0, j0 < i1 ? n : 0}; };
-    const auto store = [=](int i, int j, int count, const double* sums) {
-        double* s = S.at(i, j).data;
+    const auto store = [](double* s, int i, int j, int count, const double* sums) {
         for (int c = 0; c < std::min(count, i - j + 1); c++) s[c] -= sums[c];
     };
-    blocked_product<double>(rows, rows, n, rows_of(X), rows_of(X), k_range, store);
+    blocked_product<double>(S.data, S.ld, rows, rows, n, rows_of(X), rows_of(X), k_range, store);
 }
 
 #endif
