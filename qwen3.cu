@@ -452,7 +452,8 @@ KERNEL add_kernel(floatX* x /*[T, C]*/, const floatX* y /*[T, C]*/, int C) {
 KERNEL logsumexp_kernel(float* out /*[n]*/, const float* logits /*[n, V]*/, int V) {
     const float* row = logits + (size_t)blockIdx.x * V;
     float most = -INFINITY, sum = 0;
-    for (int i = threadIdx.x; i < V; i += blockDim.x) most = row[i] > most ? row[i] : most;
+#pragma omp simd reduction(max : most)  // g++ takes a maximum in lanes only where it is told that the order does not matter
+    for (int i = threadIdx.x; i < V; i += blockDim.x) most = row[i] > most ? row[i] : most;  // a NaN stays out, and is in the sum
     most = block_max(most);
     for (int i = threadIdx.x; i < V; i += blockDim.x) sum += exp_float(row[i] - most);
     sum = block_sum(sum);
