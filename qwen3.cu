@@ -57,16 +57,17 @@
 // The methods. A new one is a file in quant/ and a line here.
 
 static const Method METHODS[] = {
-    // name, about, order, default bits of weights and activations, group size, collect, solve a group, solve a layer
-    {"fp16", "full precision: nothing is quantized", Order::NONE, 16, 16, -1, nullptr, nullptr, nullptr},
-    {"rtn", "round to nearest (quant/rtn.cuh)", Order::WEIGHTS, 4, 16, -1, nullptr, rtn_solve, nullptr},
-    {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 4, 16, 128, hessian_collect, gptq_solve, nullptr},
+    // name, about, order, default bits of weights and activations, group size, collect, solve a group, solve a layer, device bytes
+    {"fp16", "full precision: nothing is quantized", Order::NONE, 16, 16, -1, nullptr, nullptr, nullptr, nullptr},
+    {"rtn", "round to nearest (quant/rtn.cuh)", Order::WEIGHTS, 4, 16, -1, nullptr, rtn_solve, nullptr, two_copies_bytes},
+    {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 4, 16, 128, hessian_collect, gptq_solve, nullptr,
+     gptq_device_bytes},
     {"awq", "AWQ, Lin et al. 2023 (quant/awq.cuh); without -n and -l its own calibration rule, 512 tokens a sample",
-     Order::FULL_PRECISION, 4, 16, 128, awq_collect, nullptr, awq_solve},
+     Order::FULL_PRECISION, 4, 16, 128, awq_collect, nullptr, awq_solve, awq_device_bytes},
     {"billm", "BiLLM, Huang et al. 2024: about one bit, blocks of 128 (quant/billm.cuh)", Order::LAYERWISE, 1, 16, 128,
-     hessian_collect, billm_solve, nullptr},
+     hessian_collect, billm_solve, nullptr, billm_device_bytes},
     {"smoothquant", "SmoothQuant, Xiao et al. 2022: one grid a row (quant/smoothquant.cuh)", Order::FULL_PRECISION, 8, 8, -1,
-     smoothquant_collect, nullptr, smoothquant_solve},
+     smoothquant_collect, nullptr, smoothquant_solve, two_copies_bytes},
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -276,9 +277,9 @@ inline void load_param(const Model& m, const Param& p) {
     require_finite_param(m, p);
 }
 
-// The tensors of layer l, in checkpoint order, at the places in `layer` that layer_alloc set.
-inline std::vector<Param> layer_params(const Config& c, const Layer& layer, int l) {
-    const std::string prefix = format("model.layers.%d.", l);
+// The tensors of the layer, in checkpoint order, at the places that layer_alloc set.
+inline std::vector<Param> layer_params(const Config& c, const Layer& layer) {
+    const std::string prefix = format("model.layers.%d.", layer.index);
     std::vector<Param> params;
     auto norm = [&](const char* name, floatX* data, int n) {
         if (data) params.push_back({prefix + name + ".weight", {(size_t)n}, data});
@@ -301,8 +302,6 @@ inline std::vector<Param> layer_params(const Config& c, const Layer& layer, int 
     group(layer.groups[3], "mlp.");
     return params;
 }
-
-inline std::vector<Param> layer_params(const Config& c, const Layer& layer) { return layer_params(c, layer, layer.index); }
 
 inline size_t layer_size(const Config& c) {  // values
     const size_t C = c.C, F = c.F, HD = (size_t)c.H * c.D, QKV = qkv_rows(c);
@@ -333,43 +332,50 @@ inline Layer layer_alloc(const Config& c) {
     return layer;
 }
 
-// The weights of the layer to come. While one layer is computed, a thread reads and converts the next into host memory, so that disk
-// and conversion cost only what exceeds the computation. Random weights are made on the device.
+// The weights of the layer to come. While one layer is computed, a thread reads and converts the next, and brings it to the device, so
+// that all this costs only what exceeds the computation. Random weights are made on the device when their turn comes.
 struct LayerReader {
     const Model& model;
-    Array<floatX> next;         // [layer_size], page-locked on a GPU build
-    std::vector<Param> params;  // of the next layer; data point into `next`
+    Layer next;
+    Array<floatX> on_host;  // GPU only: [layer_size], page-locked, where the next layer is put together
     std::thread thread;
     std::exception_ptr error;
 
     explicit LayerReader(const Model& m) : model(m) {
-        if (!m.random) next = Array<floatX>(layer_size(m.config), "the next layer's weights", Place::Host);
+        if (m.random) return;
+        next = layer_alloc(m.config);
+#ifdef __CUDACC__
+        on_host = Array<floatX>(layer_size(m.config), "the next layer's weights", Place::Host);
+#endif
     }
     LayerReader(const LayerReader&) = delete;
     ~LayerReader() {
         if (thread.joinable()) thread.join();
     }
 
-    // Begins with layer l, if there is one; `layer` may be in use meanwhile.
-    void start(const Layer& layer, int l) {
+    // Begins with layer l, if there is one.
+    void start(int l) {
         if (model.random || l == model.config.L) return;
-        params = layer_params(model.config, layer, l);
-        for (Param& p : params) p.data = next.data + (p.data - layer.storage.data);
+        next.index = l;
         thread = std::thread([this] {
             try {
-                for (const Param& p : params)
-                    checkpoint_values(checkpoint_get(model.checkpoint, p.name, p.shape), 0, p.size(), p.data);
+                for (const Param& p : layer_params(model.config, next)) {
+                    floatX* to = on_host.n ? on_host.data + (p.data - next.storage.data) : p.data;
+                    checkpoint_values(checkpoint_get(model.checkpoint, p.name, p.shape), 0, p.size(), to);
+                }
+                if (on_host.n) copy_beside(next.storage.data, on_host.data, on_host.n);
             } catch (...) {
                 error = std::current_exception();
             }
         });
     }
 
-    // Fills `layer`, whose index was given to start.
-    void finish(const Layer& layer) {
+    // `layer` becomes layer l, with which start was called; what it was is overwritten by the next start.
+    void finish(Layer& layer, int l) {
         if (thread.joinable()) thread.join();
         if (error) std::rethrow_exception(error);
-        if (!model.random) copy(layer.storage.data, next.data, next.n);
+        if (!model.random) std::swap(layer, next);
+        layer.index = l;
         for (const Param& p : layer_params(model.config, layer)) {
             if (model.random) load_param(model, p);
             else require_finite_param(model, p);
@@ -1338,34 +1344,42 @@ inline void check_group_size(const Config& c, const QuantOptions& q) {
                        w.first, w.second);
 }
 
-// Bytes on the device besides the activations of whole streams.
-inline size_t working_bytes(const Config& c, const Method& method, size_t chunk, size_t n_calibration) {
-    const size_t O = std::max(qkv_rows(c), 2 * c.F), I = widest_input(c), x = sizeof(floatX);
-    size_t quantizer = 0;
-    if (method.order != Order::NONE) quantizer = 4 * O * I * sizeof(float);
-    if (method.collect == hessian_collect) {
-        // H of one group, or of all four at once; U; and 1.25 I^2 doubles while U is made.
-        const size_t C = c.C, HD = (size_t)c.H * c.D, F = c.F;
-        const size_t hessians = method.order == Order::LAYERWISE ? 2 * C * C + HD * HD + F * F : I * I;
-        quantizer += (hessians + I * I) * sizeof(float) + 5 * I * I / 4 * sizeof(double);
+// Bytes on the device besides the activations of whole streams: what a chunk needs, and the sweep or the head, which follow each
+// other. `reading`: the next layer waits beside the one at hand.
+inline size_t working_bytes(const Options& o, const Config& c, const Method& method, const std::vector<Stream>& streams,
+                            bool reading) {
+    const size_t x = sizeof(floatX), n_calibration = method.collect ? streams[0].tokens.size() : 0;
+    size_t tokens = 0, positions = 0;
+    for (const Stream& s : streams) {
+        tokens += s.tokens.size();
+        for (const Segment& segment : s.segments) positions = std::max(positions, (size_t)(segment.pos + segment.len));
     }
-    if (method.collect == awq_collect) quantizer += n_calibration * (4 * c.C + c.H * c.D + c.F) * x;  // all inputs, two outputs
-    const size_t layers = layer_size(c) * x + quantizer;
-    const size_t head = (size_t)c.V * c.C * x + LOGITS_BYTES + LOGITS_BYTES / c.V * c.C * x;
-    return std::max(layers, head) + chunk * (2 * c.C + widest_input(c) + widest_output(c)) * x;
+    const size_t chunk = longest_chunk(streams) * (2 * c.C + widest_input(c) + widest_output(c)) * x;
+    const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
+    const size_t small = 64 * (widest_input(c) + widest_output(c));  // what has one value a row or column
+    const size_t layers = layer_size(c) * x * (reading ? 2 : 1);
+    const size_t solving = method.device_bytes ? method.device_bytes(layer_alloc(c), o.quant, n_calibration) : 0;
+    const bool scored = !o.tasks.empty() || !o.logits.empty();
+    const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
+    const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
+    return std::max(layers + solving, head) + chunk + rotary + plans + small;
 }
 
-// Decides where each stream's activations live, and refuses at once what cannot fit.
-inline void place_streams(const Options& o, const Config& c, const Method& method, std::vector<Stream>& streams) {
-    const size_t needed = working_bytes(c, method, longest_chunk(streams), streams.empty() ? 0 : streams[0].tokens.size()),
-                 x = sizeof(floatX);
-    size_t device = device_free_bytes(), host = host_free_bytes(), on_device = needed, on_host = 0;
 #ifdef __CUDACC__
-    on_host += layer_size(c) * x;  // of the next layer's weights
-#else
-    on_device += layer_size(c) * x;
+static constexpr size_t CUDA_BYTES = (size_t)750 << 20;  // its context, cuBLAS's workspace, what allocation rounds up to
 #endif
+
+// Decides where each stream's activations live, and refuses at once what cannot fit. Returns the bytes planned on the device.
+inline size_t place_streams(const Options& o, const Model& m, const Method& method, std::vector<Stream>& streams) {
+    const Config& c = m.config;
+    const size_t x = sizeof(floatX);
+    size_t device = device_free_bytes(), host = host_free_bytes(), on_host = 0;
+    size_t on_device = working_bytes(o, c, method, streams, !m.random);
     if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
+#ifdef __CUDACC__
+    if (!m.random) on_host += layer_size(c) * x;  // LayerReader's
+    device -= std::min(device, CUDA_BYTES);
+#endif
     for (Stream& s : streams) {
         const bool keeps_inputs = method.order == Order::SEQUENTIAL && &s == &streams[0];
         for (Activations* a : {&s.x, &s.in}) {
@@ -1392,6 +1406,7 @@ inline void place_streams(const Options& o, const Config& c, const Method& metho
     for (Stream& s : streams)
         for (Activations* a : {&s.x, &s.in})
             if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place);
+    return on_device;
 }
 
 inline std::string module_text(const ModuleReport& r) {
@@ -1429,14 +1444,13 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     const Config& c = run.model.config;
     Layer layer = layer_alloc(c);
     LayerReader reader(run.model);
-    reader.start(layer, 0);
+    reader.start(0);
     Clock clock;
     for (int l = 0; l < c.L; l++) {
-        layer.index = l;
         Clock load;
-        reader.finish(layer);
+        reader.finish(layer, l);
         device_wait();
-        reader.start(layer, l + 1);
+        reader.start(l + 1);
         const double load_seconds = load.seconds();
         run.report.seconds_load += load_seconds;
 
@@ -1698,7 +1712,7 @@ inline Report run_model(const Options& options) {
         const std::vector<int> ids = read_token_ids(o.logits, c.V);
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
     }
-    place_streams(o, c, run.method, run.streams);
+    r.planned_device = place_streams(o, run.model, run.method, run.streams);
     for (Stream& s : run.streams) stream_embed(run.model, s);
     r.seconds_load = total.seconds();
     {

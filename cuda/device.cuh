@@ -10,7 +10,7 @@
 // floatX is the storage type of weights and activations: bf16, or float with PRECISION=FP32.
 //
 // defines: KERNEL, DEVICE, HOST_DEVICE, SHARED, launch, block_sync, block_sum, block_max, block_min, bf16, floatX, to_float,
-//          to_bf16, to_floatX, FLOATX_NAME, exp_float, Place, Array, copy, fill_zero, device_wait, memory_used, device_name,
+//          to_bf16, to_floatX, FLOATX_NAME, exp_float, Place, Array, copy, copy_beside, fill_zero, device_wait, memory_used, device_name,
 //          device_free_bytes, host_free_bytes, host_peak_bytes, ceil_div
 #pragma once
 #include <algorithm>
@@ -287,6 +287,21 @@ template <class T> void copy(T* dst, const T* src, size_t n) {
     cuda_check(cudaMemcpy(dst, src, n * sizeof(T), cudaMemcpyDefault));
 #else
     memmove(dst, src, n * sizeof(T));
+#endif
+}
+
+// The same while the kernels of another thread run. What is on the host is page-locked.
+template <class T> void copy_beside(T* dst, const T* src, size_t n) {
+#ifdef __CUDACC__
+    static const cudaStream_t stream = [] {
+        cudaStream_t s;
+        cuda_check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+        return s;
+    }();
+    cuda_check(cudaMemcpyAsync(dst, src, n * sizeof(T), cudaMemcpyDefault, stream));
+    cuda_check(cudaStreamSynchronize(stream));
+#else
+    copy(dst, src, n);
 #endif
 }
 

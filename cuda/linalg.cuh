@@ -17,7 +17,7 @@
 // costs no accuracy that matters, both machines give the same U to the last bits of a float, and what float can hold of
 // an ill-conditioned A (GPTQ's damped Gram matrices) is factored. Memory: 1.25 n^2 doubles.
 //
-// defines: inverse_cholesky_upper
+// defines: inverse_cholesky_upper, inverse_cholesky_bytes
 #pragma once
 #include "gemm.cuh"
 
@@ -182,12 +182,20 @@ inline void invert_by_halves(Block A, int n, double* T, int* failed) {
     negated_times(A21, A22, work, w, h);
 }
 
+// Rows a power of two apart would compete for lines of a CPU's cache.
+inline size_t inverse_cholesky_ld(int n) { return n % 64 ? n : n + 8; }
+
+// What inverse_cholesky_upper allocates.
+inline size_t inverse_cholesky_bytes(int n) {
+    const size_t h = first_half(n);
+    return (n * inverse_cholesky_ld(n) + h * h) * sizeof(double);
+}
+
 // A, symmetric positive definite (its upper half is read), becomes the upper triangular U of A^-1 = U^T U, with zeros
 // below the diagonal. False if a pivot is not positive and finite; A is then garbage.
 inline bool inverse_cholesky_upper(float* A /*[n,n]*/, int n) {
     if (n < 1) return true;
-    const size_t ld = n % 64 ? n : n + 8;  // rows a power of two apart would compete for lines of a CPU's cache
-    const size_t h = first_half(n);
+    const size_t ld = inverse_cholesky_ld(n), h = first_half(n);
     Array<double> M(n * ld, "Cholesky factorization"), T(h * h, "Cholesky factorization");
     Array<int> failed(1, "Cholesky factorization");
     const Block all = {M.data, ld};

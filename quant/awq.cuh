@@ -288,7 +288,7 @@ KERNEL awq_row_squares_kernel(float* out /*[O]*/, const float* P /*[O, m]*/, con
 // which has been divided by row_scale[o], counts as it was before.
 inline std::vector<double> awq_output_errors(const Group& group, const Array<float>& W, const std::vector<float>& row_scale,
                                              const AwqSample& x) {
-    const int O = group.O, I = group.I, rows_at_once = std::min(O, 2048);
+    const int O = group.O, I = group.I, rows_at_once = std::min(O, OUTPUT_ERROR_ROWS);
     Array<float> D((size_t)rows_at_once * I, "weight differences"), P((size_t)rows_at_once * x.m, "outputs");
     Array<float> num(O, "output errors"), den(O, "output norms"), scale(O, "row scales");
     copy(scale.data, row_scale.data(), O);
@@ -420,6 +420,25 @@ inline std::array<AwqGroup, 4> awq_layer(Quantizer& q, Layer& layer) {
         q.n_inputs[g] = 0;
     }
     return a;
+}
+
+// All inputs and all weights in float; and either the outputs that a search compares and its candidate, or what clipping or the
+// report make of a sample of the inputs.
+inline size_t awq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t n) {
+    const size_t C = layer.groups[0].I, x = sizeof(floatX);
+    size_t kept = 0, most = 0;
+    for (const Group& group : layer.groups) {
+        const size_t I = group.I, G = opt.group_size == -1 ? I : opt.group_size;
+        const size_t m_clip = std::min(n, (size_t)AWQ_CLIP_TOKENS), m_report = std::min(n, (size_t)AWQ_REPORT_TOKENS);
+        kept += n * I * x + float_bytes(group);
+        const size_t search = 2 * n * C * x + float_bytes(group);
+        size_t O = 0;  // of the largest linear
+        for (int k = 0; k < group.n_linears; k++) O = std::max(O, (size_t)group.linears[k].O);
+        const size_t clip = (I * m_clip + O * (I + m_clip + 2 * I / G)) * sizeof(float);
+        const size_t report = (I * m_report + std::min(group.O, OUTPUT_ERROR_ROWS) * (I + m_report)) * sizeof(float);
+        most = std::max({most, search, clip, report});
+    }
+    return kept + most;
 }
 
 inline void awq_solve(Quantizer& q, Layer& layer) { awq_layer(q, layer); }

@@ -143,6 +143,17 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
     return result;
 }
 
+inline size_t gptq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t) {
+    size_t most = 0;
+    for (const Group& group : layer.groups) {
+        const size_t grids = (size_t)group.O * (opt.group_size == -1 ? 1 : group.I / opt.group_size) * sizeof(Grid);
+        const size_t hessians = opt.true_sequential ? hessian_bytes(group) : hessian_bytes(layer);
+        const size_t E = (size_t)group.O * GPTQ_BLOCK * sizeof(float);
+        most = std::max(most, hessian_solve_bytes(group, hessians, float_bytes(group) + E + grids));
+    }
+    return most;
+}
+
 inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
     auto start = std::chrono::steady_clock::now();
     Group& group = layer.groups[g];

@@ -8,7 +8,7 @@
 // If the factorization fails all the same, damping goes up: times 10, up to 1.
 //
 // symbols: H and U [I, I]
-// defines: HessianFactor, hessian_factor, hessian_factor_note
+// defines: HessianFactor, hessian_factor, hessian_solve_bytes, hessian_factor_note
 #pragma once
 #include <algorithm>
 #include <numeric>
@@ -74,6 +74,14 @@ inline HessianFactor hessian_factor(const float* H, int I, size_t n, double damp
             fail("%s: the Hessian is not positive definite even with damping 1. HINT: more calibration samples (-n), or check "
                  "the checkpoint", where.c_str());
     }
+}
+
+// The most that is held on the device while a group is solved from H, its share of which is `hessians`: H and W0; then either U as it
+// is made, or U and what the method holds beside it, or, U being gone, output_errors.
+inline size_t hessian_solve_bytes(const Group& group, size_t hessians, size_t beside_U) {
+    const size_t U = hessian_bytes(group);
+    return hessians + float_bytes(group) +
+           std::max(U + std::max(inverse_cholesky_bytes(group.I), beside_U), output_error_bytes(group));
 }
 
 // What was not nominal, for a module's report; damp is the damping that was asked for.

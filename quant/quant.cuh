@@ -9,7 +9,8 @@
 //
 // symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G group_size, maxq = 2^bits - 1
 // defines: Linear, Group, Layer, QuantOptions, Hessian, ModuleReport, Quantizer, Method, hessian_collect, weights_to_float,
-//          checked_weights, count_nonfinite, output_errors, weight_errors
+//          checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes, hessian_bytes, output_error_bytes,
+//          two_copies_bytes, for Method's device_bytes
 #pragma once
 #include <algorithm>
 #include <cfloat>
@@ -109,6 +110,8 @@ struct Method {
     void (*collect)(Quantizer&, const Group&, int g, const floatX* X /*[n, I]*/, int n);
     void (*solve_group)(Quantizer&, Layer&, int g);
     void (*solve_layer)(Quantizer&, Layer&);
+    // The most it holds on the device at a time, besides the layer and the activations; of the layer only the shapes count.
+    size_t (*device_bytes)(const Layer&, const QuantOptions&, size_t n_calibration);
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -194,6 +197,15 @@ inline void mirror_upper(float* H /*[I, I]*/, int I) {
     launch(mirror_upper_kernel, dim3(tiles, tiles), 256, H, I);
 }
 
+// For device_bytes: a group's weights in float; its Hessian, or all of the layer's.
+inline size_t float_bytes(const Group& group) { return (size_t)group.O * group.I * sizeof(float); }
+inline size_t hessian_bytes(const Group& group) { return (size_t)group.I * group.I * sizeof(float); }
+inline size_t hessian_bytes(const Layer& layer) {
+    size_t bytes = 0;
+    for (const Group& group : layer.groups) bytes += hessian_bytes(group);
+    return bytes;
+}
+
 // D = W0 - W over rows of I values.
 KERNEL weight_difference_kernel(float* D, const float* W0, const floatX* W, int I) {
     const size_t row = (size_t)blockIdx.x * I;
@@ -222,10 +234,17 @@ inline std::vector<double> row_ratios(const Group& group, const Array<float>& nu
     return ratios;
 }
 
+static constexpr int OUTPUT_ERROR_ROWS = 2048;  // at a time
+
+// What output_errors allocates.
+inline size_t output_error_bytes(const Group& group) {
+    return 2 * (size_t)std::min(group.O, OUTPUT_ERROR_ROWS) * group.I * sizeof(float);
+}
+
 // Relative output error of each linear, ||(W0 - W^) X|| / ||W0 X||, from H alone: ||D X||^2 = trace(D H D^T).
 // W0 [O, I] are the weights before, group.W those after, H [I, I] both halves.
 inline std::vector<double> output_errors(const Group& group, const float* W0, const float* H) {
-    const int O = group.O, I = group.I, rows_at_once = std::min(O, 2048);
+    const int O = group.O, I = group.I, rows_at_once = std::min(O, OUTPUT_ERROR_ROWS);
     Array<float> D((size_t)rows_at_once * I, "weight differences"), P((size_t)rows_at_once * I, "D H");
     Array<float> num(O, "output errors"), den(O, "output norms");
     for (int r = 0; r < O; r += rows_at_once) {
@@ -238,6 +257,13 @@ inline std::vector<double> output_errors(const Group& group, const float* W0, co
         launch(row_dot_kernel, n, 256, den.data + r, P.data, W0_r, I);
     }
     return row_ratios(group, num, den);
+}
+
+// device_bytes of a method that holds two float copies of a group: its weights, and what weight_errors makes of them.
+inline size_t two_copies_bytes(const Layer& layer, const QuantOptions&, size_t) {
+    size_t most = 0;
+    for (const Group& group : layer.groups) most = std::max(most, 2 * float_bytes(group));
+    return most;
 }
 
 // ||W0 - W^|| / ||W0|| of each linear, W0 [O, I]. One that is not finite ends the run.

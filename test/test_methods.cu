@@ -241,6 +241,35 @@ TEST(every_method_twice_gives_the_same_bytes) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Device memory: what a run says it needs decides whether it starts and where activations live
+
+static void check_plan(std::vector<const char*> args, const std::vector<const char*>& method) {
+    if (calibrates(method)) args = joined(args, {"-n", "3", "-l", "200"});
+    MemoryUse& use = memory_used(Place::Device);
+    const size_t before = use.peak = use.now;
+    const double planned = (double)run_quietly(joined(args, method)).planned_device, peak = (double)(use.peak - before);
+    if (planned < peak || planned > 1.1 * peak)
+        fail("%s: %.0f bytes of device memory were planned, and %.0f needed", method[1], planned, peak);
+}
+
+TEST(the_plan_of_device_memory_is_what_is_needed) {
+    const std::vector<std::vector<const char*>> variants = {{"-q", "gptq", "-g", "-1"},
+                                                            {"-q", "gptq", "--no-true-sequential"},
+                                                            {"-q", "gptq", "--static-groups"},
+                                                            {"-q", "awq", "-g", "-1"},
+                                                            {"-q", "rtn", "--kl"}};
+    auto all = methods_and_full_precision();
+    all.insert(all.end(), variants.begin(), variants.end());
+    for (const auto& method : all) {
+        const TempFolder tmp;
+        const std::string saved = tmp / "saved";
+        const bool kl = method.back() == std::string("--kl");
+        if (!kl) check_plan({"-m", "data/tiny", "--data", "data/tiny", "--save", saved.c_str()}, method);  // the sweep alone
+        check_plan({"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "-e", "c4"}, method);          // the head needs more
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Orders that any correct implementation must show. Differences of perplexity on the same windows are far smaller than their
 // standard errors suggest, since those are of the texts.
 
