@@ -19,12 +19,21 @@ static double manifest_ppl(const char* setting) {
 // PyTorch's figures are printed with 4 decimals. bf16 activations are good for 0.5 %.
 static const double CLOSE = sizeof(floatX) == 4 ? 1e-4 : 5e-3;
 
+// Whole sets take twenty minutes under a sanitizer. What they run, test_methods runs there on a few windows.
+static void needs_speed() {
+#ifdef __SANITIZE_ADDRESS__
+    SKIP("a question of numbers, too slow under a sanitizer");
+#endif
+}
+
 TEST(full_precision_perplexity_is_that_of_transformers) {
+    needs_speed();
     const double expected = manifest_ppl("bf16");
     CHECK_NEAR(ppl({"-q", "fp16"}), expected, CLOSE * expected);
 }
 
 TEST(rtn_perplexity_is_that_of_pytorch) {
+    needs_speed();
     for (const char* bits : {"3", "2"}) {
         const double expected = manifest_ppl((std::string("rtn w") + bits).c_str());
         CHECK_NEAR(ppl({"-q", "rtn", "-b", bits}), expected, (*bits == '2' ? 0.02 : 5e-3) * expected);
@@ -34,6 +43,7 @@ TEST(rtn_perplexity_is_that_of_pytorch) {
 }
 
 TEST(quantization_hurts_in_the_order_it_must) {
+    needs_speed();
     const double full = ppl({"-q", "fp16", "--limit", "12"}), gptq8 = ppl({"-q", "gptq", "-b", "8", "-n", "24", "--limit", "12"}),
                  gptq4 = ppl({"-q", "gptq", "-b", "4", "-n", "24", "--limit", "12"}),
                  gptq3 = ppl({"-q", "gptq", "-b", "3", "-n", "24", "--limit", "12"}),
@@ -49,6 +59,7 @@ TEST(quantization_hurts_in_the_order_it_must) {
 }
 
 TEST(awq_beats_rtn_and_billm_beats_one_bit_rtn) {
+    needs_speed();
     CHECK(ppl({"-q", "awq", "-b", "3"}) < 0.998 * ppl({"-q", "rtn", "-b", "3", "-g", "128"}));
     CHECK(ppl({"-q", "billm", "-n", "16", "--limit", "4"}) < 0.01 * ppl({"-q", "rtn", "-b", "1", "-g", "128", "--limit", "4"}));
 }
