@@ -230,6 +230,32 @@ static void bench_gptq(Table& table, Bench& b, const LayerSeconds& layer) {
     if (GPU) table.add({format("GPTQ of random:%s", SIZE), "s", c.L * whole, 40, "the goal", at_most(1)});
 }
 
+// Device memory of GPTQ and wikitext2 on random:32b, told to stay below 24 GB: of one layer, since all are alike, and of the head.
+static void bench_memory(Table& table) {
+    const char* args[] = {"bench", "-m", "random:32b", "-q", "gptq", "--device-memory", "24"};
+    Run run;
+    run.options = options_parse(7, args);
+    run.model = model_open(run.options);
+    run.model.config.L = 1;
+    run.method = method_for(run.options);
+    run.quantizer.opt = run.options.quant;
+    const Config& c = run.model.config;
+    for (const int windows : {128, 146}) {
+        std::vector<int> tokens((size_t)windows * WINDOW);
+        for (size_t i = 0; i < tokens.size(); i++) tokens[i] = (int)(random_bits(i) % c.V);
+        run.streams.push_back(stream_of_windows(c, "benchmark", tokens, WINDOW, true));
+    }
+    MemoryUse& use = memory_used(Place::Device);
+    const size_t before = use.peak = use.now;
+    place_streams(run.options, run.model, run.method, run.streams);
+    for (Stream& s : run.streams) stream_embed(run.model, s);
+    Scratch scratch = scratch_alloc(c, run.streams);
+    sweep(run, scratch, nullptr);
+    Head head = head_load(run.model);
+    stream_score(c, head, run.streams[1], nullptr, scratch, nullptr);
+    table.add({"random:32b, GPTQ and wikitext2, device memory", "GB", 1e-9 * (use.peak - before), 24, "--device-memory", at_most(1)});
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // What is not arithmetic
 
@@ -273,6 +299,7 @@ int main(int argc, char** argv) {
             bench_forward(table, b, layer);
             bench_gptq(table, b, layer);
         }
+        if (GPU) bench_memory(table);
         bench_tokenizer(table);
         bench_bundled_model(table);
         table.close();
