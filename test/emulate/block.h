@@ -64,12 +64,12 @@ struct Grid {
 
 // What a thread waits at: the instruction, where it stands, the lanes of the warp that execute it together, its operands.
 struct Wait {
-    const char *what, *file;
+    const char *what, *file;  // literals: where they are equal, so are the pointers
     int line;
     uint32_t mask;
     void* operands;
 
-    bool same(const Wait& w) const { return mask == w.mask && line == w.line && !strcmp(what, w.what) && !strcmp(file, w.file); }
+    bool same(const Wait& w) const { return mask == w.mask && line == w.line && what == w.what && file == w.file; }
 };
 
 // 16 bytes on their way to shared memory; see mma.h.
@@ -107,21 +107,19 @@ __attribute__((noinline)) inline Block& block_here() { return *this_block; }
 // Takes the thread that runs next from those that can; -1: none can.
 inline int block_next(Block& b) {
     if (!b.ready_warps) return -1;
-    const auto pick = [&](uint32_t bits) {
+    const uint64_t chance = b.order == ANY ? random_bits(b.random) : 0;
+    const auto pick = [&](uint32_t bits, unsigned r) {
         if (b.order == FORWARD) return __builtin_ctz(bits);
         if (b.order == BACKWARD) return 31 - __builtin_clz(bits);
-        const unsigned r = random_bits(b.random) % 32;
-        return (int)((__builtin_ctz(r ? bits >> r | bits << (32 - r) : bits) + r) % 32);
+        return (int)((__builtin_ctz(bits >> r | bits << (-r & 31)) + r) % 32);  // the first from bit r on
     };
-    const int warp = pick(b.ready_warps), lane = pick(b.ready[warp]);
+    const int warp = pick(b.ready_warps, chance % 32), lane = pick(b.ready[warp], chance / 32 % 32);
     if (!(b.ready[warp] &= ~(1u << lane))) b.ready_warps &= ~(1u << warp);
     return warp * 32 + lane;
 }
 
 inline void block_release(Block& b, int warp, uint32_t lanes) {
     b.ready[warp] |= lanes, b.ready_warps |= 1u << warp;
-    for (int lane = 0; lane < 32; lane++)
-        if (lanes >> lane & 1) b.wait[warp * 32 + lane].what = nullptr;
 }
 
 inline void fiber_main();
@@ -143,8 +141,8 @@ inline Fiber& block_resume(Block& b, int thread) {
 // The thread that runs waits, until it is released. Without anyone left to run, the block is stuck: the OS thread takes over.
 inline void block_wait(Block& b) {
     const int thread = b.current, next = block_next(b);
-    if (next == thread) return;
-    fiber_switch(*b.fiber_of[thread], next < 0 ? b.host : block_resume(b, next));
+    if (next != thread) fiber_switch(*b.fiber_of[thread], next < 0 ? b.host : block_resume(b, next));
+    b.wait[thread].what = nullptr;
 }
 
 // The thread that runs has ended. Its fiber begins the next one, if that is due, else it goes idle until it is given one.
@@ -180,7 +178,8 @@ inline std::string block_waiting(const Block& b) {
     for (int t = 0; t < b.n_threads; t++) {
         const Wait& w = b.wait[t];
         char mask[32] = "";
-        if (w.what && w.mask) snprintf(mask, sizeof mask, ", mask %08x,", w.mask);
+        if (!w.what && !b.ended[t]) continue;
+        if (w.mask) snprintf(mask, sizeof mask, ", mask %08x,", w.mask);
         at[b.ended[t] ? "ended" : std::string("at ") + w.what + mask + " of " + w.file + ":" + std::to_string(w.line)].push_back(t);
     }
     std::string text = "threads wait for others that do not come:";

@@ -52,8 +52,8 @@ struct Emulator {
     std::deque<Block> blocks;         // one for each thread of the OS
 };
 inline Emulator& emulator() {
-    static Emulator e;
-    return e;
+    static Emulator* e = new Emulator;  // never deleted: the program's static variables may still hold device memory
+    return *e;
 }
 struct Lock : std::lock_guard<std::recursive_mutex> {
     Lock() : lock_guard(emulator().mutex) {}
@@ -99,8 +99,8 @@ struct Event {
 
 // All that were ever made, the default one first: an event may outlive its stream.
 inline std::deque<Stream>& streams() {
-    static std::deque<Stream> all = {{true, 0, 0, {}}};
-    return all;
+    static auto* all = new std::deque<Stream>{{true, 0, 0, {}}};
+    return *all;
 }
 inline Stream& stream_of(Stream* s) { return s ? *s : streams()[0]; }
 

@@ -10,7 +10,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <sys/mman.h>
+#ifndef __x86_64__
 #include <ucontext.h>
+#endif
 #ifdef __SANITIZE_ADDRESS__
 #define EMULATE_ASAN 1
 #include <sanitizer/asan_interface.h>
@@ -24,12 +26,15 @@ namespace emulated {
 constexpr size_t FIBER_STACK = EMULATE_ASAN ? 256 << 10 : 64 << 10;
 
 struct Fiber {
+#ifdef __x86_64__
+    void* sp = nullptr;  // where the registers lie
+#else
+    ucontext_t context;
+#endif
     char* stack = nullptr;  // of FIBER_STACK bytes above a page that may not be touched; null: the stack of the OS thread
     const void* bottom = nullptr;  // what AddressSanitizer wants to know of a stack
     size_t size = 0;
     void* fake_stack = nullptr;
-    void* sp = nullptr;  // where the registers lie
-    ucontext_t context;
 };
 
 #ifdef __x86_64__
