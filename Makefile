@@ -4,7 +4,8 @@
 # make test            builds and runs every test; ends with "N passed, N failed, N skipped"
 # make test SANITIZE=1 the same under AddressSanitizer and UndefinedBehaviorSanitizer (CPU)
 # make test EMULATE=1  the GPU's side of the sources, built with g++ and run on a GPU in software (test/emulate), by the tests that
-#                      launch kernels; EMULATE_SEED=N chooses in which order its threads run; SANITIZE=1 works here too
+#                      launch kernels; EMULATE_SEED=N chooses in which order its threads run, EMULATE_ALL=1 takes the slow
+#                      ones too; SANITIZE=1 works here as well
 # make bench           a table: what is achieved, what the machine can do, the ratio; JSON=FILE writes it too
 # PRECISION=FP32       float instead of bf16 weights and activations, for exact comparison
 # NATIVE=0             no -march=native (portable C++ kernels)
@@ -53,7 +54,7 @@ else
   OUT      := build/$(if $(EMULATE),emulated,cpu)-$(PRECISION)$(if $(SANITIZE),-sanitize)$(if $(filter 0,$(NATIVE)),-portable)
   CHECKS   := $(if $(SANITIZE),-O1 -fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
   # Pragmas are nvcc's. No thread_local variable has a constructor; -rdynamic: an error names the kernel.
-  EMULATED := $(if $(EMULATE),-D__CUDACC__ -Itest/emulate -Wno-unknown-pragmas -fno-extern-tls-init -rdynamic)
+  EMULATED := $(if $(EMULATE),-D__CUDACC__ -DEMULATED -Itest/emulate -Wno-unknown-pragmas -fno-extern-tls-init -rdynamic)
   COMPILE   = $(CXX) -std=c++17 $(CHECKS) -g $(MARCH) $(FASTER) -fopenmp $(WARN) $(EMULATED) $(DEFINES) -MMD -MP -x c++
   LINK     :=
 endif

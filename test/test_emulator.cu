@@ -105,7 +105,7 @@ TEST(threads_that_wait_for_ever_are_reported) {
     CHECK_ERROR(run(0), "1 of them ended (thread 5)");
     CHECK_ERROR(run(1), "32 of them at __syncthreads");
     CHECK_ERROR(run(2), "3 of them at __syncwarp, mask ffffffff, of ");
-    CHECK_ERROR(run(3), "__shfl_xor_sync with a mask that does not name the thread itself");
+    CHECK_ERROR(run(3), "with a mask that does not name it");
     CHECK_ERROR(run(4), "1 of them at __shfl_xor_sync, mask 00000003, of ");
     run(-1);  // and a failure leaves nothing behind
     for (const int x : on_host(out)) CHECK_EQ(x, 1);
@@ -176,7 +176,8 @@ TEST(launches_beyond_the_limits_fail) {
     CHECK_EQ(cudaGetLastError(), cudaErrorInvalidValue);
     CHECK_EQ(cudaFuncSetAttribute(vote_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 227 << 10), cudaSuccess);
     CHECK_EQ(status(1, 1, 227 << 10), cudaSuccess);
-    CHECK_EQ(cudaFuncSetAttribute(vote_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (227 << 10) + 1), cudaErrorInvalidValue);
+    CHECK_EQ(cudaFuncSetAttribute(vote_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (227 << 10) + 1),
+             cudaErrorInvalidValue);
     cuda_check(cudaDeviceSynchronize());
 }
 
@@ -249,7 +250,8 @@ KERNEL fragments_kernel(uint32_t* loaded /*[2, 32, 4]*/, float* c /*[32, 4]*/, c
     load_matrices(r, at + row * 16);
     load_matrices_transposed(t, at + row * 16);
     float sum[4];
-    for (int i = 0; i < 4; i++) loaded[lane * 4 + i] = r[i], loaded[128 + lane * 4 + i] = t[i], factor[i] = a[lane * 4 + i], sum[i] = c[lane * 4 + i];
+    for (int i = 0; i < 4; i++)
+        loaded[lane * 4 + i] = r[i], loaded[128 + lane * 4 + i] = t[i], factor[i] = a[lane * 4 + i], sum[i] = c[lane * 4 + i];
     multiply_add(sum, factor, b[lane * 2], b[lane * 2 + 1]);
     for (int i = 0; i < 4; i++) c[lane * 4 + i] = sum[i];
 }
@@ -263,9 +265,12 @@ TEST(fragments_are_those_of_the_ptx_isa) {
         for (int i = 0; i < 8; i++)
             for (int j = 0; j < 8; j++) matrices.push_back((uint16_t)(m * 100 + i * 10 + j));
     float A[16][16], B[16][8], C[16][8];
-    for (auto& row : A) for (float& x : row) x = to_float(to_bf16(value()));
-    for (auto& row : B) for (float& x : row) x = to_float(to_bf16(value()));
-    for (auto& row : C) for (float& x : row) x = value();
+    for (auto& row : A)
+        for (float& x : row) x = to_float(to_bf16(value()));
+    for (auto& row : B)
+        for (float& x : row) x = to_float(to_bf16(value()));
+    for (auto& row : C)
+        for (float& x : row) x = value();
     const auto pair = [](float low, float high) { return bf16_bits(low) | (uint32_t)bf16_bits(high) << 16; };
     std::vector<uint32_t> a, b;
     std::vector<float> c;
@@ -285,8 +290,8 @@ TEST(fragments_are_those_of_the_ptx_isa) {
     const Array<uint16_t> matrices_d = on_device(matrices);
     Array<float> c_d = on_device(c);
     Array<uint32_t> loaded_d(256, "registers");
-    launch_shared(fragments_kernel, 1, 32, (size_t)512, loaded_d.data, c_d.data, (const uint16_t*)matrices_d.data, (const uint32_t*)a_d.data,
-                  (const uint32_t*)b_d.data);
+    launch_shared(fragments_kernel, 1, 32, (size_t)512, loaded_d.data, c_d.data, (const uint16_t*)matrices_d.data,
+                  (const uint32_t*)a_d.data, (const uint32_t*)b_d.data);
     const std::vector<uint32_t> loaded = on_host(loaded_d);
     const std::vector<float> found = on_host(c_d);
     for (int lane = 0; lane < 32; lane++)
@@ -413,16 +418,18 @@ TEST(gemm_is_its_definition) {
             const Array<In> a = device(A, in), b = device(B, in);
             Array<Out> c = device(C, out);
             const auto type = [](size_t bytes) { return bytes == 2 ? CUDA_R_16BF : CUDA_R_32F; };
-            CHECK_EQ(cublasGemmEx(nullptr, opA, opB, m, n, k, &alpha, a.data, type(sizeof(In)), A.ld, b.data, type(sizeof(In)), B.ld, &beta,
-                                  c.data, type(sizeof(Out)), C.ld, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+            CHECK_EQ(cublasGemmEx(nullptr, opA, opB, m, n, k, &alpha, a.data, type(sizeof(In)), A.ld, b.data, type(sizeof(In)),
+                                  B.ld, &beta, c.data, type(sizeof(Out)), C.ld, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
                      CUBLAS_STATUS_SUCCESS);
             const std::vector<Out> found = on_host(c);
             for (int j = 0; j < n; j++)
                 for (int i = 0; i < C.ld; i++) {
                     double sum = 0;
-                    for (int l = 0; l < k && i < m; l++) sum += (a_as_is ? A.at(i, l) : A.at(l, i)) * (b_as_is ? B.at(l, j) : B.at(j, l));
+                    for (int l = 0; l < k && i < m; l++)
+                        sum += (a_as_is ? A.at(i, l) : A.at(l, i)) * (b_as_is ? B.at(l, j) : B.at(j, l));
                     const double expected = i < m ? alpha * sum + beta * C.at(i, j) : C.at(i, j);
-                    CHECK_NEAR(to_float(found[i + (size_t)j * C.ld]), expected, fabs(expected) * (sizeof(Out) == 2 ? 0x1p-8 : 1e-6) + 1e-6);
+                    CHECK_NEAR(to_float(found[i + (size_t)j * C.ld]), expected,
+                               fabs(expected) * (sizeof(Out) == 2 ? 0x1p-8 : 1e-6) + 1e-6);
                 }
         }
     };
@@ -439,8 +446,8 @@ TEST(gemm_does_not_read_c_when_beta_is_0) {
     const float one = 1, zero = 0;
     const Array<float> a = on_device<float>({2}), b = on_device<float>({3});
     Array<float> c = on_device<float>({NAN});
-    cublasGemmEx(nullptr, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, a.data, CUDA_R_32F, 1, b.data, CUDA_R_32F, 1, &zero, c.data, CUDA_R_32F, 1,
-                 CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    cublasGemmEx(nullptr, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, a.data, CUDA_R_32F, 1, b.data, CUDA_R_32F, 1, &zero, c.data,
+                 CUDA_R_32F, 1, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     CHECK_EQ(on_host(c)[0], 6.0f);
 }
 
@@ -472,8 +479,10 @@ TEST(trmm_is_its_definition) {
                                 for (int i = 0; i < C.ld; i++) {
                                     double sum = 0;
                                     for (int l = 0; l < size && i < m; l++)
-                                        sum += left ? full[i + (size_t)l * size] * B.at(l, j) : B.at(i, l) * full[l + (size_t)j * size];
-                                    CHECK_NEAR(found[i + (size_t)j * C.ld], i < m ? alpha * sum : (in_place ? B : C).at(i, j), 1e-10);
+                                        sum += left ? full[i + (size_t)l * size] * B.at(l, j)
+                                                    : B.at(i, l) * full[l + (size_t)j * size];
+                                    CHECK_NEAR(found[i + (size_t)j * C.ld], i < m ? alpha * sum : (in_place ? B : C).at(i, j),
+                                               1e-10);
                                 }
                         }
 }
@@ -489,7 +498,8 @@ TEST(syrk_is_its_definition) {
                     if (beta == 0) C.at(0, 0) = NAN;
                     const Array<double> a = on_device(A.x);
                     Array<double> c = on_device(C.x);
-                    CHECK_EQ(cublasDsyrk(nullptr, uplo, op, n, k, &alpha, a.data, A.ld, &beta, c.data, C.ld), CUBLAS_STATUS_SUCCESS);
+                    CHECK_EQ(cublasDsyrk(nullptr, uplo, op, n, k, &alpha, a.data, A.ld, &beta, c.data, C.ld),
+                             CUBLAS_STATUS_SUCCESS);
                     const std::vector<double> found = on_host(c);
                     for (int j = 0; j < n; j++)
                         for (int i = 0; i < C.ld; i++) {
@@ -508,8 +518,8 @@ TEST(cublas_refuses_what_its_documentation_calls_invalid) {
     Array<float> x(100, "x");
     Array<double> y(100, "y");
     const auto gemm_status = [&](cublasOperation_t opA, cublasOperation_t opB, int m, int n, int k, int lda, int ldb, int ldc) {
-        return cublasGemmEx(nullptr, opA, opB, m, n, k, &one, x.data, CUDA_R_32F, lda, x.data, CUDA_R_32F, ldb, &one, x.data, CUDA_R_32F, ldc,
-                            CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+        return cublasGemmEx(nullptr, opA, opB, m, n, k, &one, x.data, CUDA_R_32F, lda, x.data, CUDA_R_32F, ldb, &one, x.data,
+                            CUDA_R_32F, ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     };
     const cublasOperation_t N = CUBLAS_OP_N, T = CUBLAS_OP_T;
     CHECK_EQ(gemm_status(N, N, 2, 3, 4, 2, 4, 2), CUBLAS_STATUS_SUCCESS);
@@ -522,8 +532,8 @@ TEST(cublas_refuses_what_its_documentation_calls_invalid) {
     CHECK_EQ(gemm_status(N, N, -1, 3, 4, 2, 4, 2), CUBLAS_STATUS_INVALID_VALUE);
     CHECK_EQ(gemm_status((cublasOperation_t)7, N, 2, 3, 4, 4, 4, 4), CUBLAS_STATUS_INVALID_VALUE);
     const auto trmm_status = [&](cublasSideMode_t side, int m, int n, int lda, int ldb, int ldc) {
-        return cublasDtrmm(nullptr, side, CUBLAS_FILL_MODE_UPPER, N, CUBLAS_DIAG_NON_UNIT, m, n, &two, y.data, lda, y.data + 30, ldb,
-                           y.data + 60, ldc);
+        return cublasDtrmm(nullptr, side, CUBLAS_FILL_MODE_UPPER, N, CUBLAS_DIAG_NON_UNIT, m, n, &two, y.data, lda, y.data + 30,
+                           ldb, y.data + 60, ldc);
     };
     CHECK_EQ(trmm_status(CUBLAS_SIDE_LEFT, 2, 5, 2, 2, 2), CUBLAS_STATUS_SUCCESS);
     CHECK_EQ(trmm_status(CUBLAS_SIDE_RIGHT, 2, 5, 2, 2, 2), CUBLAS_STATUS_INVALID_VALUE);

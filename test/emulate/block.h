@@ -12,6 +12,7 @@
 // defines: __shared__, threadIdx, blockIdx, blockDim, gridDim, shared; __syncthreads, __syncthreads_and, __syncwarp, __shfl_xor_sync,
 //          __shfl_down_sync; for the emulator: Block, Grid, block_run, block_fail, warp_execute, random_bits, seed (in namespace emulated)
 #pragma once
+#include <cstdarg>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -82,19 +83,19 @@ constexpr int MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32;
 constexpr int FORWARD = 0, BACKWARD = 1, ANY = 2;
 
 struct Block {
-    Fiber host;                 // the OS thread itself
-    std::deque<Fiber> fibers;   // all that were ever needed; they stay
-    std::vector<Fiber*> idle;   // without a thread
+    Fiber host;                // the OS thread itself
+    std::deque<Fiber> fibers;  // all that were ever needed; they stay
+    std::vector<Fiber*> idle;  // without a thread
     const Grid* grid;
     int order, n_threads, n_ended, n_at_barrier, current;  // current: the thread that runs
     uint64_t random;
-    uint32_t ready[MAX_WARPS], ready_warps;                // threads, a bit each, that can run; warps that have one
-    uint32_t arrived[MAX_WARPS];                           // lanes that wait at an instruction of their warp
-    Fiber* fiber_of[MAX_THREADS];                          // null: not begun
-    Wait wait[MAX_THREADS];                                // what is null: does not wait
+    uint32_t ready[MAX_WARPS], ready_warps;  // threads, a bit each, that can run; warps that have one
+    uint32_t arrived[MAX_WARPS];             // lanes that wait at an instruction of their warp
+    Fiber* fiber_of[MAX_THREADS];            // null: not begun
+    Wait wait[MAX_THREADS];                  // what is null: does not wait
     bool ended[MAX_THREADS];
     std::vector<AsyncCopy> copies[MAX_THREADS];
-    std::string failure;                                   // a sentence; empty: none
+    std::string failure;  // a sentence; empty: none
 };
 
 inline thread_local Block* this_block;
@@ -118,9 +119,7 @@ inline int block_next(Block& b) {
     return warp * 32 + lane;
 }
 
-inline void block_release(Block& b, int warp, uint32_t lanes) {
-    b.ready[warp] |= lanes, b.ready_warps |= 1u << warp;
-}
+inline void block_release(Block& b, int warp, uint32_t lanes) { b.ready[warp] |= lanes, b.ready_warps |= 1u << warp; }
 
 inline void fiber_main();
 
@@ -164,12 +163,20 @@ inline void fiber_main() {
     }
 }
 
-// Ends the whole block, and the launch with it.
-[[noreturn]] inline void block_fail(const std::string& why) {
-    Block& b = block_here();
-    b.failure = "thread " + std::to_string(b.current) + ": " + why;
+// Ends the whole block, and the launch with it: nothing on the fibers' stacks is destroyed, so no std::string may live there.
+[[noreturn]] inline void block_give_up(Block& b) {
     fiber_switch(*b.fiber_of[b.current], b.host);
     abort();
+}
+[[noreturn]] __attribute__((format(printf, 1, 2))) inline void block_fail(const char* format, ...) {
+    Block& b = block_here();
+    char why[300];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(why, sizeof why, format, values);
+    va_end(values);
+    b.failure = why;
+    block_give_up(b);
 }
 
 // Who waits where, in a block that is stuck.
@@ -201,12 +208,13 @@ inline bool block_barrier(const char* what, bool vote, const char* file, int lin
     if (++b.n_at_barrier == b.n_threads) {
         bool all = true;
         for (int t = 0; t < b.n_threads; t++) {
-            if (!b.wait[t].same(b.wait[b.current])) block_fail(block_waiting(b));
+            if (!b.wait[t].same(b.wait[b.current])) block_give_up(b);
             all = all && *(bool*)b.wait[t].operands;
         }
         for (int t = 0; t < b.n_threads; t++) *(bool*)b.wait[t].operands = all;
         b.n_at_barrier = 0;
-        for (int t = 0; t < b.n_threads; t += 32) block_release(b, t / 32, b.n_threads - t < 32 ? (1u << (b.n_threads - t)) - 1 : ~0u);
+        for (int t = 0; t < b.n_threads; t += 32)
+            block_release(b, t / 32, b.n_threads - t < 32 ? (1u << (b.n_threads - t)) - 1 : ~0u);
     }
     block_wait(b);
     return vote;
@@ -217,14 +225,15 @@ template <class Operands, class Execute>
 void warp_execute(const char* what, uint32_t mask, Operands& operands, const char* file, int line, const Execute& execute) {
     Block& b = block_here();
     const int warp = b.current / 32;
-    if (!(mask >> b.current % 32 & 1)) block_fail(std::string(what) + " with a mask that does not name the thread itself");
+    if (!(mask >> b.current % 32 & 1))
+        block_fail("thread %d: %s of %s:%d with a mask that does not name it", b.current, what, file, line);
     b.wait[b.current] = {what, file, line, mask, &operands};
     b.arrived[warp] |= 1u << b.current % 32;
     if ((b.arrived[warp] & mask) == mask) {
         Operands* lanes[32] = {};
         for (int lane = 0; lane < 32; lane++) {
             if (!(mask >> lane & 1)) continue;
-            if (!b.wait[warp * 32 + lane].same(b.wait[b.current])) block_fail(block_waiting(b));
+            if (!b.wait[warp * 32 + lane].same(b.wait[b.current])) block_give_up(b);
             lanes[lane] = (Operands*)b.wait[warp * 32 + lane].operands;
         }
         execute(lanes);
@@ -239,7 +248,9 @@ void warp_execute(const char* what, uint32_t mask, Operands& operands, const cha
 #define EMULATE_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(EMULATE_HERE) { emulated::block_barrier("__syncthreads", true, file, line); }
-inline int __syncthreads_and(int predicate, EMULATE_HERE) { return emulated::block_barrier("__syncthreads_and", predicate != 0, file, line); }
+inline int __syncthreads_and(int predicate, EMULATE_HERE) {
+    return emulated::block_barrier("__syncthreads_and", predicate != 0, file, line);
+}
 inline void __syncwarp(uint32_t mask = ~0u, EMULATE_HERE) {
     char none;
     emulated::warp_execute("__syncwarp", mask, none, file, line, [](char**) {});
@@ -248,7 +259,8 @@ inline void __syncwarp(uint32_t mask = ~0u, EMULATE_HERE) {
 namespace emulated {
 
 // Every lane gets the value of lane source(lane). The value of a lane outside of the mask is undefined: bytes 0xff.
-template <class T, class Source> T warp_shuffle(const char* what, uint32_t mask, T x, const char* file, int line, const Source& source) {
+template <class T, class Source>
+T warp_shuffle(const char* what, uint32_t mask, T x, const char* file, int line, const Source& source) {
     T value = x;
     warp_execute(what, mask, value, file, line, [&](T** lanes) {
         T before[32];
@@ -267,7 +279,8 @@ template <class T> T __shfl_xor_sync(uint32_t mask, T x, int lane_mask, EMULATE_
     return emulated::warp_shuffle("__shfl_xor_sync", mask, x, file, line, [=](int lane) { return (lane ^ lane_mask) & 31; });
 }
 template <class T> T __shfl_down_sync(uint32_t mask, T x, unsigned delta, EMULATE_HERE) {
-    return emulated::warp_shuffle("__shfl_down_sync", mask, x, file, line, [=](int lane) { return lane + delta < 32 ? lane + delta : lane; });
+    return emulated::warp_shuffle("__shfl_down_sync", mask, x, file, line,
+                                  [=](int lane) { return lane + delta < 32 ? lane + delta : lane; });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -280,12 +293,14 @@ inline void fill_shared_memory(size_t dynamic_bytes) {
     struct Range {
         char *begin = nullptr, *end = nullptr;
     } all;
-    dl_iterate_phdr([](dl_phdr_info* info, size_t, void* range) {  // the first is the program itself
-        for (int i = 0; i < info->dlpi_phnum; i++)
-            if (info->dlpi_phdr[i].p_type == PT_TLS && info->dlpi_tls_data)
-                *(Range*)range = {(char*)info->dlpi_tls_data, (char*)info->dlpi_tls_data + info->dlpi_phdr[i].p_memsz};
-        return 1;
-    }, &all);
+    dl_iterate_phdr(
+        [](dl_phdr_info* info, size_t, void* range) {  // the first is the program itself
+            for (int i = 0; i < info->dlpi_phnum; i++)
+                if (info->dlpi_phdr[i].p_type == PT_TLS && info->dlpi_tls_data)
+                    *(Range*)range = {(char*)info->dlpi_tls_data, (char*)info->dlpi_tls_data + info->dlpi_phdr[i].p_memsz};
+            return 1;
+        },
+        &all);
     char *dynamic = (char*)shared, *dynamic_end = dynamic + sizeof shared;
     memset(all.begin, 0xff, dynamic - all.begin);
     memset(dynamic_end, 0xff, all.end - dynamic_end);
@@ -321,7 +336,8 @@ inline std::string block_run(Block& b, const Grid& g, size_t index, bool fill) {
     if (b.failure.empty()) b.failure = block_waiting(b);
     b.idle.clear();  // the threads that were left waiting are forgotten
     for (size_t i = 0; i < b.fibers.size(); i++) fiber_prepare(b.fibers[i], fiber_main, i), b.idle.push_back(&b.fibers[i]);
-    return "block (" + std::to_string(blockIdx.x) + ", " + std::to_string(blockIdx.y) + ", " + std::to_string(blockIdx.z) + "): " + b.failure;
+    return "block (" + std::to_string(blockIdx.x) + ", " + std::to_string(blockIdx.y) + ", " + std::to_string(blockIdx.z) +
+           "): " + b.failure;
 }
 
 }  // namespace emulated

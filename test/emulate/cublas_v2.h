@@ -55,7 +55,7 @@ template <class T, class A, class B, class Put> void product(int m, int n, int k
     for (int p = 0; p < row_panels; p++)
         for (int q = 0; q < column_panels; q++) {
             Vector sum[COLUMNS][2] = {};
-            const T *row = &rows[(size_t)p * k * ROWS], *column = &columns[(size_t)q * k * COLUMNS];
+            const T *row = rows.data() + (size_t)p * k * ROWS, *column = columns.data() + (size_t)q * k * COLUMNS;
             for (int l = 0; l < k; l++, row += ROWS, column += COLUMNS) {
                 Vector x[2];
                 memcpy(x, row, sizeof x);
@@ -74,12 +74,13 @@ inline bool valid(cublasFillMode_t uplo) { return uplo == CUBLAS_FILL_MODE_LOWER
 }  // namespace emulated
 
 // C [m, n] = alpha op(A) [m, k] op(B) [k, n] + beta C
-inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t opA, cublasOperation_t opB, int m, int n, int k, const void* alpha,
-                                   const void* A, cudaDataType_t typeA, int lda, const void* B, cudaDataType_t typeB, int ldb,
-                                   const void* beta, void* C, cudaDataType_t typeC, int ldc, cublasComputeType_t, cublasGemmAlgo_t) {
+inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t opA, cublasOperation_t opB, int m, int n, int k,
+                                   const void* alpha, const void* A, cudaDataType_t typeA, int lda, const void* B,
+                                   cudaDataType_t typeB, int ldb, const void* beta, void* C, cudaDataType_t typeC, int ldc,
+                                   cublasComputeType_t, cublasGemmAlgo_t) {
     const bool a_as_is = opA == CUBLAS_OP_N, b_as_is = opB == CUBLAS_OP_N;
-    if (!emulated::valid(opA) || !emulated::valid(opB) || m < 0 || n < 0 || k < 0 || !alpha || !beta || lda < std::max(1, a_as_is ? m : k) ||
-        ldb < std::max(1, b_as_is ? k : n) || ldc < std::max(1, m))
+    if (!emulated::valid(opA) || !emulated::valid(opB) || m < 0 || n < 0 || k < 0 || !alpha || !beta ||
+        lda < std::max(1, a_as_is ? m : k) || ldb < std::max(1, b_as_is ? k : n) || ldc < std::max(1, m))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (typeA != typeB || (typeA == CUDA_R_32F && typeC != CUDA_R_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
     const float scale = *(const float*)alpha, keep = *(const float*)beta;
@@ -101,11 +102,13 @@ inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t opA, cublas
 }
 
 // C [m, n] = alpha op(A) B, A [m, m], or alpha B op(A), A [n, n]. C may be B.
-inline cublasStatus_t cublasDtrmm(cublasHandle_t, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t op, cublasDiagType_t diag,
-                                  int m, int n, const double* alpha, const double* A, int lda, const double* B, int ldb, double* C, int ldc) {
+inline cublasStatus_t cublasDtrmm(cublasHandle_t, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t op,
+                                  cublasDiagType_t diag, int m, int n, const double* alpha, const double* A, int lda,
+                                  const double* B, int ldb, double* C, int ldc) {
     const bool left = side == CUBLAS_SIDE_LEFT, upper = uplo == CUBLAS_FILL_MODE_UPPER, unit = diag == CUBLAS_DIAG_UNIT;
-    if ((!left && side != CUBLAS_SIDE_RIGHT) || !emulated::valid(uplo) || !emulated::valid(op) || (!unit && diag != CUBLAS_DIAG_NON_UNIT) || m < 0 || n < 0 ||
-        !alpha || lda < std::max(1, left ? m : n) || ldb < std::max(1, m) || ldc < std::max(1, m))
+    if ((!left && side != CUBLAS_SIDE_RIGHT) || !emulated::valid(uplo) || !emulated::valid(op) ||
+        (!unit && diag != CUBLAS_DIAG_NON_UNIT) || m < 0 || n < 0 || !alpha || lda < std::max(1, left ? m : n) ||
+        ldb < std::max(1, m) || ldc < std::max(1, m))
         return CUBLAS_STATUS_INVALID_VALUE;
     const double scale = *alpha;
     emulated::stream_add(nullptr, [=] {
@@ -126,15 +129,18 @@ inline cublasStatus_t cublasDtrmm(cublasHandle_t, cublasSideMode_t side, cublasF
 inline cublasStatus_t cublasDsyrk(cublasHandle_t, cublasFillMode_t uplo, cublasOperation_t op, int n, int k, const double* alpha,
                                   const double* A, int lda, const double* beta, double* C, int ldc) {
     const bool as_is = op == CUBLAS_OP_N, upper = uplo == CUBLAS_FILL_MODE_UPPER;
-    if (!emulated::valid(uplo) || !emulated::valid(op) || n < 0 || k < 0 || !alpha || !beta || lda < std::max(1, as_is ? n : k) || ldc < std::max(1, n))
+    if (!emulated::valid(uplo) || !emulated::valid(op) || n < 0 || k < 0 || !alpha || !beta || lda < std::max(1, as_is ? n : k) ||
+        ldc < std::max(1, n))
         return CUBLAS_STATUS_INVALID_VALUE;
     const double scale = *alpha, keep = *beta;
     emulated::stream_add(nullptr, [=] {
         const auto a = [=](size_t i, size_t l) { return A[as_is ? i + l * lda : l + i * lda]; };
-        emulated::product<double>(n, n, k, a, [=](size_t l, size_t j) { return a(j, l); }, [=](size_t i, size_t j, double sum) {
-            if (i != j && (i < j) != upper) return;
-            C[i + j * ldc] = scale * sum + (keep == 0 ? 0 : keep * C[i + j * ldc]);
-        });
+        emulated::product<double>(
+            n, n, k, a, [=](size_t l, size_t j) { return a(j, l); },
+            [=](size_t i, size_t j, double sum) {
+                if (i != j && (i < j) != upper) return;
+                C[i + j * ldc] = scale * sum + (keep == 0 ? 0 : keep * C[i + j * ldc]);
+            });
     });
     return CUBLAS_STATUS_SUCCESS;
 }

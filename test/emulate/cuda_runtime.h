@@ -5,11 +5,12 @@
 //
 // The hardware's freedom is used against the program. The default stream's kernels and copies are done as late as possible: when the
 // host waits. What another stream is given is done at once or as late as possible, by the seed (EMULATE_SEED). New memory is filled
-// with bytes 0xff: NaN, or -1. Under AddressSanitizer the host can't touch device memory.
+// with bytes 0xff: NaN, or -1. Under AddressSanitizer the host can't touch device memory. (Both: the first 16 MB of an allocation.)
 // What it does not show: speed, and the hardware's memory model. Threads take turns, so every store is seen by whoever runs next.
 //
 // A failure in a kernel is returned by the next call that waits, as cudaErrorLaunchFailure with the sentence as its error string.
 #pragma once
+#include <algorithm>
 #include <cxxabi.h>
 #include <dlfcn.h>
 #include <mutex>
@@ -23,8 +24,8 @@
 #define __host__
 #define __launch_bounds__(...)
 
-#define EMULATE_MIN_MAX(T)                              \
-    inline T min(T a, T b) { return b < a ? b : a; }    \
+#define EMULATE_MIN_MAX(T)                                                                                                         \
+    inline T min(T a, T b) { return b < a ? b : a; }                                                                               \
     inline T max(T a, T b) { return a < b ? b : a; }
 EMULATE_MIN_MAX(int)
 EMULATE_MIN_MAX(unsigned)
@@ -43,13 +44,13 @@ namespace emulated {
 struct Emulator {
     std::recursive_mutex mutex;
     cudaError_t last = cudaSuccess;
-    std::string failure;              // of the last kernel that failed
-    bool failed = false;              // ... and nobody has been told yet
+    std::string failure;  // of the last kernel that failed
+    bool failed = false;  // ... and nobody has been told yet
     uint64_t launches = 0, random = seed();
-    int working = 0;                  // how deep in the device's work we are
+    int working = 0;  // how deep in the device's work we are
     std::map<const void*, int> shared_limit;
-    std::map<void*, size_t> memory;   // what cudaMalloc gave, and its size
-    std::deque<Block> blocks;         // one for each thread of the OS
+    std::map<void*, size_t> memory;  // what cudaMalloc gave, and its size
+    std::deque<Block> blocks;        // one for each thread of the OS
 };
 inline Emulator& emulator() {
     static Emulator* e = new Emulator;  // never deleted: the program's static variables may still hold device memory
@@ -104,11 +105,18 @@ inline std::deque<Stream>& streams() {
 }
 inline Stream& stream_of(Stream* s) { return s ? *s : streams()[0]; }
 
+constexpr size_t CARE_BYTES = 16 << 20;  // of an allocation, that care is taken of: there are some of a GB, of which little is used
+
 // Only while the device works is its memory there.
-inline void device_memory_open([[maybe_unused]] bool open) {
+inline void device_memory_open([[maybe_unused]] void* p, [[maybe_unused]] size_t bytes, [[maybe_unused]] bool open) {
 #if EMULATE_ASAN
-    for (const auto& [p, bytes] : emulator().memory) open ? __asan_unpoison_memory_region(p, bytes) : __asan_poison_memory_region(p, bytes);
+    bytes = std::min(bytes, CARE_BYTES);
+    open ? __asan_unpoison_memory_region(p, bytes) : __asan_poison_memory_region(p, bytes);
 #endif
+}
+inline void device_memory_open(bool open) {
+    if (EMULATE_ASAN)
+        for (const auto& [p, bytes] : emulator().memory) device_memory_open(p, bytes, open);
 }
 template <class Work> void device_work(const Work& work) {
     if (emulator().working++ == 0) device_memory_open(true);
@@ -153,7 +161,13 @@ inline cudaError_t told() {
 
 typedef emulated::Stream* cudaStream_t;
 typedef emulated::Event* cudaEvent_t;
-enum { cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventBlockingSync = 1, cudaEventDisableTiming = 2 };
+enum {
+    cudaStreamDefault = 0,
+    cudaStreamNonBlocking = 1,
+    cudaEventDefault = 0,
+    cudaEventBlockingSync = 1,
+    cudaEventDisableTiming = 2
+};
 
 inline cudaError_t cudaDeviceSynchronize() {
     emulated::Lock lock;
@@ -267,15 +281,18 @@ inline void run_grid(const Grid& g, const void* kernel) {
 
 }  // namespace emulated
 
-template <class... P, class... A> cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
+template <class... P, class... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
     emulated::Lock lock;
     const dim3 grid = config->gridDim, block = config->blockDim;
     const size_t bytes = config->dynamicSmemBytes;
     if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 2147483647u || grid.y > 65535 || grid.z > 65535 || block.x < 1 ||
-        block.x > (unsigned)emulated::MAX_THREADS || block.y != 1 || block.z != 1)  // CUDA allows y and z; here a block has one dimension
+        block.x > (unsigned)emulated::MAX_THREADS || block.y != 1 ||
+        block.z != 1)  // CUDA allows y and z; here a block has one dimension
         return emulated::status_of(cudaErrorInvalidConfiguration);
     const auto limit = emulated::emulator().shared_limit.find((const void*)kernel);
-    if (bytes > (limit == emulated::emulator().shared_limit.end() ? (size_t)48 << 10 : (size_t)limit->second)) return emulated::status_of(cudaErrorInvalidValue);
+    if (bytes > (limit == emulated::emulator().shared_limit.end() ? (size_t)48 << 10 : (size_t)limit->second))
+        return emulated::status_of(cudaErrorInvalidValue);
     const std::tuple<P...> values(std::forward<A>(args)...);
     emulated::stream_add(config->stream, [=] {
         const std::function<void()> thread = [&] { std::apply(kernel, values); };
@@ -287,7 +304,13 @@ template <class... P, class... A> cudaError_t cudaLaunchKernelEx(const cudaLaunc
 // ---------------------------------------------------------------------------------------------------------------------
 // Memory
 
-enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToHost,
+    cudaMemcpyHostToDevice,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice,
+    cudaMemcpyDefault
+};
 
 namespace emulated {
 inline size_t free_bytes() { return (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE); }
@@ -297,7 +320,7 @@ inline size_t free_bytes() { return (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)
 inline cudaError_t cudaMallocHost(void** p, size_t bytes) {
     *p = bytes < emulated::free_bytes() ? aligned_alloc(256, (bytes + 255) / 256 * 256) : nullptr;
     if (!*p) return emulated::status_of(cudaErrorMemoryAllocation);
-    memset(*p, 0xff, bytes);
+    memset(*p, 0xff, std::min(bytes, emulated::CARE_BYTES));
     return cudaSuccess;
 }
 inline cudaError_t cudaFreeHost(void* p) {
@@ -309,9 +332,7 @@ inline cudaError_t cudaMalloc(void** p, size_t bytes) {
     emulated::Lock lock;
     if (cudaMallocHost(p, bytes) != cudaSuccess) return cudaErrorMemoryAllocation;
     emulated::emulator().memory[*p] = bytes;
-#if EMULATE_ASAN
-    if (!emulated::emulator().working) __asan_poison_memory_region(*p, bytes);
-#endif
+    emulated::device_memory_open(*p, bytes, false);
     return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* p) {
@@ -319,9 +340,7 @@ inline cudaError_t cudaFree(void* p) {
     emulated::Lock lock;
     for (emulated::Stream& s : emulated::streams()) emulated::stream_drain(s);  // whatever failed, the next call that waits is told
     if (!emulated::emulator().memory.count(p)) return emulated::status_of(cudaErrorInvalidValue);
-#if EMULATE_ASAN
-    __asan_unpoison_memory_region(p, emulated::emulator().memory[p]);
-#endif
+    emulated::device_memory_open(p, emulated::emulator().memory[p], true);
     emulated::emulator().memory.erase(p);
     free(p);
     return cudaSuccess;

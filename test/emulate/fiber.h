@@ -31,7 +31,7 @@ struct Fiber {
 #else
     ucontext_t context;
 #endif
-    char* stack = nullptr;  // of FIBER_STACK bytes above a page that may not be touched; null: the stack of the OS thread
+    char* stack = nullptr;         // of FIBER_STACK bytes above a page that may not be touched; null: the stack of the OS thread
     const void* bottom = nullptr;  // what AddressSanitizer wants to know of a stack
     size_t size = 0;
     void* fake_stack = nullptr;
@@ -54,7 +54,8 @@ asm(".text\n"
 inline void fiber_prepare(Fiber& fiber, void (*entry)(), size_t index) {
     const size_t page = 4096;
     if (!fiber.stack) {
-        char* p = (char*)mmap(nullptr, FIBER_STACK + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        char* p =
+            (char*)mmap(nullptr, FIBER_STACK + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED || mprotect(p, page, PROT_NONE) != 0) perror("emulated GPU: no memory for a stack"), abort();
         fiber.stack = p + page, fiber.bottom = fiber.stack, fiber.size = FIBER_STACK;
     }

@@ -17,8 +17,7 @@ constexpr uint32_t SHARED_BASE = 1024;
 
 inline uint32_t shared_address(const void* p, const char* file, int line) {
     const size_t offset = (const char*)p - (const char*)shared;
-    if (offset > block_here().grid->shared_bytes)
-        block_fail(std::string("no address of dynamic shared memory, at ") + file + ":" + std::to_string(line));
+    if (offset > block_here().grid->shared_bytes) block_fail("%s:%d: no address of dynamic shared memory", file, line);
     return SHARED_BASE + (uint32_t)offset;
 }
 
@@ -26,8 +25,8 @@ inline uint32_t shared_address(const void* p, const char* file, int line) {
 inline char* shared_chunk(uint32_t address, const char* what, const char* file, int line) {
     const size_t offset = (size_t)address - SHARED_BASE, bytes = block_here().grid->shared_bytes;
     if (address >= SHARED_BASE && offset + 16 <= bytes && offset % 16 == 0) return (char*)shared + offset;
-    block_fail(std::string(what) + " at shared address " + std::to_string((long)address - (long)SHARED_BASE) + ", expected 16 aligned bytes of the " +
-               std::to_string(bytes) + " there are, at " + file + ":" + std::to_string(line));
+    block_fail("%s of %s:%d at byte %ld of dynamic shared memory, expected 16 aligned bytes of the %zu there are", what, file, line,
+               (long)address - (long)SHARED_BASE, bytes);
 }
 
 // ldmatrix.x4: lane 8 m + i gives the address of row i of the 8 x 8 matrix m. Register m of lane 4 i + j then holds the elements
@@ -40,11 +39,13 @@ inline void load_four_matrices(uint32_t (&r)[4], uint32_t address, bool transpos
     LoadMatrices operands = {r, address};
     warp_execute(what, ~0u, operands, file, line, [&](LoadMatrices** lanes) {
         uint16_t matrix[4][8][8];
-        for (int lane = 0; lane < 32; lane++) memcpy(matrix[lane / 8][lane % 8], shared_chunk(lanes[lane]->address, what, file, line), 16);
+        for (int lane = 0; lane < 32; lane++)
+            memcpy(matrix[lane / 8][lane % 8], shared_chunk(lanes[lane]->address, what, file, line), 16);
         for (int lane = 0; lane < 32; lane++)
             for (int m = 0; m < 4; m++) {
                 const int i = lane / 4, j = lane % 4 * 2;
-                const uint16_t low = transposed ? matrix[m][j][i] : matrix[m][i][j], high = transposed ? matrix[m][j + 1][i] : matrix[m][i][j + 1];
+                const uint16_t low = transposed ? matrix[m][j][i] : matrix[m][i][j],
+                               high = transposed ? matrix[m][j + 1][i] : matrix[m][i][j + 1];
                 lanes[lane]->r[m] = low | (uint32_t)high << 16;
             }
     });
@@ -72,7 +73,8 @@ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
         float A[16][16], B[16][8];
         for (int lane = 0; lane < 32; lane++) {
             const int g = lane / 4, t = lane % 4;
-            for (int i = 0; i < 8; i++) A[i % 4 < 2 ? g : g + 8][2 * t + i % 2 + (i < 4 ? 0 : 8)] = bf16_value(lanes[lane]->a[i / 2], i % 2);
+            for (int i = 0; i < 8; i++)
+                A[i % 4 < 2 ? g : g + 8][2 * t + i % 2 + (i < 4 ? 0 : 8)] = bf16_value(lanes[lane]->a[i / 2], i % 2);
             for (int i = 0; i < 4; i++) B[2 * t + i % 2 + (i < 2 ? 0 : 8)][g] = bf16_value(lanes[lane]->b[i / 2], i % 2);
         }
         float sum[16][8] = {};
@@ -86,7 +88,7 @@ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
 
 inline void copy_chunk(uint32_t address, const void* src, const char* file, int line) {
     char* to = shared_chunk(address, "cp.async", file, line);
-    if ((uintptr_t)src % 16 != 0) block_fail(std::string("cp.async from an address that is no multiple of 16, at ") + file + ":" + std::to_string(line));
+    if ((uintptr_t)src % 16 != 0) block_fail("cp.async of %s:%d from an address that is no multiple of 16", file, line);
     Block& b = block_here();
     if (b.order == BACKWARD || (b.order == ANY && random_bits(b.random) % 2)) {
         memcpy(to, src, 16);
