@@ -1,5 +1,5 @@
-// ptx.cuh: PTX instructions that CUDA C++ has no functions for: matrix fragments and their products on the tensor cores, asynchronous
-// copies to shared memory, and two conversions. sm_80 and later. (PTX ISA: ldmatrix, mma, cp.async, ex2, cvt.)
+// ptx.cuh: PTX instructions that CUDA C++ has no functions for: matrix fragments and their products on the tensor cores,
+// asynchronous copies to shared memory, and two conversions. sm_80 and later. (PTX ISA: ldmatrix, mma, cp.async, ex2, cvt.)
 //
 // What ldmatrix and mma do is done by the 32 threads of a warp together: all must call. A shared address is a byte's place in
 // shared memory; here they are multiples of 16.
@@ -20,8 +20,8 @@ __device__ inline void load_matrices_transposed(uint32_t (&r)[4], uint32_t addre
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
 }
-// c[16, 8] += a[16, 16] b[16, 8], each in fragments. Of c, lane 4 g + t holds row g, columns 2t and 2t + 1, and the same of row g + 8;
-// of a, registers 0 to 3 hold two neighbours at (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8); of b, b0 and b1 hold the
+// c[16, 8] += a[16, 16] b[16, 8], each in fragments. Of c, lane 4 g + t holds row g, columns 2t and 2t + 1, and the same of row
+// g + 8; of a, registers 0 to 3 hold two neighbours at (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8); of b, b0 and b1 hold the
 // rows 2t and 2t + 1, and 2t + 8 and 2t + 9, of column g.
 __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"

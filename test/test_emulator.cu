@@ -1,5 +1,6 @@
-// test_emulator.cu: the emulated GPU of test/emulate, only built with EMULATE=1. What it must compute is compared with plain loops over
-// the definitions; what it must find is planted: kernels with a missing barrier, a divergent one, a missing wait, a wild address.
+// test_emulator.cu: the emulated GPU of test/emulate, only built with EMULATE=1. What it must compute is compared with plain loops
+// over the definitions; what it must find is planted: kernels with a missing barrier, a divergent one, a missing wait, a wild
+// address.
 #include "../cuda/gemm.cuh"
 #include "../cuda/ptx.cuh"
 #include "test.h"

@@ -20,11 +20,13 @@ static double manifest_ppl(const char* setting) {
 static const double CLOSE = sizeof(floatX) == 4 ? 1e-4 : 5e-3;
 
 TEST(full_precision_perplexity_is_that_of_transformers) {
+    skip_when_emulated();
     const double expected = manifest_ppl("bf16");
     CHECK_NEAR(ppl({"-q", "fp16"}), expected, CLOSE * expected);
 }
 
 TEST(rtn_perplexity_is_that_of_pytorch) {
+    skip_when_emulated();
     for (const char* bits : {"3", "2"}) {
         const double expected = manifest_ppl((std::string("rtn w") + bits).c_str());
         CHECK_NEAR(ppl({"-q", "rtn", "-b", bits}), expected, (*bits == '2' ? 0.02 : 5e-3) * expected);
@@ -34,6 +36,7 @@ TEST(rtn_perplexity_is_that_of_pytorch) {
 }
 
 TEST(quantization_hurts_in_the_order_it_must) {
+    skip_when_emulated();
     const double full = ppl({"-q", "fp16", "--limit", "12"}), gptq8 = ppl({"-q", "gptq", "-b", "8", "-n", "24", "--limit", "12"}),
                  gptq4 = ppl({"-q", "gptq", "-b", "4", "-n", "24", "--limit", "12"}),
                  gptq3 = ppl({"-q", "gptq", "-b", "3", "-n", "24", "--limit", "12"}),
@@ -49,11 +52,13 @@ TEST(quantization_hurts_in_the_order_it_must) {
 }
 
 TEST(awq_beats_rtn_and_billm_beats_one_bit_rtn) {
+    skip_when_emulated();
     CHECK(ppl({"-q", "awq", "-b", "3"}) < 0.998 * ppl({"-q", "rtn", "-b", "3", "-g", "128"}));
     CHECK(ppl({"-q", "billm", "-n", "16", "--limit", "4"}) < 0.01 * ppl({"-q", "rtn", "-b", "1", "-g", "128", "--limit", "4"}));
 }
 
 TEST(divergence_from_full_precision) {
+    skip_when_emulated();
     const Report same = run_tiny({"-q", "gptq", "-b", "8", "-n", "8", "--limit", "2", "--kl"});
     const Report far = run_tiny({"-q", "rtn", "-b", "2", "--limit", "2", "--kl"});
     CHECK_EQ(same.kl.size(), (size_t)1);

@@ -1,16 +1,18 @@
-// block.h: one block of CUDA threads on one thread of the operating system. Every CUDA thread is a fiber, which runs until it has to
-// wait for others: at a barrier of the block, or at an instruction that threads of a warp execute together. The last thread to come
-// does such an instruction for all of them. (CUDA C++ Programming Guide: "Synchronization Functions", "Warp Shuffle Functions".)
+// block.h: one block of CUDA threads on one thread of the operating system. Every CUDA thread is a fiber, which runs until it has
+// to wait for others: at a barrier of the block, or at an instruction that threads of a warp execute together. The last thread to
+// come does such an instruction for all of them. (CUDA C++ Programming Guide: "Synchronization Functions", "Warp Shuffle
+// Functions".)
 //
 // CUDA promises nothing about the order in which the threads of a block run. So it is chosen here to hurt: by the seed, whichever
-// thread can run and has the lowest number goes on, or the highest, or any. A result that depends on the order, because a barrier is
-// missing, then changes with the seed. It is stricter than a GPU: threads that wait at different barriers of the source, or at one
-// that a thread of the block will never reach, are an error, and so is a warp's instruction whose mask names such threads.
+// thread can run and has the lowest number goes on, or the highest, or any. A result that depends on the order, because a barrier
+// is missing, then changes with the seed. It is stricter than a GPU: threads that wait at different barriers of the source, or at
+// one that a thread of the block will never reach, are an error, and so is a warp's instruction whose mask names such threads.
 //
 // Shared memory are the program's thread_local variables. Before a block begins they are filled with bytes 0xff: NaN, or -1.
 //
-// defines: __shared__, threadIdx, blockIdx, blockDim, gridDim, shared; __syncthreads, __syncthreads_and, __syncwarp, __shfl_xor_sync,
-//          __shfl_down_sync; for the emulator: Block, Grid, block_run, block_fail, warp_execute, random_bits, seed (in namespace emulated)
+// defines: __shared__, threadIdx, blockIdx, blockDim, gridDim, shared; __syncthreads, __syncthreads_and, __syncwarp,
+//          __shfl_xor_sync, __shfl_down_sync; for the emulator, in a namespace: Block, Grid, block_run, block_fail, warp_execute,
+//          random_bits, seed
 #pragma once
 #include <cstdarg>
 #include <cstring>

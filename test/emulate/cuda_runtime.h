@@ -1,11 +1,12 @@
 // cuda_runtime.h: a GPU in software, for the tests (make test EMULATE=1). g++ compiles the GPU side of the sources with this folder
-// in front of the include path. Kernels run thread by thread (block.h), the PTX instructions are plain C++ (ptx.h), cuBLAS are loops
-// (cublas_v2.h); this file is the CUDA runtime: launches, memory, streams and events, as far as the project uses them.
-// (CUDA Runtime API documentation; CUDA C++ Programming Guide, "Asynchronous Concurrent Execution".)
+// in front of the include path. Kernels run thread by thread (block.h), the PTX instructions are plain C++ (ptx.h), cuBLAS are
+// loops (cublas_v2.h); this file is the CUDA runtime: launches, memory, streams and events, as far as the project uses them. (CUDA
+// Runtime API documentation; CUDA C++ Programming Guide, "Asynchronous Concurrent Execution".)
 //
-// The hardware's freedom is used against the program. The default stream's kernels and copies are done as late as possible: when the
-// host waits. What another stream is given is done at once or as late as possible, by the seed (EMULATE_SEED). New memory is filled
-// with bytes 0xff: NaN, or -1. Under AddressSanitizer the host can't touch device memory. (Both: the first 16 MB of an allocation.)
+// The hardware's freedom is used against the program. The default stream's kernels and copies are done as late as possible: when
+// the host waits. What another stream is given is done at once or as late as possible, by the seed (EMULATE_SEED). New memory is
+// filled with bytes 0xff: NaN, or -1. Under AddressSanitizer the host can't touch device memory. (Both: the first 16 MB of an
+// allocation.)
 // What it does not show: speed, and the hardware's memory model. Threads take turns, so every store is seen by whoever runs next.
 //
 // A failure in a kernel is returned by the next call that waits, as cudaErrorLaunchFailure with the sentence as its error string.
@@ -83,8 +84,8 @@ inline const char* cudaGetErrorString(cudaError_t e) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Streams: queues of work. The default stream, the null pointer, is the legacy one: it and streams that are not cudaStreamNonBlocking
-// wait for one another.
+// Streams: queues of work. The default stream, the null pointer, is the legacy one: it and streams that are not
+// cudaStreamNonBlocking wait for one another.
 
 namespace emulated {
 

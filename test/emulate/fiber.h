@@ -1,7 +1,7 @@
 // fiber.h: fibers, threads that take turns on one thread of the operating system: each has a stack and, while it does not run, the
 // place where it goes on. A switch saves the registers that a function must keep (System V ABI, x86-64) on the one stack and takes
-// them from the other: a few ns. Other machines switch with swapcontext, which makes a system call. AddressSanitizer is told of every
-// switch, as its sanitizer/common_interface_defs.h asks.
+// them from the other: a few ns. Other machines switch with swapcontext, which makes a system call. AddressSanitizer is told of
+// every switch, as its sanitizer/common_interface_defs.h asks.
 //
 // defines: Fiber, fiber_prepare, fiber_switch, EMULATE_ASAN
 #pragma once

@@ -1,9 +1,10 @@
-// ptx.h: the functions of cuda/ptx.cuh, of the same names, in plain C++. What they do is written from the PTX ISA (sections "ldmatrix",
-// "Matrix Fragments for mma.m16n8k16 with floating point type", "cp.async", "ex2", "cvt"), not from how the kernels use them.
+// ptx.h: the functions of cuda/ptx.cuh, of the same names, in plain C++. What they do is written from the PTX ISA (sections
+// "ldmatrix", "Matrix Fragments for mma.m16n8k16 with floating point type", "cp.async", "ex2", "cvt"), not from how the kernels use
+// them.
 //
-// A shared address is an offset into the block's dynamic shared memory, plus a base that makes small numbers invalid. Every access is
-// checked for the memory's bounds and for its alignment. An asynchronous copy is done at once, or, also by the seed, when its thread
-// waits for it: until then its destination holds bytes 0xff.
+// A shared address is an offset into the block's dynamic shared memory, plus a base that makes small numbers invalid. Every access
+// is checked for the memory's bounds and for its alignment. An asynchronous copy is done at once, or, also by the seed, when its
+// thread waits for it: until then its destination holds bytes 0x41, which are numbers: a NaN might be taken for one of the data's.
 //
 // defines: shared_address, load_matrices, load_matrices_transposed, multiply_add, copy_chunk, wait_for_copies, exp2_fast, bf16_pair
 #pragma once
@@ -93,7 +94,7 @@ inline void copy_chunk(uint32_t address, const void* src, const char* file, int 
     if (b.order == BACKWARD || (b.order == ANY && random_bits(b.random) % 2)) {
         memcpy(to, src, 16);
     } else {
-        memset(to, 0xff, 16);
+        memset(to, 0x41, 16);
         b.copies[b.current].push_back({to, (const char*)src});
     }
 }
