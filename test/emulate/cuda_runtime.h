@@ -319,8 +319,8 @@ inline size_t free_bytes() { return (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)
 }  // namespace emulated
 
 inline cudaError_t cudaMallocHost(void** p, size_t bytes) {
-    *p = bytes < emulated::free_bytes() ? aligned_alloc(256, (bytes + 255) / 256 * 256) : nullptr;
-    if (!*p) return emulated::status_of(cudaErrorMemoryAllocation);
+    *p = nullptr;
+    if (bytes > emulated::free_bytes() || posix_memalign(p, 256, bytes) != 0) return emulated::status_of(cudaErrorMemoryAllocation);
     memset(*p, 0xff, std::min(bytes, emulated::CARE_BYTES));
     return cudaSuccess;
 }
