@@ -20,7 +20,6 @@
 #include <functional>
 #include <link.h>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 #include "fiber.h"
@@ -75,7 +74,7 @@ struct Wait {
     bool same(const Wait& w) const { return mask == w.mask && line == w.line && what == w.what && file == w.file; }
 };
 
-// 16 bytes on their way to shared memory; see mma.h.
+// 16 bytes on their way to shared memory; see ptx.h.
 struct AsyncCopy {
     char* to;
     const char* from;

@@ -252,7 +252,8 @@ inline std::string kernel_name(const void* kernel) {
     return name.substr(0, name.find('('));
 }
 
-// Runs the blocks of a grid, in parallel as far as there are threads, in an order that the seed chooses.
+// Runs the blocks of a grid, in parallel as far as there are threads, in an order that the seed chooses. To fill shared memory takes
+// its time: it is done for the first 16 blocks of a thread, and then for every 16th.
 inline void run_grid(const Grid& g, const void* kernel) {
     Emulator& e = emulator();
     const long n = (long)g.grid.x * g.grid.y * g.grid.z;
