@@ -3,6 +3,9 @@
 # make gpu             for the GPU (sm_80 and sm_90 unless ARCH says otherwise), whatever is found
 # make test            builds and runs every test; ends with "N passed, N failed, N skipped"
 # make test SANITIZE=1 the same under AddressSanitizer and UndefinedBehaviorSanitizer (CPU)
+# make test EMULATE=1  the GPU's side of the sources, built with g++ and run on a GPU in software (test/emulate), by the tests that
+#                      launch kernels; EMULATE_SEED=N chooses in which order its threads run, EMULATE_ALL=1 takes the slow
+#                      ones too; SANITIZE=1 works here as well
 # make bench           a table: what is achieved, what the machine can do, the ratio; JSON=FILE writes it too
 # PRECISION=FP32       float instead of bf16 weights and activations, for exact comparison
 # NATIVE=0             no -march=native (portable C++ kernels)
@@ -14,7 +17,7 @@ PRECISION ?= BF16
 NATIVE    ?= 1
 
 # GPU=1 decides every rule below. It is found out here, or said by `make gpu` (GPU=1) and `make CPU=1`.
-ifdef CPU
+ifneq ($(CPU)$(EMULATE),)
   GPU := 0
 else ifndef GPU
   GPU := $(if $(and $(NVCC),$(filter-out 0,$(HAVE_GPU))),1,0)
@@ -48,13 +51,20 @@ ifeq ($(GPU),1)
   COMPILE   = $(NVCC) -std=c++17 -O3 $(GENCODE) -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror,-Wno-dangling-reference,-fopenmp -lineinfo $(DEFINES) -MMD -MP
   LINK     := -lcublas -lgomp
 else
-  OUT      := build/cpu-$(PRECISION)$(if $(SANITIZE),-sanitize)$(if $(filter 0,$(NATIVE)),-portable)
+  OUT      := build/$(if $(EMULATE),emulated,cpu)-$(PRECISION)$(if $(SANITIZE),-sanitize)$(if $(filter 0,$(NATIVE)),-portable)
   CHECKS   := $(if $(SANITIZE),-O1 -fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
-  COMPILE   = $(CXX) -std=c++17 $(CHECKS) -g $(MARCH) $(FASTER) -fopenmp $(WARN) $(DEFINES) -MMD -MP -x c++
+  # Pragmas are nvcc's. No thread_local variable has a constructor; -rdynamic: an error names the kernel.
+  EMULATED := $(if $(EMULATE),-D__CUDACC__ -DEMULATED -Itest/emulate -Wno-unknown-pragmas -fno-extern-tls-init -rdynamic)
+  COMPILE   = $(CXX) -std=c++17 $(CHECKS) -g $(MARCH) $(FASTER) -fopenmp $(WARN) $(EMULATED) $(DEFINES) -MMD -MP -x c++
   LINK     :=
 endif
 
-TESTS   := $(patsubst test/%.cu,%,$(wildcard test/test_*.cu))
+TESTS   := $(filter-out test_emulator,$(patsubst test/%.cu,%,$(wildcard test/test_*.cu)))
+SCRIPTS := $(wildcard test/test_*.sh)
+ifdef EMULATE
+  TESTS   := $(addprefix test_,emulator kernels attention linalg gemm gptq awq smoothquant billm methods model choice tiny)
+  SCRIPTS :=
+endif
 
 .PHONY: all gpu test tests bench print-out clean
 all: qwen3
@@ -87,7 +97,7 @@ $(OUT)/%: test/%.cu Makefile
 	$(COMPILE) -DTESTING $< -o $@ $(LINK)
 
 test: $(OUT)/qwen3 $(TESTS:%=$(OUT)/%)
-	@QWEN3=$(OUT)/qwen3 test/run_tests.sh $(TESTS:%=$(OUT)/%) $(wildcard test/test_*.sh)
+	@QWEN3=$(OUT)/qwen3 test/run_tests.sh $(TESTS:%=$(OUT)/%) $(SCRIPTS)
 
 tests: $(TESTS:%=$(OUT)/%)
 

@@ -26,6 +26,9 @@
 #include <vector>
 #include "device.cuh"
 #include "gemm.cuh"  // for the CPU: Vector, load_vector, store_vector, multiply_add, FloatXWord
+#ifdef __CUDACC__
+#include "ptx.cuh"
+#endif
 
 // A run of tokens of a chunk: tokens [start, start + len), which continue the segment `parent`.
 struct Segment {
@@ -411,47 +414,12 @@ KERNEL attention_rows_gpu(AttentionArgs args) {
 // Tensor cores. A block is 4 warps with 32 rows each: two 16-row fragments, so that each fragment of k or v serves two products.
 // q and one block of k and v are in shared memory (64 KB at D = 128: two blocks a multiprocessor); v is loaded while the scores
 // are computed, the next k while p v is. Scores, p and o stay in registers: a product's result has the layout of a left factor, so
-// p, rounded to bf16, is one as it is. The bound is the tensor cores' rate for mma.sync.
-// Fragments (PTX ISA, mma.m16n8k16): of a 16 x 8 result, lane 4 g + c holds row g, columns 2c and 2c + 1, and the same of row
-// g + 8; of a 16 x 16 left factor, registers 0 to 3 hold two neighbours at (g, 2c), (g + 8, 2c), (g, 2c + 8), (g + 8, 2c + 8).
+// p, rounded to bf16, is one as it is (see ptx.cuh for the fragments). The bound is the tensor cores' rate for mma.sync.
 // In shared memory a vector is D / 8 chunks of 16 bytes, chunk i of vector x at place i ^ (x % 8): so the 8 vectors that
 // ldmatrix reads a chunk of are in different banks.
 constexpr int WARP_ROWS = 32;
 static_assert(TILE_ROWS == GPU_THREADS, "as many rows as threads, 32 a warp");
 
-DEVICE void load_matrices(uint32_t (&r)[4], uint32_t address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
-}
-DEVICE void load_matrices_transposed(uint32_t (&r)[4], uint32_t address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address));
-}
-// c[16, 8] += a[16, 16] b[16, 8]
-DEVICE void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-// Starts copying 16 bytes to shared memory.
-DEVICE void copy_chunk(uint32_t address, const bf16* src) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(src) : "memory");
-}
-// Waits for the copies that any thread of the block has started.
-DEVICE void wait_for_copies() {
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    block_sync();
-}
-DEVICE float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-DEVICE uint32_t bf16_pair(float low, float high) {
-    uint32_t pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-}
 // Address of chunk i of vector x.
 template <int D> DEVICE uint32_t chunk_at(uint32_t base, int x, int i) { return base + x * (2 * D) + ((i ^ (x & 7)) << 4); }
 
@@ -471,7 +439,7 @@ template <int D> __global__ void __launch_bounds__(GPU_THREADS, 2) attention_ten
     if (threadIdx.x == 0) t = attention_tile(args, blockIdx.x);
     block_sync();
     lo[threadIdx.x] = t.lo(threadIdx.x), hi[threadIdx.x] = t.hi(threadIdx.x);
-    const uint32_t q_at = (uint32_t)__cvta_generic_to_shared(shared);
+    const uint32_t q_at = shared_address(shared);
     const uint32_t k_at = q_at + TILE_ROWS * D * 2, v_at = k_at + KEY_BLOCK * D * 2;
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * WARP_ROWS;
     const float scale = 1.44269504f / sqrtf((float)D);  // log2(e) / sqrt(D): the exponentials are powers of 2
@@ -566,8 +534,9 @@ template <int D> void launch_tensor_core(int blocks, const AttentionArgs& args) 
     constexpr int bytes = (TILE_ROWS + 2 * KEY_BLOCK) * D * (int)sizeof(bf16);
     static_assert(bytes >= (2 * D + PLAIN_KEYS) * (int)sizeof(EightRows), "attention_rows uses the same memory");
     cuda_check(cudaFuncSetAttribute(attention_tensor_core<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    attention_tensor_core<D><<<blocks, GPU_THREADS, bytes>>>(args);
-    cuda_check(cudaGetLastError());
+    cudaLaunchConfig_t config = {};
+    config.gridDim = blocks, config.blockDim = GPU_THREADS, config.dynamicSmemBytes = bytes;
+    cuda_check(cudaLaunchKernelEx(&config, attention_tensor_core<D>, args));
 }
 #endif
 #endif

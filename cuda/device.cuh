@@ -54,11 +54,12 @@ template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, i
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     if (grid.x > 2147483647u || grid.y > 65535u || grid.z > 65535u || block < 1 || block > 1024)
         fail("launch of %u x %u x %u blocks of %d threads is outside of CUDA's limits", grid.x, grid.y, grid.z, block);
-    kernel<<<grid, block>>>(static_cast<P>(args)...);
-    cuda_check(cudaGetLastError());
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid, config.blockDim = block;
+    cuda_check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...));
 }
 
-DEVICE void block_sync() { __syncthreads(); }
+#define block_sync() __syncthreads()  // a macro, so that the emulated GPU of the tests can say which one
 
 #else
 

@@ -2,7 +2,7 @@
 // a test and closes with "N passed, N failed, N skipped"; its exit status is the verdict. `program NAME` runs only the tests
 // whose name contains NAME.
 //
-// defines: TEST, CHECK, CHECK_NEAR, CHECK_EQ, CHECK_ERROR, SKIP, shared_data
+// defines: TEST, CHECK, CHECK_NEAR, CHECK_EQ, CHECK_ERROR, SKIP, skip_when_emulated, shared_data
 #pragma once
 #include <chrono>
 #include <cmath>
@@ -79,6 +79,13 @@ inline void check_near(const char* file, int line, const char* text, double a, d
             test_fail(__FILE__, __LINE__, std::string("expected an error with \"") + (text) + "\", got: " + message_); \
     } while (0)
 #define SKIP(why) throw TestSkip(why)
+
+// At the head of a test that takes minutes on the emulated GPU (make test EMULATE=1).
+inline void skip_when_emulated() {
+#ifdef EMULATED
+    if (!getenv("EMULATE_ALL")) SKIP("takes long on the emulated GPU; EMULATE_ALL=1 runs it");
+#endif
+}
 
 // Folder of real evaluation data (see README, "Tests"), or skips the test: $QWEN3_DATA, else ../shared/data.
 inline std::string shared_data() {

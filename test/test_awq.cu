@@ -502,6 +502,7 @@ static GoldenLayer golden_layer(const Checkpoint& ck) {
 }
 
 TEST(awq_gives_what_the_pytorch_reference_gives) {
+    skip_when_emulated();
     Checkpoint ck = safetensors_open("test/golden/awq.safetensors");
     // The reference's activations are float32: in bf16 their rounding is part of what is measured.
     const bool exact = sizeof(floatX) == 4;
@@ -591,6 +592,7 @@ TEST(awq_calibrates_by_its_own_rule_unless_told_otherwise) {
 }
 
 TEST(awq_runs_from_end_to_end) {
+    skip_when_emulated();
     const Report r = run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-q", "awq", "-b", "3", "-n", "1", "-l", "512", "--limit", "1"});
     const Report full = run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-q", "fp16", "--limit", "1"});
     CHECK(r.tasks[0].value > full.tasks[0].value && r.tasks[0].value < 1.2 * full.tasks[0].value);

@@ -124,6 +124,7 @@ static Stream separate_stream(const std::vector<Request>& requests) {
 static const double SAME = sizeof(floatX) == 4 ? 1e-5 : 0.1;
 
 TEST(shared_prefixes_change_no_score) {
+    skip_when_emulated();
     for (const char* task : {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "mmlu"}) {
         std::vector<Request> requests = question_requests(tiny().tokenizer, tiny_set(task, 100));
         if (requests.size() > 200) requests.resize(200);
@@ -146,6 +147,7 @@ TEST(shared_prefixes_change_no_score) {
 
 // Scores by transformers in float32, one sequence at a time (scripts/golden_prompts.py): 20 questions of every task.
 TEST(scores_are_those_of_transformers) {
+    skip_when_emulated();
     for (const char* task : {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "mmlu"}) {
         const std::string path = std::string("test/golden/prompts/") + task + ".json";
         const QuestionSet set = tiny_set(task, 0);
@@ -177,6 +179,7 @@ TEST(scores_are_those_of_transformers) {
 }
 
 TEST(accuracies_are_those_of_pytorch) {
+    skip_when_emulated();
     const Json manifest = json_parse_file("data/tiny/manifest.json");
     const Json& expected = json_object(json_object(manifest, "evaluation_float32", "manifest"), "bf16", "evaluation");
     const Report r = run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-e", "zeroshot,mmlu"});
@@ -196,6 +199,7 @@ TEST(accuracies_are_those_of_pytorch) {
 }
 
 TEST(few_bits_fall_towards_chance) {
+    skip_when_emulated();
     auto run = [](std::vector<const char*> args) {
         args.insert(args.begin(), {"-m", "data/tiny", "--data", "data/tiny", "-e", "hellaswag,mmlu"});  // four choices each
         return run_quietly(args);
@@ -209,6 +213,7 @@ TEST(few_bits_fall_towards_chance) {
 }
 
 TEST(mmlu_styles_differ_and_agree_on_what_is_right) {
+    skip_when_emulated();
     const QuestionSet paper = tiny_set("mmlu", 5), harness = mmlu_set(tiny().tokenizer, "data/tiny", "lm-eval", 5);
     CHECK_EQ(paper.questions[0].choices[1].continuation, "B");
     CHECK_EQ(harness.questions[0].choices[1].continuation, " B");

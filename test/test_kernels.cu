@@ -20,29 +20,39 @@ static std::vector<float> to_host(const Array<float>& device) {
     return host;
 }
 
-KERNEL reductions_kernel(float* out /*[3]*/, const float* x /*[n]*/, int n) {
-    float sum = 0, most = -INFINITY, least = INFINITY;
+KERNEL reductions_kernel(float* out /*[threads, 4]*/, const float* x /*[n]*/, int n) {
+    float sum = 0, count = 0, most = -INFINITY, least = INFINITY;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        sum += x[i];
+        sum += x[i], count += 1;
         most = x[i] > most ? x[i] : most;
         least = x[i] < least ? x[i] : least;
     }
-    sum = block_sum(sum), most = block_max(most), least = block_min(least);
-    if (threadIdx.x == 0) out[0] = sum, out[1] = most, out[2] = least;
+    sum = block_sum(sum), count = block_sum(count), most = block_max(most), least = block_min(least);
+    out += threadIdx.x * 4;  // every thread has the result
+    out[0] = sum, out[1] = most, out[2] = least, out[3] = count;
 }
+
+#ifdef __CUDACC__
+static int threads_running(int asked) { return asked; }
+#else
+static int threads_running(int) { return 1; }
+#endif
 
 TEST(block_reductions) {
     for (int threads : {1, 5, 32, 33, 64, 100, 256, 1024})
         for (int n : {1, 31, 1000}) {
             const std::vector<float> x = random_values_of(n, 1);
-            Array<float> out(3, "reductions"), x_d = to_device(x);
+            Array<float> out((size_t)threads * 4, "reductions"), x_d = to_device(x);
             launch(reductions_kernel, 1, threads, out.data, x_d.data, n);
             double sum = 0;
             for (float v : x) sum += v;
             const std::vector<float> found = to_host(out);
-            CHECK_NEAR(found[0], sum, 1e-4);
-            CHECK_EQ(found[1], *std::max_element(x.begin(), x.end()));
-            CHECK_EQ(found[2], *std::min_element(x.begin(), x.end()));
+            for (int t = 0; t < threads_running(threads); t++) {
+                CHECK_NEAR(found[t * 4], sum, 1e-4);
+                CHECK_EQ(found[t * 4 + 1], *std::max_element(x.begin(), x.end()));
+                CHECK_EQ(found[t * 4 + 2], *std::min_element(x.begin(), x.end()));
+                CHECK_EQ(found[t * 4 + 3], (float)n);
+            }
         }
 }
 
@@ -69,13 +79,13 @@ TEST(bf16_rounds_to_nearest_even) {
 
 TEST(rmsnorm) {
     for (int C : {1, 7, 64, 257, 1024})
-        for (int T : {1, 5}) {
+        for (auto [T, threads] : {std::pair<int, int>{1, 64}, {5, 64}, {5, 256}}) {
             const std::vector<float> x = random_values_of((size_t)T * C, 2, 3), gain = random_values_of(C, 3);
             Array<floatX> x_d = upload(x), gain_d = upload(gain), out((size_t)3 * C, "out"), all((size_t)T * C, "all");
             const std::vector<int> rows = {T - 1, 0, T / 2};
             Array<int> rows_d = to_device(rows);
-            launch(rmsnorm_kernel, 3, 64, out.data, x_d.data, (const int*)rows_d.data, gain_d.data, C, 1e-6f);
-            launch(rmsnorm_kernel, T, 256, all.data, x_d.data, (const int*)nullptr, gain_d.data, C, 1e-6f);
+            launch(rmsnorm_kernel, 3, threads, out.data, x_d.data, (const int*)rows_d.data, gain_d.data, C, 1e-6f);
+            launch(rmsnorm_kernel, T, threads, all.data, x_d.data, (const int*)nullptr, gain_d.data, C, 1e-6f);
             const std::vector<float> found = download(out), found_all = download(all);
             for (int r = 0; r < 3; r++) {
                 double squares = 0;

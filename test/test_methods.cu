@@ -81,6 +81,7 @@ TEST(every_method_takes_a_sound_layer) {
 }
 
 TEST(every_method_names_a_bad_weight) {
+    skip_when_emulated();
     for (const auto& method : methods())
         for (int g = 0; g < 4; g++)
             for (float bad : {NAN, -INFINITY}) {
@@ -159,6 +160,7 @@ static void run_small(const std::string& model, const std::vector<const char*>& 
 }
 
 TEST(a_bad_weight_or_gain_in_a_file_is_named) {
+    skip_when_emulated();
     const struct {
         const char* tensor;
         float value;
@@ -180,6 +182,7 @@ TEST(a_bad_weight_or_gain_in_a_file_is_named) {
 }
 
 TEST(bad_activations_are_named_with_their_module) {
+    skip_when_emulated();
     const struct {
         const char* tensor;
         size_t stride;
@@ -230,6 +233,7 @@ static std::string everything_of_a_run(const std::vector<const char*>& method, i
 }
 
 TEST(every_method_twice_gives_the_same_bytes) {
+    skip_when_emulated();
     for (std::vector<const char*> method : methods()) {
         if (method[1] == std::string("rtn")) method = joined(method, {"-b", "3", "-g", "128", "--kl"});
         if (method[1] == std::string("gptq")) method = joined(method, {"-a", "8"});
@@ -282,6 +286,7 @@ static Report run_tiny(const std::vector<const char*>& method) {
 static double ppl(const std::vector<const char*>& method) { return run_tiny(method).tasks[0].value; }
 
 TEST(eight_bits_lose_nothing) {
+    skip_when_emulated();
     const double full = ppl({"-q", "fp16"});
     for (const auto& method : std::vector<std::vector<const char*>>{{"-q", "rtn", "-g", "-1"},
                                                                     {"-q", "rtn", "-g", "128"},
@@ -295,6 +300,7 @@ TEST(eight_bits_lose_nothing) {
 }
 
 TEST(activations_of_four_bits_are_bad) {
+    skip_when_emulated();
     const double full = ppl({"-q", "fp16"}), w8a8 = ppl({"-q", "smoothquant"}),
                  w4a8 = ppl({"-q", "smoothquant", "-b", "4", "-a", "8"}), w4a4 = ppl({"-q", "smoothquant", "-b", "4", "-a", "4"});
     CHECK_NEAR(w8a8, full, 0.003 * full);
@@ -304,6 +310,7 @@ TEST(activations_of_four_bits_are_bad) {
 }
 
 TEST(every_method_goes_with_quantized_activations) {
+    skip_when_emulated();
     for (const auto& method :
          std::vector<std::vector<const char*>>{{"-q", "rtn"}, {"-q", "gptq"}, {"-q", "awq"}, {"-q", "billm"}}) {
         const Report a16 = run_tiny(method), a8 = run_tiny(joined(method, {"-a", "8"}));

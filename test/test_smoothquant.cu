@@ -138,6 +138,7 @@ TEST(a_nan_in_the_activations_is_named) {
 // The bundled model with a few channels of every norm made 60 times larger and the columns that read them as much smaller: the
 // same function, but with the outliers of large models.
 TEST(smoothing_helps_where_there_are_outliers) {
+    skip_when_emulated();
     const TempFolder tmp;
     Options o;
     o.model = "data/tiny";

@@ -21,6 +21,7 @@ static const double CLOSE = sizeof(floatX) == 4 ? 1e-4 : 5e-3;
 
 // Whole sets take twenty minutes under a sanitizer. What they run, test_methods runs there on a few windows.
 static void needs_speed() {
+    skip_when_emulated();
 #ifdef __SANITIZE_ADDRESS__
     SKIP("a question of numbers, too slow under a sanitizer");
 #endif
@@ -65,6 +66,7 @@ TEST(awq_beats_rtn_and_billm_beats_one_bit_rtn) {
 }
 
 TEST(divergence_from_full_precision) {
+    skip_when_emulated();
     const Report same = run_tiny({"-q", "gptq", "-b", "8", "-n", "8", "--limit", "2", "--kl"});
     const Report far = run_tiny({"-q", "rtn", "-b", "2", "--limit", "2", "--kl"});
     CHECK_EQ(same.kl.size(), (size_t)1);
