@@ -213,7 +213,6 @@ TEST(few_bits_fall_towards_chance) {
 }
 
 TEST(mmlu_styles_differ_and_agree_on_what_is_right) {
-    skip_when_emulated();
     const QuestionSet paper = tiny_set("mmlu", 5), harness = mmlu_set(tiny().tokenizer, "data/tiny", "lm-eval", 5);
     CHECK_EQ(paper.questions[0].choices[1].continuation, "B");
     CHECK_EQ(harness.questions[0].choices[1].continuation, " B");
