@@ -811,7 +811,8 @@ static constexpr size_t LOGITS_BYTES = (size_t)1 << 30;
 static constexpr size_t LOGITS_BYTES = (size_t)1 << 28;
 #endif
 
-inline int head_batch(const Config& c) { return (int)std::max<size_t>(16, LOGITS_BYTES / 4 / c.V); }
+// Rows at a time: with a small vocabulary fewer than memory allows, so that a CPU's cache still has the logits when they are read.
+inline int head_batch(const Config& c) { return (int)std::clamp<size_t>(LOGITS_BYTES / 4 / c.V, 16, 2048); }
 
 inline Head head_load(const Model& m) {
     const Config& c = m.config;
