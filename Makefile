@@ -67,7 +67,7 @@ ifdef EMULATE
 endif
 
 .PHONY: all gpu test tests bench print-out clean
-all: qwen3
+all: $(if $(EMULATE),tests,qwen3)
 
 gpu:
 	@test -n "$(NVCC)" || { echo "make gpu: nvcc was not found. HINT: install the CUDA Toolkit, or build with make CPU=1"; exit 1; }
@@ -96,7 +96,7 @@ $(OUT)/%: test/%.cu Makefile
 	@mkdir -p $(OUT)
 	$(COMPILE) -DTESTING $< -o $@ $(LINK)
 
-test: $(OUT)/qwen3 $(TESTS:%=$(OUT)/%)
+test: $(if $(SCRIPTS),$(OUT)/qwen3) $(TESTS:%=$(OUT)/%)
 	@QWEN3=$(OUT)/qwen3 test/run_tests.sh $(TESTS:%=$(OUT)/%) $(SCRIPTS)
 
 tests: $(TESTS:%=$(OUT)/%)

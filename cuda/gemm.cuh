@@ -19,8 +19,8 @@
 // Threads share the MC x NC tiles of C. A sum is made by one thread, KC by KC; its order depends on K alone.
 // Besides the multipliers, what bounds it is waiting for memory. So the next panel of B, and C before it is stored, are asked
 // for ahead, into L2; and so little of A is packed at a time that it is still in a cache when it is used. On two cores
-// of a Zen 5, at the shapes of Qwen3-0.6B and M = 2048 and 4096, this is 89..93 % (float) and 82..92 % (bf16) of multiply-adds on
-// registers alone, and in float 2 % or more above OpenBLAS 0.3.21 (make bench).
+// of a Zen 5, at the shapes of Qwen3-0.6B and M = 2048 and 4096, this was 89..94 % (float) and 78..92 % (bf16) of multiply-adds on
+// registers alone, and in float 2 % or more above OpenBLAS 0.3.21 (make bench, two runs).
 //
 // What pads the panels never meets a stored result: a tile at C's lower edge runs a kernel of fewer rows, the columns
 // beyond the right edge are dropped, and where an odd K is filled up to a pair it is 0 on both sides. So NaN and Inf
@@ -181,6 +181,7 @@ template <class T> struct Strided {
 inline void convert(float& word, float x) { word = x; }
 inline void convert(float& word, bf16 x) { word = to_float(x); }
 inline void convert(double& word, double x) { word = x; }
+inline void convert(bf16& result, float x) { result = to_bf16(x); }
 
 // The n values at src, or, if they are fewer than `all`, a copy of them with zeros behind.
 template <int all, class T> const T* padded(T (&copy)[all], const T* src, int n) {
@@ -317,7 +318,7 @@ inline int block_rows(int n, size_t row_bytes, int step, size_t bytes, int least
     return rows < (size_t)n ? std::min(n, ceil_div((int)rows, step) * step) : n;
 }
 
-// Asks for memory to be brought into L2, in n parts: a part while a panel of what is there already is worked on.
+// Asks for memory to be brought into L2. In n parts, one at each run(), since all at once would be more than can be under way.
 struct Prefetch {
     const char *next, *end;
     size_t part;
@@ -407,32 +408,29 @@ struct AllK {
 // ---------------------------------------------------------------------------------------------------------------------
 // The four products
 
-// C[M,N] = A[M,K] B[N,K]^T, rounded once to floatX: a linear layer, A activations, B weights.
-inline void gemm(floatX* C /*[M,N]*/, const floatX* A /*[M,K]*/, const floatX* B /*[N,K]*/, int M, int N, int K) {
+// C[M,N] = A[M,K] B[N,K]^T, a linear layer, A activations, B weights. Out is floatX or float.
+template <class Out> void linear_product(Out* C, const floatX* A, const floatX* B, int M, int N, int K) {
     if (M < 1 || N < 1 || K < 1) return;
 #ifdef __CUDACC__
     cublas_product(C, N, Factor<floatX>{A, K, false}, Factor<floatX>{B, K, true}, M, N, K, 1, 0);
 #else
     const size_t ld = K;
     const Strided<floatX> a = {A, ld, 1}, b = {B, ld, 1};
-    const auto store = [](floatX* c, int, int, int n, const float* sums) {
-        for (int x = 0; x < n; x++) c[x] = to_floatX(sums[x]);
+    const auto store = [](Out* c, int, int, int n, const float* sums) {
+        for (int x = 0; x < n; x++) convert(c[x], sums[x]);
     };
     blocked_product<FloatXWord>(C, N, M, N, K, a, b, AllK{K}, store);
 #endif
 }
 
-// The same, kept in float.
+// Rounded once to floatX.
+inline void gemm(floatX* C /*[M,N]*/, const floatX* A /*[M,K]*/, const floatX* B /*[N,K]*/, int M, int N, int K) {
+    linear_product(C, A, B, M, N, K);
+}
+
+// Kept in float.
 inline void gemm_logits(float* C /*[M,N]*/, const floatX* A /*[M,K]*/, const floatX* B /*[N,K]*/, int M, int N, int K) {
-    if (M < 1 || N < 1 || K < 1) return;
-#ifdef __CUDACC__
-    cublas_product(C, N, Factor<floatX>{A, K, false}, Factor<floatX>{B, K, true}, M, N, K, 1, 0);
-#else
-    const size_t ld = K;
-    const Strided<floatX> a = {A, ld, 1}, b = {B, ld, 1};
-    const auto store = [](float* c, int, int, int n, const float* sums) { memcpy(c, sums, n * sizeof(float)); };
-    blocked_product<FloatXWord>(C, N, M, N, K, a, b, AllK{K}, store);
-#endif
+    linear_product(C, A, B, M, N, K);
 }
 
 // H[I,I] += X[T,I]^T X[T,I], a GPTQ Hessian. Only the upper half, diagonal included: what the strict lower half holds

@@ -272,6 +272,7 @@ inline BillmResult billm_weights(floatX* W, const float* W0, int O, int I, const
     return result;
 }
 
+// Linears are solved one after another, from the one U of their group.
 inline size_t billm_device_bytes(const Layer& layer, const QuantOptions&, size_t) {
     size_t most = 0;
     for (const Group& group : layer.groups)

@@ -143,6 +143,7 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
     return result;
 }
 
+// Beside U: W, E and the grids.
 inline size_t gptq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t) {
     size_t most = 0;
     for (const Group& group : layer.groups) {

@@ -1,86 +1,9 @@
 // AWQ against references that share no code with it: here a brute-force one from the definition, mostly in float64, on small
-// problems; and a PyTorch one on a whole Qwen3-like layer (scripts/golden_awq.py). NumPy's permutation against NumPy, the
-// calibration windows against NumPy and Hugging Face's tokenizer.
-#include "../data/sha256.h"
+// problems; and a PyTorch one on a whole Qwen3-like layer (scripts/golden_awq.py). Its
+// calibration rule is tested in test_eval.cu.
 #include "golden.h"
 #include "test.h"
 #include <random>
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The calibration rule
-
-TEST(permutations_are_those_of_numpy) {
-    uint64_t words[4];
-    NumpyRandom::seed_sequence(42, words);  // SeedSequence(42).generate_state(4, uint64)
-    const uint64_t expected_words[] = {0x9f1e2e6dcd540ab7, 0xd57873dc79fb94b6, 0x7d282a1b64d420b7, 0x336579714692d5ff};
-    for (int i = 0; i < 4; i++) CHECK_EQ(words[i], expected_words[i]);
-    NumpyRandom random(42);  // default_rng(42).bit_generator.random_raw(4)
-    for (uint64_t expected : {14276969152011380360ull, 8095878257575067585ull, 15838336090824644132ull, 12864169557245331597ull})
-        CHECK_EQ(random.bits64(), expected);
-    // default_rng(seed).permutation(n): its first elements, and the sha256 of all of them as int64.
-    struct Case {
-        uint64_t seed;
-        size_t n;
-        std::vector<uint32_t> first;
-        const char* digest;
-    };
-    const Case cases[] = {
-        {42, 10, {5, 6, 0, 7, 3, 2, 4, 9}, "fdf187163ab550a0b125e487a461454c9c5f334581665d9710665ba747a3a509"},
-        {42, 1128, {670, 547, 1088, 100, 540, 198, 297, 128}, "ca9458b4a7c1c898dbe030ec992f7a954be180795ddee2da278d23babad574f8"},
-        {42, 356317, {193541, 151745, 272016, 315603, 350671, 135860, 125853, 231200}, "724f18048c2e989f76eae6b49f2fab70389896b76d486d6c2cc87c3490a5e658"},
-        {0, 5, {2, 4, 3, 0, 1}, "17462966d8ec9fea166c8bd9eb5528f288d86432a482d8fb221a8dd875d95ebc"},
-        {(1ull << 40) + 7, 1000, {795, 479, 354, 691, 160, 811, 209, 310}, "8829b397f411a73951aeb11913059aecd55f9973e042391669c21365d51a9b4b"},
-        {42, 1, {0}, "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc"}};
-    for (const Case& c : cases) {
-        const std::vector<uint32_t> order = numpy_permutation(c.seed, c.n);
-        for (size_t i = 0; i < c.first.size(); i++) CHECK_EQ(order[i], c.first[i]);
-        const std::vector<int64_t> wide(order.begin(), order.end());
-        CHECK_EQ(sha256_hex(wide.data(), wide.size() * sizeof(int64_t)), c.digest);
-    }
-    CHECK(numpy_permutation(42, 0).empty());
-}
-
-TEST(texts_are_stripped_as_python_does) {
-    CHECK_EQ(python_strip(""), "");
-    CHECK_EQ(python_strip(" \t\r\n\v\f\x1c\x1d\x1e\x1f"), "");
-    CHECK_EQ(python_strip("\n a b \n"), "a b");
-    CHECK_EQ(python_strip("\u00a0\u3000\u2003x\u2028\u0085\u205f"), "x");
-    CHECK_EQ(python_strip("\u200bx\ufeff"), "\u200bx\ufeff");  // zero-width space and BOM are no white space
-    CHECK_EQ(python_strip("é\u00a0é "), "é\u00a0é");
-}
-
-static std::string sha256_of_ids(const std::vector<int>& ids) { return sha256_hex(ids.data(), ids.size() * sizeof(int)); }
-
-// The digests are of what numpy.random.default_rng(42).permutation and transformers' tokenizer give on the same files.
-TEST(calibration_is_that_of_python_on_c4) {
-    const std::string data = shared_data();
-    if (LineFile(data + "/c4/train.jsonl").count() != 1128) SKIP("another sample of C4");
-    const Tokenizer t = tokenizer_load(data + "/qwen3-tokenizer");
-    const TextSet set = awq_calibration_set(t, data);
-    CHECK_EQ(set.window, 512);
-    CHECK_EQ(set.tokens_in_text, (size_t)22785);
-    CHECK_EQ(set.n_windows, (size_t)44);
-    CHECK_EQ(sha256_of_ids(set.tokens), "d0ccaed3bbf244ade916e005b7a7e7963332e88b89310483dc8e04c253440769");
-    const TextSet few = awq_calibration_set(t, data, 20, 300);
-    CHECK_EQ(few.tokens_in_text, (size_t)3036);
-    CHECK_EQ(sha256_of_ids(few.tokens), "8b596a0aa9d81eb1f702aefbb7d9dbaf5e2379eeb15538503c4f4442e3e21c89");
-}
-
-TEST(calibration_is_that_of_python_on_the_bundled_texts) {
-    const Tokenizer t = tokenizer_load("data/tiny");
-    const TextSet set = awq_calibration_set(t, "data/tiny");
-    CHECK_EQ(set.n_windows, (size_t)70);
-    CHECK_EQ(sha256_of_ids(set.tokens), "9084469876f44ec7fea247bd843cab623ee74d3dff35f77f39bdaecb95e7f4fb");
-    CHECK_ERROR(awq_calibration_set(t, "data/tiny", 128, 1), "none of the 370 documents has 1 to 1 tokens");
-    // A document of exactly `length` tokens is taken, one of a token more is not.
-    const LineFile documents("data/tiny/c4/train.jsonl");
-    const std::string text = document_text(documents, numpy_permutation(42, documents.count())[0]);
-    const std::vector<int> ids = tokenizer_encode(t, text);
-    const int length = (int)ids.size();
-    CHECK(awq_calibration_set(t, "data/tiny", 1, length).tokens == ids);
-    const TextSet shorter = awq_calibration_set(t, "data/tiny", 20, length - 1);
-    CHECK(!std::equal(ids.begin(), ids.begin() + 20, shorter.tokens.begin()));
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The definition

@@ -1,7 +1,9 @@
-// test_data.cu: files, CSV, lines and CPython's random numbers.
+// test_data.cu: files, CSV, lines, CPython's and NumPy's random numbers.
 #include "../data/csv.h"
 #include "../data/lines.h"
+#include "../data/numpy_random.h"
 #include "../data/random.h"
+#include "../data/sha256.h"
 #include "temp.h"
 #include "test.h"
 #include <map>
@@ -255,4 +257,36 @@ TEST(random_errors) {
     CHECK_ERROR(random.getrandbits(0), "expected 1 to 64 bits, got 0");
     CHECK_ERROR(random.getrandbits(65), "expected 1 to 64 bits, got 65");
     CHECK_EQ(random.randint(9, 9), 9);
+}
+
+// NumPy's, printed by NumPy.
+TEST(permutations_are_those_of_numpy) {
+    uint64_t words[4];
+    NumpyRandom::seed_sequence(42, words);  // SeedSequence(42).generate_state(4, uint64)
+    const uint64_t expected_words[] = {0x9f1e2e6dcd540ab7, 0xd57873dc79fb94b6, 0x7d282a1b64d420b7, 0x336579714692d5ff};
+    for (int i = 0; i < 4; i++) CHECK_EQ(words[i], expected_words[i]);
+    NumpyRandom random(42);  // default_rng(42).bit_generator.random_raw(4)
+    for (uint64_t expected : {14276969152011380360ull, 8095878257575067585ull, 15838336090824644132ull, 12864169557245331597ull})
+        CHECK_EQ(random.bits64(), expected);
+    // default_rng(seed).permutation(n): its first elements, and the sha256 of all of them as int64.
+    struct Case {
+        uint64_t seed;
+        size_t n;
+        std::vector<uint32_t> first;
+        const char* digest;
+    };
+    const Case cases[] = {
+        {42, 10, {5, 6, 0, 7, 3, 2, 4, 9}, "fdf187163ab550a0b125e487a461454c9c5f334581665d9710665ba747a3a509"},
+        {42, 1128, {670, 547, 1088, 100, 540, 198, 297, 128}, "ca9458b4a7c1c898dbe030ec992f7a954be180795ddee2da278d23babad574f8"},
+        {42, 356317, {193541, 151745, 272016, 315603, 350671, 135860, 125853, 231200}, "724f18048c2e989f76eae6b49f2fab70389896b76d486d6c2cc87c3490a5e658"},
+        {0, 5, {2, 4, 3, 0, 1}, "17462966d8ec9fea166c8bd9eb5528f288d86432a482d8fb221a8dd875d95ebc"},
+        {(1ull << 40) + 7, 1000, {795, 479, 354, 691, 160, 811, 209, 310}, "8829b397f411a73951aeb11913059aecd55f9973e042391669c21365d51a9b4b"},
+        {42, 1, {0}, "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc"}};
+    for (const Case& c : cases) {
+        const std::vector<uint32_t> order = numpy_permutation(c.seed, c.n);
+        for (size_t i = 0; i < c.first.size(); i++) CHECK_EQ(order[i], c.first[i]);
+        const std::vector<int64_t> wide(order.begin(), order.end());
+        CHECK_EQ(sha256_hex(wide.data(), wide.size() * sizeof(int64_t)), c.digest);
+    }
+    CHECK(numpy_permutation(42, 0).empty());
 }

@@ -56,6 +56,46 @@ TEST(c4_windows_and_calibration_are_those_of_python) {
     CHECK_ERROR(calibration_set(t, data, "c4", 1, 1 << 20, 0), "none of the 1128 documents has more than 1048576 tokens");
 }
 
+TEST(texts_are_stripped_as_python_does) {
+    CHECK_EQ(python_strip(""), "");
+    CHECK_EQ(python_strip(" \t\r\n\v\f\x1c\x1d\x1e\x1f"), "");
+    CHECK_EQ(python_strip("\n a b \n"), "a b");
+    CHECK_EQ(python_strip("\u00a0\u3000\u2003x\u2028\u0085\u205f"), "x");
+    CHECK_EQ(python_strip("\u200bx\ufeff"), "\u200bx\ufeff");  // zero-width space and BOM are no white space
+    CHECK_EQ(python_strip("é\u00a0é "), "é\u00a0é");
+}
+
+// The digests are of what numpy.random.default_rng(42).permutation and transformers' tokenizer give on the same files.
+TEST(awq_calibration_is_that_of_python_on_c4) {
+    const std::string data = shared_data();
+    if (LineFile(data + "/c4/train.jsonl").count() != 1128) SKIP("another sample of C4");
+    const Tokenizer t = tokenizer_load(data + "/qwen3-tokenizer");
+    const TextSet set = awq_calibration_set(t, data);
+    CHECK_EQ(set.window, 512);
+    CHECK_EQ(set.tokens_in_text, (size_t)22785);
+    CHECK_EQ(set.n_windows, (size_t)44);
+    CHECK_EQ(sha256_of_ids(set.tokens), "d0ccaed3bbf244ade916e005b7a7e7963332e88b89310483dc8e04c253440769");
+    const TextSet few = awq_calibration_set(t, data, 20, 300);
+    CHECK_EQ(few.tokens_in_text, (size_t)3036);
+    CHECK_EQ(sha256_of_ids(few.tokens), "8b596a0aa9d81eb1f702aefbb7d9dbaf5e2379eeb15538503c4f4442e3e21c89");
+}
+
+TEST(awq_calibration_is_that_of_python_on_the_bundled_texts) {
+    const Tokenizer t = tokenizer_load("data/tiny");
+    const TextSet set = awq_calibration_set(t, "data/tiny");
+    CHECK_EQ(set.n_windows, (size_t)70);
+    CHECK_EQ(sha256_of_ids(set.tokens), "9084469876f44ec7fea247bd843cab623ee74d3dff35f77f39bdaecb95e7f4fb");
+    CHECK_ERROR(awq_calibration_set(t, "data/tiny", 128, 1), "none of the 370 documents has 1 to 1 tokens");
+    // A document of exactly `length` tokens is taken, one of a token more is not.
+    const LineFile documents("data/tiny/c4/train.jsonl");
+    const std::string text = document_text(documents, numpy_permutation(42, documents.count())[0]);
+    const std::vector<int> ids = tokenizer_encode(t, text);
+    const int length = (int)ids.size();
+    CHECK(awq_calibration_set(t, "data/tiny", 1, length).tokens == ids);
+    const TextSet shorter = awq_calibration_set(t, "data/tiny", 20, length - 1);
+    CHECK(!std::equal(ids.begin(), ids.begin() + 20, shorter.tokens.begin()));
+}
+
 TEST(the_papers_windows_are_taken_from_the_whole_shard) {
     // A shard of the right number of documents, where document i says "i" a few times over.
     const std::string data = shared_data();

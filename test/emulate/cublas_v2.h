@@ -1,5 +1,5 @@
-// cublas_v2.h: the products of cuBLAS that the project uses, written from NVIDIA's documentation (cuBLAS, "Level-3 Function
-// Reference"). Matrices lie by columns: element (i, j) of A is A[i + j lda]. op(A) is A, or A^T. Of a triangular or symmetric
+// cublas_v2.h: the products of cuBLAS that the project uses, with the meaning that NVIDIA's cuBLAS documentation gives
+// them ("Level-3 Function Reference"). Matrices lie by columns: element (i, j) of A is A[i + j lda]. op(A) is A, or A^T. Of a triangular or symmetric
 // matrix only the named triangle is read and written. With beta = 0, C is not read. Arguments that the documentation calls invalid
 // return CUBLAS_STATUS_INVALID_VALUE; the work goes to the default stream.
 //
