@@ -1,7 +1,8 @@
 # make                 the program, for the GPU if nvcc and a GPU are found, else for the CPU
 # make CPU=1           for the CPU, whatever is found
 # make gpu             for the GPU (sm_80 and sm_90 unless ARCH says otherwise), whatever is found
-# make test            builds and runs every test; ends with "N passed, N failed, N skipped"
+# make test            builds and runs every test; ends with "N passed, N failed, N skipped". test/parts.cu and test/whole.cu hold
+#                      them; one file of tests by itself: make build/cpu-BF16/test_gptq
 # make test SANITIZE=1 the same under AddressSanitizer and UndefinedBehaviorSanitizer (CPU)
 # make test EMULATE=1  the GPU's side of the sources, built with g++ and run on a GPU in software (test/emulate), by the tests that
 #                      launch kernels; EMULATE_SEED=N chooses in which order its threads run, EMULATE_ALL=1 takes the slow
@@ -53,18 +54,16 @@ ifeq ($(GPU),1)
 else
   OUT      := build/$(if $(EMULATE),emulated,cpu)-$(PRECISION)$(if $(SANITIZE),-sanitize)$(if $(filter 0,$(NATIVE)),-portable)
   CHECKS   := $(if $(SANITIZE),-O1 -fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
+  # -g1 gives functions and lines, and the compiler a third less to do than -g.
   # Pragmas are nvcc's. No thread_local variable has a constructor; -rdynamic: an error names the kernel.
   EMULATED := $(if $(EMULATE),-D__CUDACC__ -DEMULATED -Itest/emulate -Wno-unknown-pragmas -fno-extern-tls-init -rdynamic)
-  COMPILE   = $(CXX) -std=c++17 $(CHECKS) -g $(MARCH) $(FASTER) -fopenmp $(WARN) $(EMULATED) $(DEFINES) -MMD -MP -x c++
+  COMPILE   = $(CXX) -std=c++17 $(CHECKS) -g1 $(MARCH) $(FASTER) -fopenmp $(WARN) $(EMULATED) $(DEFINES) -MMD -MP -x c++
   LINK     :=
 endif
 
-TESTS   := $(filter-out test_emulator,$(patsubst test/%.cu,%,$(wildcard test/test_*.cu)))
-SCRIPTS := $(wildcard test/test_*.sh)
-ifdef EMULATE
-  TESTS   := $(addprefix test_,emulator kernels attention linalg gemm gptq awq smoothquant billm methods model choice tiny)
-  SCRIPTS :=
-endif
+# The larger one first: with -j2 the other is built beside it.
+TESTS   := whole parts
+SCRIPTS := $(if $(EMULATE),,$(wildcard test/test_*.sh))
 
 .PHONY: all gpu test tests bench print-out clean
 all: $(if $(EMULATE),tests,qwen3)

@@ -12,6 +12,8 @@
 // the command line. Shapes are written in a small alphabet:
 //     T tokens, C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, V vocabulary, L layers,
 //     O x I a weight's output rows and input columns
+#ifndef QWEN3_CU  // the tests include this file
+#define QWEN3_CU
 #include <chrono>
 #include <cinttypes>
 #include <memory>
@@ -1773,3 +1775,4 @@ int main(int argc, char** argv) {
     }
 }
 #endif
+#endif  // QWEN3_CU

@@ -36,7 +36,7 @@ struct Group {
 };
 
 struct Layer {
-    int index;
+    int index = 0;
     Array<floatX> storage;           // owns all of the following
     floatX *input_norm, *post_norm;  // [C] gains of the norms before groups 0 and 2
     floatX *q_norm, *k_norm;         // [D] Qwen3's norms over each head, or null

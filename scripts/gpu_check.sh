@@ -9,8 +9,8 @@ logs=${1:-build/gpu_check}
 mkdir -p "$logs" && rm -f "$logs"/*.log "$logs"/*.row
 export PATH=$PATH:/usr/local/cuda/bin
 deadline=540
-# The tests that launch kernels of our own.
-kernel_tests="gemm linalg attention kernels gptq awq billm smoothquant"
+# The tests that launch kernels of our own, and the program that has them.
+kernel_tests="parts:gemm parts:linalg parts:attention whole:kernels whole:gptq whole:awq whole:billm whole:smoothquant"
 
 step() {  # step NAME SECONDS COMMAND...: a row of the table, with the last line that the command printed
     local name=$1 limit=$2 start=$SECONDS status verdict=ok
@@ -40,7 +40,7 @@ if command -v compute-sanitizer >/dev/null; then
     for test in $kernel_tests; do
         for tool in racecheck memcheck; do
             while [ "$(jobs -rp | wc -l)" -ge 8 ]; do wait -n; done
-            step "${tool}_$test" 180 compute-sanitizer --tool $tool --error-exitcode 9 "$out/test_$test" &
+            step "${tool}_${test#*:}" 180 compute-sanitizer --tool $tool --error-exitcode 9 "$out/${test%:*}" "test_${test#*:}" &
         done
     done
     step memcheck_bundled_model 180 compute-sanitizer --error-exitcode 9 "$out/qwen3" -m data/tiny --data data/tiny -q gptq -b 3 \

@@ -1,6 +1,6 @@
 // test.h: the whole test framework. A test is a TEST(name) { ... } block; a failed CHECK ends it. Each program prints a line
 // a test and closes with "N passed, N failed, N skipped"; its exit status is the verdict. `program NAME` runs only the tests
-// whose name contains NAME.
+// whose name contains NAME, `program test_FILE` those of one file.
 //
 // defines: TEST, CHECK, CHECK_NEAR, CHECK_EQ, CHECK_ERROR, SKIP, skip_when_emulated, shared_data
 #pragma once
@@ -17,6 +17,7 @@
 
 struct TestCase {
     const char* name;
+    std::string file;  // "test_json"
     void (*run)();
 };
 struct TestFailure : std::runtime_error {
@@ -31,7 +32,10 @@ inline std::vector<TestCase>& test_cases() {
     return cases;
 }
 struct TestRegistration {
-    TestRegistration(const char* name, void (*run)()) { test_cases().push_back({name, run}); }
+    TestRegistration(const char* name, const char* path, void (*run)()) {
+        std::string file = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+        test_cases().push_back({name, file.substr(0, file.find('.')), run});
+    }
 };
 
 [[noreturn]] inline void test_fail(const char* file, int line, const std::string& what) {
@@ -56,7 +60,7 @@ inline void check_near(const char* file, int line, const char* text, double a, d
 
 #define TEST(name)                                                                                                     \
     static void test_##name();                                                                                         \
-    static TestRegistration register_##name(#name, test_##name);                                                       \
+    static TestRegistration register_##name(#name, __FILE__, test_##name);                                                      \
     static void test_##name()
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
@@ -98,8 +102,11 @@ inline std::string shared_data() {
 
 int main(int argc, char** argv) {
     int passed = 0, failed = 0, skipped = 0;
+    std::string file;
     for (const TestCase& t : test_cases()) {
-        if (argc > 1 && !strstr(t.name, argv[1])) continue;
+        if (argc > 1 && t.file != argv[1] && !strstr(t.name, argv[1])) continue;
+        if (t.file != file) printf("-- %s\n", t.file.c_str());
+        file = t.file;
         auto start = std::chrono::steady_clock::now();
         std::string verdict = "ok", why;
         try {

@@ -1,0 +1,61 @@
+// parts.cu: the tests of what stands below the model, as one program, so that the compiler sees the sources once instead of once a
+// test file. Each file's names live in a namespace of its own, and what the files include is included here first, outside of it.
+//     parts test_json             only that file's tests; any other word: the tests whose name contains it
+//     make build/cpu-BF16/test_json   a file by itself, quicker while one works on it
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <random>
+#include <string>
+#include <sys/resource.h>
+#include <vector>
+#include "../cuda/attention.cuh"
+#include "../cuda/gemm.cuh"
+#include "../cuda/linalg.cuh"
+#include "../data/csv.h"
+#include "../data/json.h"
+#include "../data/lines.h"
+#include "../data/numpy_random.h"
+#include "../data/random.h"
+#include "../data/safetensors.h"
+#include "../data/sha256.h"
+#include "../eval/mmlu.h"
+#include "../tokenizer/bpe.h"
+#include "temp.h"
+#include "test.h"
+
+#ifdef EMULATED
+#include "../cuda/ptx.cuh"
+namespace test_emulator {
+#include "test_emulator.cu"
+}
+#endif
+namespace test_gemm {
+#include "test_gemm.cu"
+}
+namespace test_linalg {
+#include "test_linalg.cu"
+}
+namespace test_attention {
+#include "test_attention.cu"
+}
+#ifndef EMULATED  // what launches no kernel is the same there
+namespace test_json {
+#include "test_json.cu"
+}
+namespace test_safetensors {
+#include "test_safetensors.cu"
+}
+namespace test_data {
+#include "test_data.cu"
+}
+namespace test_tokenizer {
+#include "test_tokenizer.cu"
+}
+namespace test_prompts {
+#include "test_prompts.cu"
+}
+#endif

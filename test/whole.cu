@@ -1,0 +1,42 @@
+// whole.cu: the tests that include the whole program, as one program (parts.cu says how and why).
+//     whole test_gptq             only that file's tests; any other word: the tests whose name contains it
+#include <functional>
+#include <map>
+#include <random>
+#include "../data/sha256.h"
+#include "golden.h"
+#include "temp.h"
+#include "test.h"
+
+namespace test_kernels {
+#include "test_kernels.cu"
+}
+namespace test_model {
+#include "test_model.cu"
+}
+namespace test_gptq {
+#include "test_gptq.cu"
+}
+namespace test_awq {
+#include "test_awq.cu"
+}
+namespace test_smoothquant {
+#include "test_smoothquant.cu"
+}
+namespace test_billm {
+#include "test_billm.cu"
+}
+namespace test_methods {
+#include "test_methods.cu"
+}
+namespace test_choice {
+#include "test_choice.cu"
+}
+#ifndef EMULATED
+namespace test_eval {
+#include "test_eval.cu"
+}
+#endif
+namespace test_tiny {
+#include "test_tiny.cu"
+}
