@@ -8,40 +8,35 @@
 //                                ->  push calibration and evaluation activations through the result
 //     final norm  ->  head  ->  log-probabilities  ->  scores  ->  report
 //
-// Top to bottom: the model's shape, its weights, the kernels, one layer's forward pass, streams of tokens, the sweep, the head,
-// the command line. Shapes are written in a small alphabet:
+// Top to bottom: the model's weights, the kernels, streams of tokens, one layer's forward pass, quantizing it, the head, saving, and
+// the run that puts them together. Shapes are written in a small alphabet:
 //     T tokens, C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, V vocabulary, L layers,
 //     O x I a weight's output rows and input columns
 #ifndef QWEN3_CU  // the tests include this file
 #define QWEN3_CU
-#include <chrono>
-#include <cinttypes>
 #include <memory>
-#include <set>
-#include <sys/stat.h>
 #include <thread>
+// defines: Config, config_load, config_official: the model's shape
+#include "data/config.h"
 // defines: launch, Array, copy, floatX, block_sum ...: one kernel source for GPU and CPU
 #include "cuda/device.cuh"
+// defines: random_values, random_rows_kernel: made-up weights
+#include "cuda/random.cuh"
 // defines: gemm, gemm_logits, hessian_add, gemm_float
 #include "cuda/gemm.cuh"
 // defines: Segment, AttentionPlan, attention_plan, attention
 #include "cuda/attention.cuh"
-// defines: MappedFile, file_exists / Json, json_parse_file / Checkpoint, checkpoint_get, CheckpointWriter
-#include "data/file.h"
-#include "data/json.h"
+// defines: Clock, duration_text / project_file, base_name
+#include "data/clock.h"
+#include "data/paths.h"
+// defines: Checkpoint, checkpoint_get, CheckpointWriter / saved_config, copy_small_files, write_whole_file
 #include "data/safetensors.h"
+#include "data/save.h"
 // defines: Tokenizer, tokenizer_load, tokenizer_encode
 #include "tokenizer/bpe.h"
-// defines: Linear, Group, Layer, Quantizer, Method
+// defines: Linear, Group, Layer, Quantizer, Method / print_modules, print_summary
 #include "quant/quant.cuh"
-// defines: rtn_solve / gptq_solve / billm_solve
-#include "quant/rtn.cuh"
-#include "quant/gptq.cuh"
-#include "quant/billm.cuh"
-// defines: smoothquant_collect, smoothquant_solve
-#include "quant/smoothquant.cuh"
-// defines: awq_collect, awq_solve
-#include "quant/awq.cuh"
+#include "quant/log.h"
 // defines: TextSet, wikitext2_set, c4_set, calibration_set, awq_calibration_set, perplexity
 #include "eval/perplexity.h"
 // defines: Target, Trie, trie_build / QuestionSet, choice_set, question_requests, question_result / mmlu_set, mmlu_parts
@@ -50,118 +45,15 @@
 #include "eval/mmlu.h"
 // defines: Report, report_text, report_json
 #include "eval/report.h"
+// defines: Options, options_parse, print_help, METHODS, method_for, task_list, method_settings
+#include "options.h"
 
 #ifndef COMMIT
 #define COMMIT "unknown"
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The methods. A new one is a file in quant/ and a line here.
-
-static const Method METHODS[] = {
-    // name, about, order, default bits of weights and activations, group size, collect, solve a group, solve a layer, device bytes
-    {"fp16", "full precision: nothing is quantized", Order::NONE, 16, 16, -1, nullptr, nullptr, nullptr, nullptr},
-    {"rtn", "round to nearest (quant/rtn.cuh)", Order::WEIGHTS, 4, 16, -1, nullptr, rtn_solve, nullptr, two_copies_bytes},
-    {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 4, 16, 128, hessian_collect, gptq_solve, nullptr,
-     gptq_device_bytes},
-    {"awq", "AWQ, Lin et al. 2023 (quant/awq.cuh); without -n and -l its own calibration rule, 512 tokens a sample",
-     Order::FULL_PRECISION, 4, 16, 128, awq_collect, nullptr, awq_solve, awq_device_bytes},
-    {"billm", "BiLLM, Huang et al. 2024: about one bit, blocks of 128 (quant/billm.cuh)", Order::LAYERWISE, 1, 16, 128,
-     hessian_collect, billm_solve, nullptr, billm_device_bytes},
-    {"smoothquant", "SmoothQuant, Xiao et al. 2022: one grid a row (quant/smoothquant.cuh)", Order::FULL_PRECISION, 8, 8, -1,
-     smoothquant_collect, nullptr, smoothquant_solve, two_copies_bytes},
-};
-
-// ---------------------------------------------------------------------------------------------------------------------
 // The model's shape
-
-struct Config {
-    std::string model_type;  // qwen3, qwen2 (biases, no q/k norm), llama (neither)
-    int C, F, L, H, KV, D, V;
-    float eps, rope_theta;
-    bool tied;  // the head is the embedding
-    bool qk_norm, qkv_bias;
-    int max_position;
-};
-
-// Refuses by name what the forward pass below does not compute.
-inline void config_refuse_unsupported(const Json& j, const std::string& path) {
-    auto refuse = [&](bool found, const char* what) {
-        if (found)
-            fail("%s: %s is not supported. HINT: dense Qwen3, Qwen2/2.5 and plain Llama checkpoints are", path.c_str(), what);
-    };
-    const Json* experts = j.find("num_experts");
-    refuse(experts && experts->type == Json::NUMBER && experts->number > 1, "a mixture of experts (num_experts)");
-    const Json* scaling = j.find("rope_scaling");
-    if (scaling && scaling->type == Json::OBJECT)
-        refuse(json_string(*scaling, "rope_type", path, json_string(*scaling, "type", path, "default")) != "default",
-               "rope_scaling");
-    const Json* rope = j.find("rope_parameters");
-    if (rope && rope->type == Json::OBJECT)
-        refuse(json_string(*rope, "rope_type", path, "default") != "default", "rope scaling (rope_parameters)");
-    refuse(json_number(j, "partial_rotary_factor", path, 1) != 1, "partial_rotary_factor");
-    refuse(json_bool(j, "use_sliding_window", path, false), "a sliding window (use_sliding_window)");
-    const Json* layer_types = j.find("layer_types");
-    if (layer_types && layer_types->type == Json::ARRAY)
-        for (const Json& t : layer_types->array) refuse(t.string != "full_attention", "a layer type other than full_attention");
-    refuse(json_string(j, "hidden_act", path, "silu") != "silu", "an activation (hidden_act) other than silu");
-    refuse(json_bool(j, "attention_bias", path, false), "attention_bias");
-    refuse(json_bool(j, "mlp_bias", path, false), "mlp_bias");
-}
-
-inline Config config_load(const std::string& path) {
-    if (!file_exists(path))
-        fail("%s: expected a model's config.json, found no such file. HINT: scripts/download.sh Qwen3-0.6B-Base, or -m DIR",
-             path.c_str());
-    const Json j = json_parse_file(path);
-    Config c;
-    c.model_type = json_string(j, "model_type", path);
-    if (c.model_type != "qwen3" && c.model_type != "qwen2" && c.model_type != "llama")
-        fail("%s: expected model_type qwen3, qwen2 or llama, found \"%s\"%s", path.c_str(), c.model_type.c_str(),
-             c.model_type.find("moe") != std::string::npos ? ": mixtures of experts are not supported" : "");
-    config_refuse_unsupported(j, path);
-    auto dimension = [&](const char* key, long long fallback) {
-        long long x = fallback ? json_int(j, key, path, fallback) : json_int(j, key, path);
-        if (x < 1 || x > 1 << 24) fail("%s: expected %s between 1 and 2^24, found %lld", path.c_str(), key, x);
-        return (int)x;
-    };
-    c.C = dimension("hidden_size", 0);
-    c.F = dimension("intermediate_size", 0);
-    c.L = dimension("num_hidden_layers", 0);
-    c.H = dimension("num_attention_heads", 0);
-    c.KV = dimension("num_key_value_heads", c.H);
-    c.D = dimension("head_dim", std::max(1, c.C / c.H));
-    c.V = dimension("vocab_size", 0);
-    c.max_position = dimension("max_position_embeddings", 32768);
-    if (c.H % c.KV != 0)
-        fail("%s: expected num_attention_heads to be a multiple of num_key_value_heads, found %d and %d", path.c_str(), c.H, c.KV);
-    if (c.D % 8 != 0 || c.D > 256) fail("%s: expected head_dim to be a multiple of 8 up to 256, found %d", path.c_str(), c.D);
-    c.eps = (float)json_number(j, "rms_norm_eps", path, 1e-6);
-    const Json* rope = j.find("rope_parameters");
-    c.rope_theta = (float)json_number(rope && rope->type == Json::OBJECT ? *rope : j, "rope_theta", path, 10000);
-    c.tied = json_bool(j, "tie_word_embeddings", path, false);
-    c.qk_norm = c.model_type == "qwen3";
-    c.qkv_bias = c.model_type == "qwen2";
-    return c;
-}
-
-// The official dense Qwen3 shapes, for -m random:SIZE.
-inline Config config_official(const std::string& size) {
-    struct Shape {
-        const char* name;
-        int C, F, L, H;
-        bool tied;
-    };
-    static const Shape shapes[] = {{"0.6b", 1024, 3072, 28, 16, true},  {"1.7b", 2048, 6144, 28, 16, true},
-                                   {"4b", 2560, 9728, 36, 32, true},    {"8b", 4096, 12288, 36, 32, false},
-                                   {"14b", 5120, 17408, 40, 40, false}, {"32b", 5120, 25600, 64, 64, false}};
-    std::string known;
-    for (const Shape& s : shapes) {
-        if (size == s.name) return {"qwen3", s.C, s.F, s.L, s.H, 8, 128, 151936, 1e-6f, 1e6f, s.tied, true, false, 40960};
-        known += std::string(" random:") + s.name;
-    }
-    usage_fail("-m random:%s: expected one of%s", size.c_str(), known.c_str());
-}
 
 inline int qkv_rows(const Config& c) { return (c.H + 2 * c.KV) * c.D; }
 inline int widest_input(const Config& c) { return std::max({c.C, c.H * c.D, c.F}); }
@@ -190,52 +82,6 @@ struct Param {
     }
 };
 
-// Random weights are a function of the tensor's name, the seed and the index, the same here and in scripts/golden_common.py.
-HOST_DEVICE uint64_t random_bits(uint64_t x) {  // SplitMix64
-    x += 0x9e3779b97f4a7c15ull;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-}
-HOST_DEVICE float random_unit(uint64_t key, uint64_t i) {  // 24 bits: exact in float, in [-1, 1)
-    return (float)(random_bits(key + i) >> 40) * 0x1p-23f - 1.0f;
-}
-inline uint64_t random_key(const std::string& name, uint64_t seed) {  // FNV-1a of the name
-    uint64_t h = 0xcbf29ce484222325ull;
-    for (unsigned char c : name) h = (h ^ c) * 0x100000001b3ull;
-    return h + seed * 0x2545f4914f6cdd1dull;
-}
-
-static constexpr int RANDOM_PER_BLOCK = 4096;
-
-KERNEL random_kernel(floatX* out /*[n]*/, uint64_t key, uint64_t first, size_t n, float offset, float scale) {
-    const size_t start = (size_t)blockIdx.x * RANDOM_PER_BLOCK, end = start + RANDOM_PER_BLOCK < n ? start + RANDOM_PER_BLOCK : n;
-    for (size_t i = start + threadIdx.x; i < end; i += blockDim.x) out[i] = to_floatX(offset + scale * random_unit(key, first + i));
-}
-
-static constexpr float RANDOM_EMBEDDING_SCALE = 0.034641016f;  // a standard deviation of 0.02
-
-// out[r] = row ids[r] of the made-up embedding.
-KERNEL random_rows_kernel(floatX* out /*[n, C]*/, const int* ids /*[n]*/, uint64_t key, int C) {
-    const size_t row = (size_t)blockIdx.x * C, first = (size_t)ids[blockIdx.x] * C;
-    for (int i = threadIdx.x; i < C; i += blockDim.x)
-        out[row + i] = to_floatX(RANDOM_EMBEDDING_SCALE * random_unit(key, first + i));
-}
-
-inline bool ends_with(const std::string& s, const std::string& end) {
-    return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0;
-}
-
-// out [n] = values [first, first + n) of the made-up tensor `name` whose rows have I values.
-inline void random_values(const Model& m, const std::string& name, size_t I, size_t first, size_t n, floatX* out) {
-    float offset = 0, scale = std::sqrt(3.0f / (float)I);  // keeps the variance of what passes through
-    if (ends_with(name, "norm.weight")) offset = 1, scale = 0.25f;
-    if (ends_with(name, "embed_tokens.weight") || ends_with(name, "lm_head.weight")) scale = RANDOM_EMBEDDING_SCALE;
-    if (ends_with(name, ".bias")) scale = 0.1f;
-    launch(random_kernel, (unsigned)ceil_div(n, (size_t)RANDOM_PER_BLOCK), 256, out, random_key(name, m.seed), (uint64_t)first, n,
-           offset, scale);
-}
-
 // Values [first, first + n) of a checkpoint's tensor to host memory.
 inline void checkpoint_values(const TensorView& t, size_t first, size_t n, floatX* out) {
 #ifdef PRECISION_FP32
@@ -261,7 +107,7 @@ inline void require_finite_param(const Model& m, const Param& p) {
 inline void load_param(const Model& m, const Param& p) {
     const size_t n = p.size(), I = p.shape.back();
     if (m.random) {
-        random_values(m, p.name, I, 0, n, p.data);
+        random_values(p.name, m.seed, I, 0, n, p.data);
         return;
     }
     const TensorView& t = checkpoint_get(m.checkpoint, p.name, p.shape);
@@ -785,18 +631,6 @@ inline void quantize_layer(const Config& c, Layer& layer, const Method& method, 
 // ---------------------------------------------------------------------------------------------------------------------
 // The head: log-probabilities, or the logits themselves
 
-struct Clock {
-    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
-    double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
-};
-
-inline std::string duration_text(double seconds) {
-    const long s = (long)(seconds + 0.5);
-    return s < 60     ? format("%lds", s)
-           : s < 3600 ? format("%ldm%02lds", s / 60, s % 60)
-                      : format("%ldh%02ldm", s / 3600, s / 60 % 60);
-}
-
 struct Head {
     Array<floatX> norm;                        // [C]
     Array<floatX> W;                           // [V, C]
@@ -979,308 +813,19 @@ inline void save_unquantized(CheckpointWriter& writer, const Model& m, const std
     save_param(writer, p);
 }
 
-// config.json: the model's own with the stored dtype put right, or the official shape's.
-inline std::string saved_config(const Model& m) {
-    const Config& c = m.config;
-    const std::string dtype = sizeof(floatX) == 2 ? "bfloat16" : "float32";
-    if (m.random)
-        return format(
-            "{\"architectures\": [\"Qwen3ForCausalLM\"], \"model_type\": \"qwen3\", \"hidden_size\": %d, "
-            "\"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
-            "\"head_dim\": %d, \"vocab_size\": %d, \"rms_norm_eps\": %g, \"rope_theta\": %g, \"tie_word_embeddings\": %s, "
-            "\"max_position_embeddings\": %d, \"hidden_act\": \"silu\", \"attention_bias\": false, \"torch_dtype\": \"%s\"}\n",
-            c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.eps, c.rope_theta, c.tied ? "true" : "false", c.max_position, dtype.c_str());
-    MappedFile file(m.dir + "/config.json");
-    std::string text(file.data, file.size);
-    for (const char* key : {"\"torch_dtype\"", "\"dtype\""}) {
-        const size_t at = text.find(key);
-        if (at == std::string::npos) continue;
-        const size_t open = text.find('"', text.find(':', at)), close = text.find('"', open + 1);
-        if (close != std::string::npos) text.replace(open + 1, close - open - 1, dtype);
-    }
-    return text;
-}
-
 inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json) {
+    const std::string dtype = sizeof(floatX) == 2 ? "bfloat16" : "float32";
     const size_t C = m.config.C, V = m.config.V;
     save_unquantized(writer, m, "model.norm.weight", {C});
     if (!m.config.tied) save_unquantized(writer, m, "lm_head.weight", {V, C});
-    writer.write_text("config.json", saved_config(m));
+    writer.write_text("config.json", m.random ? config_json(m.config, dtype) : saved_config(m.dir, dtype));
     writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
-    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json"})
-        if (!m.random && file_exists(m.dir + "/" + name)) writer.copy_file(m.dir + "/" + name);
+    if (!m.random) copy_small_files(writer, m.dir);
     writer.finish();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The command line
-
-struct Options {
-    std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, tokenize, logits, mmlu_style = "paper";
-    int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
-    double device_memory = 0;
-    QuantOptions quant;
-    bool kl = false, bf16_scores = false, help = false;
-    std::set<std::string> given;  // names of the flags that were given
-};
-
-struct Flag {
-    enum Kind { TEXT, INT, REAL, ON, OFF } kind;
-    const char *name, *argument, *help;
-    void* value;
-    const char* methods;  // the methods it belongs to, or null: all
-};
-
-inline std::vector<Flag> all_flags(Options& o) {
-    return {
-        {Flag::TEXT, "-m", "MODEL",
-         "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:32b\n"
-         "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)",
-         &o.model, nullptr},
-        {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},
-        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits, "rtn gptq awq smoothquant"},
-        {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)",
-         &o.quant.abits, "rtn gptq awq smoothquant billm"},
-        {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
-         "rtn gptq awq"},
-        {Flag::TEXT, "-e", "TASK,...",
-         "wikitext2 c4 piqa arc_easy arc_challenge hellaswag winogrande boolq mmlu;\n"
-         "ppl: the first two, zeroshot: the next six, all: the whole row (default: wikitext2)",
-         &o.tasks, nullptr},
-        {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq awq smoothquant billm"},
-        {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq awq smoothquant billm"},
-        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq awq smoothquant billm"},
-        {Flag::INT, "--seed", "N", "of the calibration draw, and of random: weights", &o.seed, nullptr},
-        {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data)", &o.data, nullptr},
-        {Flag::INT, "--limit", "N", "only the first N windows or questions of each set (mmlu: of each subject), 0: all", &o.limit,
-         nullptr},
-        {Flag::ON, "--bf16-scores", "",
-         "choices are scored with logits, log-probabilities and sums rounded to bf16, as\n"
-         "lm-evaluation-harness v0.4.8 does (default: float)",
-         &o.bf16_scores, nullptr},
-        {Flag::TEXT, "--mmlu-style", "STYLE", "paper (two-space header, letters without a space) or lm-eval", &o.mmlu_style,
-         nullptr},
-        {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
-         "rtn gptq awq smoothquant billm"},
-        {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
-        {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
-        {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
-        {Flag::TEXT, "--tokenize", "FILE", "print the token ids of a text file, one a line, and stop", &o.tokenize, nullptr},
-        {Flag::TEXT, "--logits", "FILE", "read token ids, one a line; write float32 logits [T, V] raw to stdout", &o.logits,
-         nullptr},
-        {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq"},
-        {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq"},
-        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq billm"},
-        {Flag::TEXT, "--salient-metric", "NAME", "what ranks the columns, hessian or magnitude", &o.quant.salient_metric, "billm"},
-        {Flag::ON, "--act-order", "", "columns in the order of descending Hessian diagonal (the default)", &o.quant.act_order,
-         "gptq"},
-        {Flag::OFF, "--no-act-order", "", "columns as they are", &o.quant.act_order, "gptq"},
-        {Flag::ON, "--static-groups", "", "fit all grids before the first column is quantized", &o.quant.static_groups, "gptq"},
-        {Flag::OFF, "--no-true-sequential", "", "all Hessians of a layer from one pass through the unquantized layer",
-         &o.quant.true_sequential, "gptq"},
-        {Flag::REAL, "--alpha", "X", "how much of the difficulty moves from activations to weights, 0 to 1", &o.quant.alpha,
-         "smoothquant"},
-        {Flag::OFF, "--no-smooth", "", "no smoothing and no calibration, as in the paper's published script", &o.quant.smooth,
-         "smoothquant"},
-        {Flag::ON, "-h", "", "this text", &o.help, nullptr},
-    };
-}
-
-inline bool is_word_of(const std::string& word, const char* words) {
-    return (" " + std::string(words) + " ").find(" " + word + " ") != std::string::npos;
-}
-
-inline std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
-    std::string best;
-    size_t least = SIZE_MAX;
-    for (const std::string& c : candidates) {
-        if (word.size() > 2 && c.rfind(word, 0) == 0) return c;
-        const size_t d = edit_distance(word, c);
-        if (d < least) least = d, best = c;
-    }
-    return best;
-}
-
-inline std::string flag_default(const Flag& f) {
-    switch (f.kind) {
-    case Flag::TEXT: return *(std::string*)f.value;
-    case Flag::INT: return std::to_string(*(int*)f.value);
-    case Flag::REAL: return format("%g", *(double*)f.value);
-    default: return "";
-    }
-}
-
-inline void print_help(FILE* out) {
-    Options defaults;
-    fprintf(out, "usage: ./qwen3 [-m MODEL] [-q METHOD] [-b BITS] [-g GROUP] [-e TASK,...]\n\n"
-                 "Quantizes a Qwen3 checkpoint and prints one row of the tables of arXiv 2505.02214.\n"
-                 "stdout has the row; stderr settings and progress. Exit status: 0 done, 1 failed, 2 wrong usage.\n\n");
-    for (const Flag& f : all_flags(defaults)) {
-        std::string help = f.help, value = flag_default(f), indent(29, ' ');
-        if (!value.empty() && help.find("default:") == std::string::npos) help += " (default: " + value + ")";
-        if (f.methods) help += std::string(" [") + f.methods + "]";
-        for (size_t at = help.find('\n'); at != std::string::npos; at = help.find('\n', at + 1)) help.insert(at + 1, indent);
-        fprintf(out, "  %-26s %s\n", format("%s %s", f.name, f.argument).c_str(), help.c_str());
-    }
-    fprintf(out, "\nmethods:\n");
-    for (const Method& m : METHODS) {
-        fprintf(out, "  %-26s %s", m.name, m.about);
-        if (m.order != Order::NONE)
-            fprintf(out, "; default -b %d -a %d -g %d", m.default_wbits, m.default_abits, m.default_group_size);
-        fprintf(out, "\n");
-    }
-}
-
-inline const Method& method_find(const std::string& name) {
-    std::vector<std::string> names;
-    for (const Method& m : METHODS) {
-        if (name == m.name) return m;
-        names.push_back(m.name);
-    }
-    usage_fail("-q %s: there is no such method. HINT: did you mean %s?", name.c_str(), nearest(name, names).c_str());
-}
-
-// The method as the options make it: two of them change what it needs.
-inline Method method_for(const Options& o) {
-    Method m = method_find(o.method);
-    if (m.order == Order::SEQUENTIAL && !o.quant.true_sequential) m.order = Order::LAYERWISE;
-    if (!o.quant.smooth) m.order = Order::WEIGHTS, m.collect = nullptr;
-    return m;
-}
-
-inline void flag_set(const Flag& f, const char* text) {
-    char* end = nullptr;
-    errno = 0;
-    switch (f.kind) {
-    case Flag::ON: *(bool*)f.value = true; return;
-    case Flag::OFF: *(bool*)f.value = false; return;
-    case Flag::TEXT: *(std::string*)f.value = text; return;
-    case Flag::INT: {
-        const long x = strtol(text, &end, 10);
-        if (end == text || *end || errno || x < INT_MIN || x > INT_MAX)
-            usage_fail("%s: expected a whole number, found \"%s\"", f.name, text);
-        *(int*)f.value = (int)x;
-        return;
-    }
-    case Flag::REAL: {
-        const double x = strtod(text, &end);
-        if (end == text || *end || !std::isfinite(x)) usage_fail("%s: expected a number, found \"%s\"", f.name, text);
-        *(double*)f.value = x;
-        return;
-    }
-    }
-}
-
-// The tasks of -e, each once, in the order of the paper's columns.
-inline std::vector<std::string> task_list(const std::string& text) {
-    static const std::vector<std::string> columns = {"wikitext2", "c4",         "piqa",  "arc_easy", "arc_challenge",
-                                                     "hellaswag", "winogrande", "boolq", "mmlu"};
-    std::vector<std::string> known = columns;
-    known.insert(known.end(), {"ppl", "zeroshot", "all"});
-    std::set<std::string> asked;
-    for (size_t start = 0; start <= text.size();) {
-        const size_t comma = std::min(text.find(',', start), text.size());
-        const std::string task = text.substr(start, comma - start);
-        start = comma + 1;
-        if (std::find(known.begin(), known.end(), task) == known.end())
-            usage_fail("-e %s: there is no task \"%s\". HINT: did you mean %s?", text.c_str(), task.c_str(),
-                       nearest(task, known).c_str());
-        if (task == "all") asked.insert(columns.begin(), columns.end());
-        else if (task == "ppl") asked.insert(columns.begin(), columns.begin() + 2);
-        else if (task == "zeroshot") asked.insert(columns.begin() + 2, columns.end() - 1);
-        else asked.insert(task);
-    }
-    std::vector<std::string> tasks;
-    for (const std::string& task : columns)
-        if (asked.count(task)) tasks.push_back(task);
-    return tasks;
-}
-
-inline bool is_text_set(const std::string& task) { return task == "wikitext2" || task == "c4"; }
-
-// The options of a command line, checked against each other as far as they can be without the model.
-inline Options options_parse(int argc, const char* const* argv) {
-    Options o;
-    const std::vector<Flag> flags = all_flags(o);
-    for (int i = 1; i < argc; i++) {
-        const Flag* flag = nullptr;
-        std::vector<std::string> names;
-        for (const Flag& f : flags) {
-            if (std::string(argv[i]) == f.name) flag = &f;
-            names.push_back(f.name);
-        }
-        if (!flag && std::string(argv[i]) == "--help") flag = &flags.back();
-        if (!flag)
-            usage_fail("%s: there is no such flag. HINT: did you mean %s? ./qwen3 -h lists them all", argv[i],
-                       nearest(argv[i], names).c_str());
-        const bool takes_value = *flag->argument;
-        if (takes_value && i + 1 == argc)
-            usage_fail("%s: expected a value (%s), found the end of the line", argv[i], flag->argument);
-        flag_set(*flag, takes_value ? argv[++i] : "");
-        o.given.insert(flag->name);
-    }
-    if (o.help) return o;
-    const Method& method = method_find(o.method);
-    for (const Flag& f : flags)
-        if (o.given.count(f.name) && f.methods && !is_word_of(o.method, f.methods))
-            usage_fail("%s has no meaning with -q %s, %s. HINT: it belongs to %s", f.name, method.name, method.about, f.methods);
-    if (!o.given.count("-b")) o.quant.wbits = method.default_wbits;
-    if (!o.given.count("-a")) o.quant.abits = method.default_abits;
-    if (!o.given.count("-g")) o.quant.group_size = method.default_group_size;
-    if (o.given.count("-b") && (o.quant.wbits < 1 || o.quant.wbits > 8)) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
-    if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16)
-        usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
-    if (o.quant.group_size < 1 && o.quant.group_size != -1)
-        usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
-    if (o.method == "smoothquant" && o.quant.wbits == 1) usage_fail("-b 1: SmoothQuant's symmetric grid needs at least 2 bits");
-    if (o.quant.alpha < 0 || o.quant.alpha > 1) usage_fail("--alpha %g: expected 0 to 1", o.quant.alpha);
-    if (o.quant.damp < 0) usage_fail("--damp %g: expected 0 or more", o.quant.damp);
-    if (o.quant.salient_metric != "hessian" && o.quant.salient_metric != "magnitude")
-        usage_fail("--salient-metric %s: expected hessian or magnitude", o.quant.salient_metric.c_str());
-    if (o.n_samples < 1) usage_fail("-n %d: expected at least one calibration sample", o.n_samples);
-    if (o.sample_length < 2 || o.sample_length > 1 << 20) usage_fail("-l %d: expected 2 to 2^20 tokens a sample", o.sample_length);
-    if ((long long)o.n_samples * o.sample_length > INT_MAX)
-        usage_fail("-n %d -l %d: more than 2^31 calibration tokens", o.n_samples, o.sample_length);
-    if (o.limit < 0) usage_fail("--limit %d: expected 0 or more", o.limit);
-    if (o.seed < 0) usage_fail("--seed %d: expected 0 or more", o.seed);
-    if (o.device_memory < 0) usage_fail("--device-memory %g: expected 0 or more", o.device_memory);
-    if (o.calibration_set != "c4" && o.calibration_set != "wikitext2")
-        usage_fail("-c %s: expected c4 or wikitext2", o.calibration_set.c_str());
-    if (o.tasks.empty() && o.logits.empty() && o.save.empty()) o.tasks = "wikitext2";
-    const std::vector<std::string> tasks = o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks);
-    if (o.kl && std::none_of(tasks.begin(), tasks.end(), is_text_set))
-        usage_fail("--kl: expected text sets to measure it on. HINT: -e wikitext2");
-    if (o.given.count("--bf16-scores") && std::all_of(tasks.begin(), tasks.end(), is_text_set))
-        usage_fail("--bf16-scores: expected tasks with choices. HINT: -e zeroshot");
-    if (o.mmlu_style != "paper" && o.mmlu_style != "lm-eval")
-        usage_fail("--mmlu-style %s: expected paper or lm-eval", o.mmlu_style.c_str());
-    if (o.given.count("--mmlu-style") && std::find(tasks.begin(), tasks.end(), "mmlu") == tasks.end())
-        usage_fail("--mmlu-style: expected the task mmlu. HINT: -e mmlu");
-    for (const char* flag : {"-c", "-n", "-l"})
-        if (!o.quant.smooth && o.given.count(flag))
-            usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
-    if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
-    return o;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
 // A run
-
-// A file of the project, from wherever the program is run: under the current folder, else beside the program.
-inline std::string project_file(const std::string& path) {
-    if (file_exists(path) || is_directory(path)) return path;
-    char exe[4096];
-    const ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    if (n <= 0) return path;
-    const std::string beside = std::string(exe, (size_t)n);
-    const std::string candidate = beside.substr(0, beside.rfind('/') + 1) + path;
-    return file_exists(candidate) || is_directory(candidate) ? candidate : path;
-}
-
-inline std::string base_name(std::string path) {
-    while (path.size() > 1 && path.back() == '/') path.pop_back();
-    return path.substr(path.rfind('/') + 1);
-}
 
 inline Model model_open(const Options& o) {
     Model m;
@@ -1410,16 +955,6 @@ inline size_t place_streams(const Options& o, const Model& m, const Method& meth
         for (Activations* a : {&s.x, &s.in})
             if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place);
     return on_device;
-}
-
-inline std::string module_text(const ModuleReport& r) {
-    std::string text = format("layer %2d  %-9s  %s error %.4f", r.layer, r.module.c_str(), r.error_kind.c_str(), r.error);
-    for (const auto& value : r.values) text += format("  %s %.4g", value.first.c_str(), value.second);
-    return text + format("  %.1f s%s", r.seconds, r.note.empty() ? "" : ("  " + r.note).c_str());
-}
-
-inline void print_modules(const std::vector<ModuleReport>& reports, size_t first) {
-    for (size_t i = first; i < reports.size(); i++) fprintf(stderr, "%s\n", module_text(reports[i]).c_str());
 }
 
 // A set of questions, and where the trie of its requests has the log-probabilities of each.
@@ -1570,67 +1105,6 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
     fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(),
             r.precision.c_str(), r.commit.c_str());
-}
-
-inline Settings method_settings(const Options& o, const Method& method) {
-    const QuantOptions& q = o.quant;
-    auto flag = [](bool x) { return std::string(x ? "true" : "false"); };
-    Settings s;
-    if (method.order == Order::NONE) return s;
-    const std::string name = method.name;
-    s = {{"bits", std::to_string(q.wbits)},
-         {"activation_bits", std::to_string(q.abits)},
-         {"group_size", std::to_string(q.group_size)}};
-    if (name == "rtn" || name == "gptq") s.push_back({"sym", flag(q.sym)}), s.push_back({"mse", flag(q.mse)});
-    if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
-    if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
-    if (name == "gptq") {
-        s.push_back({"act_order", flag(q.act_order)});
-        s.push_back({"static_groups", flag(q.static_groups)});
-        s.push_back({"true_sequential", flag(q.true_sequential)});
-        s.push_back({"damp", json_format(q.damp)});
-    }
-    return s;
-}
-
-// The paper's cells count as this run's only if the settings are the paper's too.
-inline bool settings_are_the_papers(const Options& o) {
-    for (const std::string& flag : o.given)
-        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --json --device-memory --act-order"))
-            return false;
-    return sizeof(floatX) == 2;
-}
-
-// At the end: the five modules that lost most, and everything that was not nominal.
-inline void print_summary(std::vector<ModuleReport> reports) {
-    if (reports.empty()) return;
-    std::vector<const ModuleReport*> off;
-    for (const ModuleReport& r : reports)
-        if (!r.note.empty()) off.push_back(&r);
-    fprintf(stderr, "%zu of %zu modules were not nominal%s\n", off.size(), reports.size(), off.empty() ? "" : ":");
-    for (const ModuleReport* r : off) fprintf(stderr, "  %s\n", module_text(*r).c_str());
-    std::stable_sort(reports.begin(), reports.end(),
-                     [](const ModuleReport& a, const ModuleReport& b) { return a.error > b.error; });
-    fprintf(stderr, "largest errors (0.1: a tenth of the %s's norm is noise):\n", reports[0].error_kind.c_str());
-    for (size_t i = 0; i < std::min<size_t>(5, reports.size()); i++) fprintf(stderr, "  %s\n", module_text(reports[i]).c_str());
-}
-
-// A file that is there whole or not at all.
-inline void write_whole_file(const std::string& path, const std::string& text) {
-    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
-    write_file(temporary, text);
-    if (rename(temporary.c_str(), path.c_str()) != 0) {
-        const int error = errno;
-        remove(temporary.c_str());
-        fail("%s: the file could not be written: %s", path.c_str(), strerror(error));
-    }
-}
-
-// A report that could not be written at the end would be hours lost: it is tried before the work starts.
-inline void require_writable(const std::string& path) {
-    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
-    write_file(temporary, "");
-    remove(temporary.c_str());
 }
 
 inline void evaluate_heads(Run& run, Scratch& scratch) {

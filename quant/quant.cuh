@@ -101,7 +101,7 @@ enum class Order {
     FULL_PRECISION,  // all four from one pass through the unquantized layer; so does the next layer: it never sees quantized inputs
 };
 
-// A method is a file and a line in qwen3.cu's table. It has one of solve_group and solve_layer; the latter sees all four groups.
+// A method is a file and a line in methods.cuh. It has one of solve_group and solve_layer; the latter sees all four groups.
 struct Method {
     const char* name;
     const char* about;       // for -h

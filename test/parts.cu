@@ -28,10 +28,7 @@
 #include "test.h"
 
 #ifdef EMULATED
-#include "../cuda/ptx.cuh"
-namespace test_emulator {
-#include "test_emulator.cu"
-}
+#include "test_emulator.cu"  // in no namespace: what it declares extern __shared__ is defined outside of any
 #endif
 namespace test_gemm {
 #include "test_gemm.cu"

@@ -1,0 +1,294 @@
+// options.h: the command line: every flag with its default and its line of -h, what is refused before any work, and the settings
+// as the log and the JSON report them.
+//
+// defines: Options, options_parse, print_help, method_find, method_for, task_list, is_text_set, method_settings,
+//          settings_are_the_papers
+#pragma once
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+#include <string>
+#include <vector>
+#include "eval/report.h"
+#include "quant/methods.cuh"
+
+struct Options {
+    std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, tokenize, logits, mmlu_style = "paper";
+    int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
+    double device_memory = 0;
+    QuantOptions quant;
+    bool kl = false, bf16_scores = false, help = false;
+    std::set<std::string> given;  // names of the flags that were given
+};
+
+struct Flag {
+    enum Kind { TEXT, INT, REAL, ON, OFF } kind;
+    const char *name, *argument, *help;
+    void* value;
+    const char* methods;  // the methods it belongs to, or null: all
+};
+
+inline std::vector<Flag> all_flags(Options& o) {
+    return {
+        {Flag::TEXT, "-m", "MODEL",
+         "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:32b\n"
+         "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)",
+         &o.model, nullptr},
+        {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},
+        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits, "rtn gptq awq smoothquant"},
+        {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)",
+         &o.quant.abits, "rtn gptq awq smoothquant billm"},
+        {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
+         "rtn gptq awq"},
+        {Flag::TEXT, "-e", "TASK,...",
+         "wikitext2 c4 piqa arc_easy arc_challenge hellaswag winogrande boolq mmlu;\n"
+         "ppl: the first two, zeroshot: the next six, all: the whole row (default: wikitext2)",
+         &o.tasks, nullptr},
+        {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq awq smoothquant billm"},
+        {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq awq smoothquant billm"},
+        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq awq smoothquant billm"},
+        {Flag::INT, "--seed", "N", "of the calibration draw, and of random: weights", &o.seed, nullptr},
+        {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data)", &o.data, nullptr},
+        {Flag::INT, "--limit", "N", "only the first N windows or questions of each set (mmlu: of each subject), 0: all", &o.limit,
+         nullptr},
+        {Flag::ON, "--bf16-scores", "",
+         "choices are scored with logits, log-probabilities and sums rounded to bf16, as\n"
+         "lm-evaluation-harness v0.4.8 does (default: float)",
+         &o.bf16_scores, nullptr},
+        {Flag::TEXT, "--mmlu-style", "STYLE", "paper (two-space header, letters without a space) or lm-eval", &o.mmlu_style,
+         nullptr},
+        {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
+         "rtn gptq awq smoothquant billm"},
+        {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
+        {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
+        {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
+        {Flag::TEXT, "--tokenize", "FILE", "print the token ids of a text file, one a line, and stop", &o.tokenize, nullptr},
+        {Flag::TEXT, "--logits", "FILE", "read token ids, one a line; write float32 logits [T, V] raw to stdout", &o.logits,
+         nullptr},
+        {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq"},
+        {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq"},
+        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq billm"},
+        {Flag::TEXT, "--salient-metric", "NAME", "what ranks the columns, hessian or magnitude", &o.quant.salient_metric, "billm"},
+        {Flag::ON, "--act-order", "", "columns in the order of descending Hessian diagonal (the default)", &o.quant.act_order,
+         "gptq"},
+        {Flag::OFF, "--no-act-order", "", "columns as they are", &o.quant.act_order, "gptq"},
+        {Flag::ON, "--static-groups", "", "fit all grids before the first column is quantized", &o.quant.static_groups, "gptq"},
+        {Flag::OFF, "--no-true-sequential", "", "all Hessians of a layer from one pass through the unquantized layer",
+         &o.quant.true_sequential, "gptq"},
+        {Flag::REAL, "--alpha", "X", "how much of the difficulty moves from activations to weights, 0 to 1", &o.quant.alpha,
+         "smoothquant"},
+        {Flag::OFF, "--no-smooth", "", "no smoothing and no calibration, as in the paper's published script", &o.quant.smooth,
+         "smoothquant"},
+        {Flag::ON, "-h", "", "this text", &o.help, nullptr},
+    };
+}
+
+inline bool is_word_of(const std::string& word, const char* words) {
+    return (" " + std::string(words) + " ").find(" " + word + " ") != std::string::npos;
+}
+
+inline std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+    std::string best;
+    size_t least = SIZE_MAX;
+    for (const std::string& c : candidates) {
+        if (word.size() > 2 && c.rfind(word, 0) == 0) return c;
+        const size_t d = edit_distance(word, c);
+        if (d < least) least = d, best = c;
+    }
+    return best;
+}
+
+inline std::string flag_default(const Flag& f) {
+    switch (f.kind) {
+    case Flag::TEXT: return *(std::string*)f.value;
+    case Flag::INT: return std::to_string(*(int*)f.value);
+    case Flag::REAL: return format("%g", *(double*)f.value);
+    default: return "";
+    }
+}
+
+inline void print_help(FILE* out) {
+    Options defaults;
+    fprintf(out, "usage: ./qwen3 [-m MODEL] [-q METHOD] [-b BITS] [-g GROUP] [-e TASK,...]\n\n"
+                 "Quantizes a Qwen3 checkpoint and prints one row of the tables of arXiv 2505.02214.\n"
+                 "stdout has the row; stderr settings and progress. Exit status: 0 done, 1 failed, 2 wrong usage.\n\n");
+    for (const Flag& f : all_flags(defaults)) {
+        std::string help = f.help, value = flag_default(f), indent(29, ' ');
+        if (!value.empty() && help.find("default:") == std::string::npos) help += " (default: " + value + ")";
+        if (f.methods) help += std::string(" [") + f.methods + "]";
+        for (size_t at = help.find('\n'); at != std::string::npos; at = help.find('\n', at + 1)) help.insert(at + 1, indent);
+        fprintf(out, "  %-26s %s\n", format("%s %s", f.name, f.argument).c_str(), help.c_str());
+    }
+    fprintf(out, "\nmethods:\n");
+    for (const Method& m : METHODS) {
+        fprintf(out, "  %-26s %s", m.name, m.about);
+        if (m.order != Order::NONE)
+            fprintf(out, "; default -b %d -a %d -g %d", m.default_wbits, m.default_abits, m.default_group_size);
+        fprintf(out, "\n");
+    }
+}
+
+inline const Method& method_find(const std::string& name) {
+    std::vector<std::string> names;
+    for (const Method& m : METHODS) {
+        if (name == m.name) return m;
+        names.push_back(m.name);
+    }
+    usage_fail("-q %s: there is no such method. HINT: did you mean %s?", name.c_str(), nearest(name, names).c_str());
+}
+
+// The method as the options make it: two of them change what it needs.
+inline Method method_for(const Options& o) {
+    Method m = method_find(o.method);
+    if (m.order == Order::SEQUENTIAL && !o.quant.true_sequential) m.order = Order::LAYERWISE;
+    if (!o.quant.smooth) m.order = Order::WEIGHTS, m.collect = nullptr;
+    return m;
+}
+
+inline void flag_set(const Flag& f, const char* text) {
+    char* end = nullptr;
+    errno = 0;
+    switch (f.kind) {
+    case Flag::ON: *(bool*)f.value = true; return;
+    case Flag::OFF: *(bool*)f.value = false; return;
+    case Flag::TEXT: *(std::string*)f.value = text; return;
+    case Flag::INT: {
+        const long x = strtol(text, &end, 10);
+        if (end == text || *end || errno || x < INT_MIN || x > INT_MAX)
+            usage_fail("%s: expected a whole number, found \"%s\"", f.name, text);
+        *(int*)f.value = (int)x;
+        return;
+    }
+    case Flag::REAL: {
+        const double x = strtod(text, &end);
+        if (end == text || *end || !std::isfinite(x)) usage_fail("%s: expected a number, found \"%s\"", f.name, text);
+        *(double*)f.value = x;
+        return;
+    }
+    }
+}
+
+// The tasks of -e, each once, in the order of the paper's columns.
+inline std::vector<std::string> task_list(const std::string& text) {
+    static const std::vector<std::string> columns = {"wikitext2", "c4",         "piqa",  "arc_easy", "arc_challenge",
+                                                     "hellaswag", "winogrande", "boolq", "mmlu"};
+    std::vector<std::string> known = columns;
+    known.insert(known.end(), {"ppl", "zeroshot", "all"});
+    std::set<std::string> asked;
+    for (size_t start = 0; start <= text.size();) {
+        const size_t comma = std::min(text.find(',', start), text.size());
+        const std::string task = text.substr(start, comma - start);
+        start = comma + 1;
+        if (std::find(known.begin(), known.end(), task) == known.end())
+            usage_fail("-e %s: there is no task \"%s\". HINT: did you mean %s?", text.c_str(), task.c_str(),
+                       nearest(task, known).c_str());
+        if (task == "all") asked.insert(columns.begin(), columns.end());
+        else if (task == "ppl") asked.insert(columns.begin(), columns.begin() + 2);
+        else if (task == "zeroshot") asked.insert(columns.begin() + 2, columns.end() - 1);
+        else asked.insert(task);
+    }
+    std::vector<std::string> tasks;
+    for (const std::string& task : columns)
+        if (asked.count(task)) tasks.push_back(task);
+    return tasks;
+}
+
+inline bool is_text_set(const std::string& task) { return task == "wikitext2" || task == "c4"; }
+
+// The options of a command line, checked against each other as far as they can be without the model.
+inline Options options_parse(int argc, const char* const* argv) {
+    Options o;
+    const std::vector<Flag> flags = all_flags(o);
+    for (int i = 1; i < argc; i++) {
+        const Flag* flag = nullptr;
+        std::vector<std::string> names;
+        for (const Flag& f : flags) {
+            if (std::string(argv[i]) == f.name) flag = &f;
+            names.push_back(f.name);
+        }
+        if (!flag && std::string(argv[i]) == "--help") flag = &flags.back();
+        if (!flag)
+            usage_fail("%s: there is no such flag. HINT: did you mean %s? ./qwen3 -h lists them all", argv[i],
+                       nearest(argv[i], names).c_str());
+        const bool takes_value = *flag->argument;
+        if (takes_value && i + 1 == argc)
+            usage_fail("%s: expected a value (%s), found the end of the line", argv[i], flag->argument);
+        flag_set(*flag, takes_value ? argv[++i] : "");
+        o.given.insert(flag->name);
+    }
+    if (o.help) return o;
+    const Method& method = method_find(o.method);
+    for (const Flag& f : flags)
+        if (o.given.count(f.name) && f.methods && !is_word_of(o.method, f.methods))
+            usage_fail("%s has no meaning with -q %s, %s. HINT: it belongs to %s", f.name, method.name, method.about, f.methods);
+    if (!o.given.count("-b")) o.quant.wbits = method.default_wbits;
+    if (!o.given.count("-a")) o.quant.abits = method.default_abits;
+    if (!o.given.count("-g")) o.quant.group_size = method.default_group_size;
+    if (o.given.count("-b") && (o.quant.wbits < 1 || o.quant.wbits > 8)) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
+    if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16)
+        usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
+    if (o.quant.group_size < 1 && o.quant.group_size != -1)
+        usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
+    if (o.method == "smoothquant" && o.quant.wbits == 1) usage_fail("-b 1: SmoothQuant's symmetric grid needs at least 2 bits");
+    if (o.quant.alpha < 0 || o.quant.alpha > 1) usage_fail("--alpha %g: expected 0 to 1", o.quant.alpha);
+    if (o.quant.damp < 0) usage_fail("--damp %g: expected 0 or more", o.quant.damp);
+    if (o.quant.salient_metric != "hessian" && o.quant.salient_metric != "magnitude")
+        usage_fail("--salient-metric %s: expected hessian or magnitude", o.quant.salient_metric.c_str());
+    if (o.n_samples < 1) usage_fail("-n %d: expected at least one calibration sample", o.n_samples);
+    if (o.sample_length < 2 || o.sample_length > 1 << 20) usage_fail("-l %d: expected 2 to 2^20 tokens a sample", o.sample_length);
+    if ((long long)o.n_samples * o.sample_length > INT_MAX)
+        usage_fail("-n %d -l %d: more than 2^31 calibration tokens", o.n_samples, o.sample_length);
+    if (o.limit < 0) usage_fail("--limit %d: expected 0 or more", o.limit);
+    if (o.seed < 0) usage_fail("--seed %d: expected 0 or more", o.seed);
+    if (o.device_memory < 0) usage_fail("--device-memory %g: expected 0 or more", o.device_memory);
+    if (o.calibration_set != "c4" && o.calibration_set != "wikitext2")
+        usage_fail("-c %s: expected c4 or wikitext2", o.calibration_set.c_str());
+    if (o.tasks.empty() && o.logits.empty() && o.save.empty()) o.tasks = "wikitext2";
+    const std::vector<std::string> tasks = o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks);
+    if (o.kl && std::none_of(tasks.begin(), tasks.end(), is_text_set))
+        usage_fail("--kl: expected text sets to measure it on. HINT: -e wikitext2");
+    if (o.given.count("--bf16-scores") && std::all_of(tasks.begin(), tasks.end(), is_text_set))
+        usage_fail("--bf16-scores: expected tasks with choices. HINT: -e zeroshot");
+    if (o.mmlu_style != "paper" && o.mmlu_style != "lm-eval")
+        usage_fail("--mmlu-style %s: expected paper or lm-eval", o.mmlu_style.c_str());
+    if (o.given.count("--mmlu-style") && std::find(tasks.begin(), tasks.end(), "mmlu") == tasks.end())
+        usage_fail("--mmlu-style: expected the task mmlu. HINT: -e mmlu");
+    for (const char* flag : {"-c", "-n", "-l"})
+        if (!o.quant.smooth && o.given.count(flag))
+            usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
+    if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
+    return o;
+}
+
+inline Settings method_settings(const Options& o, const Method& method) {
+    const QuantOptions& q = o.quant;
+    auto flag = [](bool x) { return std::string(x ? "true" : "false"); };
+    Settings s;
+    if (method.order == Order::NONE) return s;
+    const std::string name = method.name;
+    s = {{"bits", std::to_string(q.wbits)},
+         {"activation_bits", std::to_string(q.abits)},
+         {"group_size", std::to_string(q.group_size)}};
+    if (name == "rtn" || name == "gptq") s.push_back({"sym", flag(q.sym)}), s.push_back({"mse", flag(q.mse)});
+    if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
+    if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
+    if (name == "gptq") {
+        s.push_back({"act_order", flag(q.act_order)});
+        s.push_back({"static_groups", flag(q.static_groups)});
+        s.push_back({"true_sequential", flag(q.true_sequential)});
+        s.push_back({"damp", json_format(q.damp)});
+    }
+    return s;
+}
+
+// The paper's cells count as this run's only if the settings are the paper's too.
+inline bool settings_are_the_papers(const Options& o) {
+    for (const std::string& flag : o.given)
+        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --json --device-memory --act-order"))
+            return false;
+    return sizeof(floatX) == 2;
+}
