@@ -217,7 +217,10 @@ inline Options options_parse(int argc, const char* const* argv) {
         const bool takes_value = *flag->argument;
         if (takes_value && i + 1 == argc)
             usage_fail("%s: expected a value (%s), found the end of the line", argv[i], flag->argument);
-        flag_set(*flag, takes_value ? argv[++i] : "");
+        const char* value = takes_value ? argv[++i] : "";
+        if (takes_value && !*value)
+            usage_fail("%s: expected a value (%s), found an empty one. HINT: is a shell variable unset?", flag->name, flag->argument);
+        flag_set(*flag, value);
         o.given.insert(flag->name);
     }
     if (o.help) return o;
@@ -235,7 +238,7 @@ inline Options options_parse(int argc, const char* const* argv) {
         usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
     if (o.method == "smoothquant" && o.quant.wbits == 1) usage_fail("-b 1: SmoothQuant's symmetric grid needs at least 2 bits");
     if (o.quant.alpha < 0 || o.quant.alpha > 1) usage_fail("--alpha %g: expected 0 to 1", o.quant.alpha);
-    if (o.quant.damp < 0) usage_fail("--damp %g: expected 0 or more", o.quant.damp);
+    if (o.quant.damp < 0 || o.quant.damp > 1e6) usage_fail("--damp %g: expected 0 or more, up to 1e6", o.quant.damp);
     if (o.quant.salient_metric != "hessian" && o.quant.salient_metric != "magnitude")
         usage_fail("--salient-metric %s: expected hessian or magnitude", o.quant.salient_metric.c_str());
     if (o.n_samples < 1) usage_fail("-n %d: expected at least one calibration sample", o.n_samples);
@@ -244,7 +247,7 @@ inline Options options_parse(int argc, const char* const* argv) {
         usage_fail("-n %d -l %d: more than 2^31 calibration tokens", o.n_samples, o.sample_length);
     if (o.limit < 0) usage_fail("--limit %d: expected 0 or more", o.limit);
     if (o.seed < 0) usage_fail("--seed %d: expected 0 or more", o.seed);
-    if (o.device_memory < 0) usage_fail("--device-memory %g: expected 0 or more", o.device_memory);
+    if (o.device_memory < 0 || o.device_memory > 1e6) usage_fail("--device-memory %g: expected 0 to 1e6 GB", o.device_memory);
     if (o.calibration_set != "c4" && o.calibration_set != "wikitext2")
         usage_fail("-c %s: expected c4 or wikitext2", o.calibration_set.c_str());
     if (o.tasks.empty() && o.logits.empty() && o.save.empty()) o.tasks = "wikitext2";

@@ -470,6 +470,18 @@ struct Scratch {
     Array<float> cosines, sines;  // [positions, D/2]
 };
 
+// The angle by which pair i turns from one position to the next, in float as transformers computes it. Llama 3 divides the angles whose
+// wavelength is beyond the original context by a factor, and leaves those of short ones; between the two it goes over smoothly.
+inline float rope_inverse_frequency(const Config& c, int i) {
+    const float frequency = 1.0f / powf(c.rope_theta, (float)(2 * i) / (float)c.D);
+    const RopeScaling& r = c.rope;
+    if (r.factor == 1) return frequency;
+    const float turns = (float)r.original_positions * frequency / (float)(2 * M_PI);  // within the original context
+    const float smooth = (turns - (float)r.low_freq_factor) / (float)(r.high_freq_factor - r.low_freq_factor);
+    const float share = std::clamp(smooth, 0.0f, 1.0f);
+    return (1 - share) * frequency / (float)r.factor + share * frequency;
+}
+
 inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams) {
     const size_t T = longest_chunk(streams);
     Scratch s;
@@ -483,7 +495,7 @@ inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams
     const int half = c.D / 2;
     std::vector<float> cosines((size_t)positions * half), sines((size_t)positions * half);
     for (int i = 0; i < half; i++) {
-        const float inverse_frequency = 1.0f / powf(c.rope_theta, (float)(2 * i) / (float)c.D);  // in float, as transformers does
+        const float inverse_frequency = rope_inverse_frequency(c, i);
         for (int p = 0; p < positions; p++) {
             const float angle = (float)p * inverse_frequency;
             cosines[(size_t)p * half + i] = cosf(angle), sines[(size_t)p * half + i] = sinf(angle);
@@ -827,7 +839,8 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
 // ---------------------------------------------------------------------------------------------------------------------
 // A run
 
-inline Model model_open(const Options& o) {
+// Where the model that the options name is; nothing is read yet.
+inline Model model_find(const Options& o) {
     Model m;
     m.seed = (uint64_t)o.seed;
     if (o.model.rfind("random:", 0) == 0) {
@@ -842,14 +855,45 @@ inline Model model_open(const Options& o) {
         if (m.stand_in) m.dir = project_file("data/tiny");
     } else {
         m.dir = is_directory(o.model) ? o.model : project_file("models/" + o.model);
-        if (!is_directory(m.dir))
-            fail("%s: expected a checkpoint folder here or under models/, found none. HINT: scripts/download.sh %s",
-                 o.model.c_str(), o.model.c_str());
+        if (!is_directory(m.dir)) {
+            const std::string hint = file_exists(o.model)           ? "-m takes a folder with config.json and safetensors files"
+                                     : download_has(o.model)        ? "scripts/download.sh " + o.model
+                                                                    : "scripts/download.sh -h lists the models it can get";
+            fail("%s: expected a checkpoint folder here or under models/, found %s. HINT: %s", o.model.c_str(),
+                 file_exists(o.model) ? "a file" : "none", hint.c_str());
+        }
     }
     while (m.dir.size() > 1 && m.dir.back() == '/') m.dir.pop_back();
-    m.name = m.stand_in ? "tiny" : base_name(m.dir);
+    m.name = m.stand_in ? "tiny" : model_name(m.dir);
+    return m;
+}
+
+// Whether two tensors of the same shape hold the same values.
+inline bool same_values(const TensorView& a, const TensorView& b) {
+    const size_t n = tensor_size(a), piece = 1 << 20;
+    std::vector<float> x(piece), y(piece);
+    for (size_t first = 0; first < n; first += piece) {
+        const size_t now = std::min(piece, n - first);
+        tensor_to_f32(a, first, now, x.data()), tensor_to_f32(b, first, now, y.data());
+        if (memcmp(x.data(), y.data(), now * sizeof(float)) != 0) return false;
+    }
+    return true;
+}
+
+// The model with its shape and its tensors' places; what is noteworthy of them goes to `notes`.
+inline Model model_open(const Options& o, std::vector<std::string>* notes = nullptr) {
+    Model m = model_find(o);
+    if (m.random) return m;
     m.config = config_load(m.dir + "/config.json");
     m.checkpoint = checkpoint_open(m.dir);
+    Config& c = m.config;
+    const TensorView* head = c.tied ? checkpoint_find(m.checkpoint, "lm_head.weight") : nullptr;
+    if (!head) return m;
+    const std::vector<size_t> shape = {(size_t)c.V, (size_t)c.C};
+    const TensorView& embedding = checkpoint_get(m.checkpoint, "model.embed_tokens.weight", shape);
+    if (head->shape == shape && same_values(*head, embedding)) return m;
+    c.tied = false;  // as transformers 5 does; an equal head is not needed twice
+    if (notes) notes->push_back("config.json ties the head to the embedding, but lm_head.weight holds other values, which are used");
     return m;
 }
 
@@ -874,7 +918,7 @@ inline std::vector<int> read_token_ids(const std::string& path, int V) {
         char* end = nullptr;
         errno = 0;
         const long id = strtol(line.c_str(), &end, 10);
-        if (end == line.c_str() || *end || errno || id < 0 || id >= V)
+        if (line.empty() || end != line.c_str() + line.size() || errno || id < 0 || id >= V)
             fail("%s:%zu: expected a token id from 0 to %d, found \"%s\"", path.c_str(), i + 1, V - 1, line.c_str());
         ids.push_back((int)id);
     }
@@ -977,6 +1021,18 @@ struct Run {
     Report report;
 };
 
+// What the head will cost, as a multiple of what one layer costs the streams that are evaluated.
+inline double head_in_layers(const Run& run) {
+    const Config& c = run.model.config;
+    double tokens = 0, rows = 0;
+    for (size_t s = run.calibrated(); s < run.streams.size(); s++) {
+        const std::vector<Target>& targets = run.streams[s].targets;
+        tokens += (double)run.streams[s].tokens.size();
+        for (size_t k = 0; k < targets.size(); k++) rows += k == 0 || targets[k].row != targets[k - 1].row;
+    }
+    return tokens > 0 ? rows * c.V * c.C / (tokens * layer_size(c)) : 0;
+}
+
 // The sweep: every stream through every layer, each layer quantized on the way.
 inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     const Config& c = run.model.config;
@@ -984,6 +1040,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     LayerReader reader(run.model);
     reader.start(0);
     Clock clock;
+    double evaluated = 0;  // seconds
     for (int l = 0; l < c.L; l++) {
         Clock load;
         reader.finish(layer, l);
@@ -1023,8 +1080,10 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
 
         if (writer)
             for (const Param& p : layer_params(c, layer)) save_param(*writer, p);
+        evaluated += evaluate_seconds;
+        const double eta = (clock.seconds() * (c.L - l - 1) + evaluated * head_in_layers(run)) / (l + 1);
         fprintf(stderr, "layer %d/%d: wait for weights %.2f s, quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L,
-                load_seconds, quantize_seconds, evaluate_seconds, duration_text(clock.seconds() / (l + 1) * (c.L - l - 1)).c_str());
+                load_seconds, quantize_seconds, evaluate_seconds, duration_text(eta).c_str());
     }
 }
 
@@ -1103,6 +1162,7 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
                         "scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");
     fprintf(stderr, "method: %s", r.method.c_str());
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
+    for (const std::string& note : r.notes) fprintf(stderr, "\nnote:   %s", note.c_str());
     fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(),
             r.precision.c_str(), r.commit.c_str());
 }
@@ -1153,7 +1213,7 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
 
 // --tokenize: the ids of a text file, one a line.
 inline void print_token_ids(const Options& o) {
-    const Model m = model_open(o);
+    const Model m = model_find(o);
     MappedFile text(o.tokenize);
     for (int id : tokenizer_encode(model_tokenizer(m, data_folder(o, m)), text.data, text.size)) printf("%d\n", id);
     if (fflush(stdout) != 0) fail("standard output: the token ids could not be written: %s", strerror(errno));
@@ -1166,7 +1226,7 @@ inline Report run_model(const Options& options) {
     run.options = options;
     run.method = method_for(options);
     run.quantizer.opt = options.quant;
-    run.model = model_open(options);
+    run.model = model_open(options, &run.report.notes);
     const Options& o = run.options;
     const Config& c = run.model.config;
     Report& r = run.report;
@@ -1181,6 +1241,8 @@ inline Report run_model(const Options& options) {
     r.limit = o.limit;
     if (settings_are_the_papers(o))
         r.paper = paper_row_find(project_file("data/paper/tables.csv"), r.model, r.method, r.wbits, r.abits, r.group);
+    const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
+    if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the study");
     print_settings(run, data_dir);
     require_tensors(run.model);
 
@@ -1223,26 +1285,42 @@ inline Report run_model(const Options& options) {
 }
 
 #ifndef TESTING
-int main(int argc, char** argv) {
-    try {
-        const Options options = options_parse(argc, argv);
-        if (options.help) {
-            print_help(stdout);
-            return 0;
-        }
-        if (!options.tokenize.empty()) {
-            print_token_ids(options);
-            return 0;
-        }
+// A closed standard descriptor would be given to the next file that is opened, and the log written into a checkpoint. What is written to
+// a closed standard output fails, as it must; what is said on a closed standard error is lost.
+static void open_standard_descriptors() {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) != fd) _exit(1);
+}
+
+static void run_program(const Options& options) {
+    if (options.help) {
+        print_help(stdout);
+    } else if (!options.tokenize.empty()) {
+        print_token_ids(options);
+    } else {
         if (!options.json.empty()) require_writable(options.json);
         const Report report = run_model(options);
-        if (!options.json.empty()) write_whole_file(options.json, report_json(report));
         if (!report.tasks.empty()) fputs(report_text(report).c_str(), stdout);
-        if (fflush(stdout) != 0) fail("standard output: the row could not be written: %s", strerror(errno));
+        const bool printed = fflush(stdout) == 0;
+        if (!options.json.empty()) write_whole_file(options.json, report_json(report));
+        if (!printed) fail("standard output: the row could not be written: %s", strerror(errno));
+    }
+    if (fflush(stdout) != 0) fail("standard output: the text could not be written: %s", strerror(errno));
+}
+
+int main(int argc, char** argv) {
+    open_standard_descriptors();
+    remove_temporaries_on_signals();
+    try {
+        run_program(options_parse(argc, argv));
         return 0;
     } catch (const UsageError& e) {
         fprintf(stderr, "qwen3: %s\n", e.what());
         return 2;
+    } catch (const std::bad_alloc&) {
+        fprintf(stderr, "qwen3: not enough memory: an allocation of host memory failed. HINT: fewer calibration samples (-n) or tasks (-e), "
+                        "a smaller model, or a higher limit (ulimit -v)\n");
+        return 1;
     } catch (const std::exception& e) {
         fprintf(stderr, "qwen3: %s\n", e.what());
         return 1;

@@ -358,7 +358,8 @@ inline std::string device_name() {
     return prop.name;
 #else
     std::string name = proc_value("/proc/cpuinfo", "model name");
-    return format("%s, %d threads", name.empty() ? "CPU" : name.c_str(), omp_get_max_threads());
+    const int threads = omp_get_max_threads();
+    return format("%s, %d thread%s", name.empty() ? "CPU" : name.c_str(), threads, threads == 1 ? "" : "s");
 #endif
 }
 

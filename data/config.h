@@ -1,12 +1,17 @@
 // config.h: a model's shape, from its checkpoint's config.json as transformers 4 and 5 write it, or the official shapes of
 // -m random:SIZE. What the forward pass in qwen3.cu does not compute is refused by name.
 //
-// defines: Config, config_load, config_official, config_json
+// defines: RopeScaling, Config, config_load, config_official, config_json
 #pragma once
 #include <algorithm>
 #include <string>
 #include "file.h"
 #include "json.h"
+
+// Llama 3's stretching of long wavelengths (rope_type "llama3"); factor 1: none.
+struct RopeScaling {
+    double factor = 1, low_freq_factor = 1, high_freq_factor = 4, original_positions = 8192;
+};
 
 struct Config {
     std::string model_type;  // qwen3, qwen2 (biases, no q/k norm), llama (neither)
@@ -15,33 +20,74 @@ struct Config {
     bool tied;  // the head is the embedding
     bool qk_norm, qkv_bias;
     int max_position;
+    RopeScaling rope = {};
 };
 
-// Refuses by name what the forward pass below does not compute.
-inline void config_refuse_unsupported(const Json& j, const std::string& path) {
+// Refuses by name what the forward pass does not compute.
+inline void config_refuse_unsupported(const Json& j, const std::string& model_type, const std::string& path) {
     auto refuse = [&](bool found, const char* what) {
         if (found)
-            fail("%s: %s is not supported. HINT: dense Qwen3, Qwen2/2.5 and plain Llama checkpoints are", path.c_str(), what);
+            fail("%s: %s is not supported. HINT: dense Qwen3, Qwen2/2.5 and Llama checkpoints are", path.c_str(), what);
     };
-    const Json* experts = j.find("num_experts");
-    refuse(experts && experts->type == Json::NUMBER && experts->number > 1, "a mixture of experts (num_experts)");
-    const Json* scaling = j.find("rope_scaling");
-    if (scaling && scaling->type == Json::OBJECT)
-        refuse(json_string(*scaling, "rope_type", path, json_string(*scaling, "type", path, "default")) != "default",
-               "rope_scaling");
-    const Json* rope = j.find("rope_parameters");
-    if (rope && rope->type == Json::OBJECT)
-        refuse(json_string(*rope, "rope_type", path, "default") != "default", "rope scaling (rope_parameters)");
+    for (const char* key : {"num_experts", "num_local_experts"})  // transformers 4 and 5
+        refuse(json_number(j, key, path, 0) > 1, "a mixture of experts (num_experts)");
     refuse(json_number(j, "partial_rotary_factor", path, 1) != 1, "partial_rotary_factor");
     refuse(json_bool(j, "use_sliding_window", path, false), "a sliding window (use_sliding_window)");
-    const Json* layer_types = j.find("layer_types");
-    if (layer_types && layer_types->type == Json::ARRAY)
-        for (const Json& t : layer_types->array) refuse(t.string != "full_attention", "a layer type other than full_attention");
+    if (!json_absent(j, "layer_types")) {
+        const std::vector<Json>& types = json_array(j, "layer_types", path);
+        const long long L = json_int(j, "num_hidden_layers", path);
+        if ((long long)types.size() != L)
+            fail("%s: expected as many layer_types as num_hidden_layers, %lld, found %zu", path.c_str(), L, types.size());
+        for (const Json& t : types) refuse(t.string != "full_attention", "a layer type other than full_attention");
+    }
     refuse(json_string(j, "hidden_act", path, "silu") != "silu", "an activation (hidden_act) other than silu");
-    refuse(json_bool(j, "attention_bias", path, false), "attention_bias");
+    refuse(model_type != "qwen2" && json_bool(j, "attention_bias", path, false), "attention_bias");  // qwen2 has no such key
     refuse(json_bool(j, "mlp_bias", path, false), "mlp_bias");
 }
 
+// The rotary embedding as transformers 5 reads it: the object is rope_scaling if that is there and not empty, else rope_parameters;
+// theta is the object's own, else the top level's, else 10000. The object's kind is its rope_type, or type as it was once called.
+inline void config_load_rope(Config& c, const Json& j, const std::string& path) {
+    const Json* rope = nullptr;
+    const char* key = "";
+    for (const char* candidate : {"rope_parameters", "rope_scaling"}) {
+        const Json* found = j.find(candidate);
+        if (!found || found->type == Json::NUL) continue;
+        if (found->type != Json::OBJECT)
+            fail("%s: expected %s to be an object or null, found %s", path.c_str(), candidate, json_describe(*found).c_str());
+        if (!found->object.empty()) rope = found, key = candidate;
+    }
+    double theta = json_number(j, "rope_theta", path, 10000);
+    if (rope) {
+        const std::string where = path + ", " + key;
+        const std::string type = json_string(*rope, "rope_type", where, json_string(*rope, "type", where, "default"));
+        theta = json_number(*rope, "rope_theta", where, theta);
+        if (type != "default" && type != "llama3")
+            fail("%s: the rotary embedding \"%s\" is not supported. HINT: \"default\" and \"llama3\" are", where.c_str(),
+                 type.c_str());
+        for (const auto& member : rope->object)
+            if (member.second.type == Json::OBJECT)
+                fail("%s: a rotary embedding by layer type (\"%s\") is not supported", where.c_str(), member.first.c_str());
+        if (json_number(*rope, "partial_rotary_factor", where, 1) != 1)
+            fail("%s: partial_rotary_factor is not supported", where.c_str());
+        if (type == "llama3") {
+            c.rope.factor = json_number(*rope, "factor", where);
+            c.rope.low_freq_factor = json_number(*rope, "low_freq_factor", where);
+            c.rope.high_freq_factor = json_number(*rope, "high_freq_factor", where);
+            c.rope.original_positions = json_number(*rope, "original_max_position_embeddings", where, c.max_position);
+            if (!(c.rope.factor >= 1 && c.rope.low_freq_factor > 0 && c.rope.high_freq_factor > c.rope.low_freq_factor &&
+                  c.rope.original_positions >= 1))
+                fail("%s: expected factor >= 1, 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings >= 1, "
+                     "found %g, %g, %g and %g", where.c_str(), c.rope.factor, c.rope.low_freq_factor, c.rope.high_freq_factor,
+                     c.rope.original_positions);
+        }
+    }
+    c.rope_theta = (float)theta;
+    if (!(c.rope_theta > 0 && c.rope_theta <= 1e12f))
+        fail("%s: expected a rope_theta above 0 and up to 1e12, found %g", path.c_str(), theta);
+}
+
+// A key that is absent has the default of its class in transformers, which is not always the sensible one.
 inline Config config_load(const std::string& path) {
     if (!file_exists(path))
         fail("%s: expected a model's config.json, found no such file. HINT: scripts/download.sh Qwen3-0.6B-Base, or -m DIR",
@@ -49,32 +95,38 @@ inline Config config_load(const std::string& path) {
     const Json j = json_parse_file(path);
     Config c;
     c.model_type = json_string(j, "model_type", path);
-    if (c.model_type != "qwen3" && c.model_type != "qwen2" && c.model_type != "llama")
+    const bool qwen3 = c.model_type == "qwen3", qwen2 = c.model_type == "qwen2";
+    if (!qwen3 && !qwen2 && c.model_type != "llama")
         fail("%s: expected model_type qwen3, qwen2 or llama, found \"%s\"%s", path.c_str(), c.model_type.c_str(),
              c.model_type.find("moe") != std::string::npos ? ": mixtures of experts are not supported" : "");
-    config_refuse_unsupported(j, path);
-    auto dimension = [&](const char* key, long long fallback) {
+    config_refuse_unsupported(j, c.model_type, path);
+    auto dimension = [&](const char* key, long long fallback, int most) {
         long long x = fallback ? json_int(j, key, path, fallback) : json_int(j, key, path);
-        if (x < 1 || x > 1 << 24) fail("%s: expected %s between 1 and 2^24, found %lld", path.c_str(), key, x);
+        if (x < 1 || x > most) fail("%s: expected %s between 1 and %d, found %lld", path.c_str(), key, most, x);
         return (int)x;
     };
-    c.C = dimension("hidden_size", 0);
-    c.F = dimension("intermediate_size", 0);
-    c.L = dimension("num_hidden_layers", 0);
-    c.H = dimension("num_attention_heads", 0);
-    c.KV = dimension("num_key_value_heads", c.H);
-    c.D = dimension("head_dim", std::max(1, c.C / c.H));
-    c.V = dimension("vocab_size", 0);
-    c.max_position = dimension("max_position_embeddings", 32768);
+    const int WIDEST = 1 << 22;  // of any row or column: sums of a few widths are ints, their products size_t
+    c.C = dimension("hidden_size", 0, WIDEST);
+    c.F = dimension("intermediate_size", 0, WIDEST);
+    c.L = dimension("num_hidden_layers", 0, 4096);
+    c.H = dimension("num_attention_heads", 0, WIDEST);
+    const Json* kv = j.find("num_key_value_heads");  // null: as many as heads
+    c.KV = dimension("num_key_value_heads", kv || !(qwen3 || qwen2) ? c.H : 32, WIDEST);
+    c.D = dimension("head_dim", qwen3 ? 128 : std::max(1, c.C / c.H), WIDEST);
+    c.V = dimension("vocab_size", 0, 1 << 24);  // ids are exact in float
+    c.max_position = dimension("max_position_embeddings", c.model_type == "llama" ? 2048 : 32768, 1 << 24);
     if (c.H % c.KV != 0)
         fail("%s: expected num_attention_heads to be a multiple of num_key_value_heads, found %d and %d", path.c_str(), c.H, c.KV);
     if (c.D % 8 != 0 || c.D > 256) fail("%s: expected head_dim to be a multiple of 8 up to 256, found %d", path.c_str(), c.D);
+    const size_t qkv_rows = ((size_t)c.H + 2 * (size_t)c.KV) * (size_t)c.D;
+    if (qkv_rows > (size_t)WIDEST)
+        fail("%s: expected (num_attention_heads + 2 num_key_value_heads) head_dim up to %d, found %zu", path.c_str(), WIDEST, qkv_rows);
     c.eps = (float)json_number(j, "rms_norm_eps", path, 1e-6);
-    const Json* rope = j.find("rope_parameters");
-    c.rope_theta = (float)json_number(rope && rope->type == Json::OBJECT ? *rope : j, "rope_theta", path, 10000);
+    if (!(c.eps >= 0 && c.eps < 1)) fail("%s: expected an rms_norm_eps from 0 to 1, found %g", path.c_str(), c.eps);
+    config_load_rope(c, j, path);
     c.tied = json_bool(j, "tie_word_embeddings", path, false);
-    c.qk_norm = c.model_type == "qwen3";
-    c.qkv_bias = c.model_type == "qwen2";
+    c.qk_norm = qwen3;
+    c.qkv_bias = qwen2;
     return c;
 }
 
@@ -90,7 +142,7 @@ inline Config config_official(const std::string& size) {
                                    {"14b", 5120, 17408, 40, 40, false}, {"32b", 5120, 25600, 64, 64, false}};
     std::string known;
     for (const Shape& s : shapes) {
-        if (size == s.name) return {"qwen3", s.C, s.F, s.L, s.H, 8, 128, 151936, 1e-6f, 1e6f, s.tied, true, false, 40960};
+        if (size == s.name) return {"qwen3", s.C, s.F, s.L, s.H, 8, 128, 151936, 1e-6f, 1e6f, s.tied, true, false, 40960, {}};
         known += std::string(" random:") + s.name;
     }
     usage_fail("-m random:%s: expected one of%s", size.c_str(), known.c_str());

@@ -1,7 +1,8 @@
-// paths.h: where things are.
+// paths.h: where things are, and what they are called.
 //
-// defines: project_file, base_name
+// defines: project_file, model_name, is_post_trained, download_has
 #pragma once
+#include <filesystem>
 #include <string>
 #include <unistd.h>
 #include "file.h"
@@ -17,7 +18,30 @@ inline std::string project_file(const std::string& path) {
     return file_exists(candidate) || is_directory(candidate) ? candidate : path;
 }
 
-inline std::string base_name(std::string path) {
-    while (path.size() > 1 && path.back() == '/') path.pop_back();
-    return path.substr(path.rfind('/') + 1);
+// The model's name from its checkpoint's folder, links and dots resolved; of a hub's snapshot folder, models--ORG--NAME/snapshots/HASH,
+// it is NAME. The paper's cells are found by it.
+inline std::string model_name(const std::string& dir) {
+    std::error_code error;
+    std::filesystem::path path = std::filesystem::canonical(dir, error);
+    if (error) path = dir;
+    const std::string repository = path.parent_path().parent_path().filename();
+    if (path.parent_path().filename() == "snapshots" && repository.rfind("models--", 0) == 0) {
+        const size_t organization = std::string("models--").size(), name = repository.find("--", organization);
+        return repository.substr(name == std::string::npos ? organization : name + 2);
+    }
+    return path.filename();
+}
+
+// Whether a model of this name has learnt to chat, as far as names tell: Qwen3-8B, but not Qwen3-8B-Base; ...-Instruct, ...-Chat.
+inline bool is_post_trained(const std::string& name) {
+    auto has = [&](const char* word) { return name.find(word) != std::string::npos; };
+    return (name.rfind("Qwen3-", 0) == 0 && !has("-Base")) || has("-Instruct") || has("-Chat") || has("-chat");
+}
+
+// Whether scripts/download.sh knows a model of this name.
+inline bool download_has(const std::string& name) {
+    for (const char* size : {"0.6B", "1.7B", "4B", "8B", "14B", "32B"})
+        for (const char* kind : {"", "-Base"})
+            if (name == std::string("Qwen3-") + size + kind) return true;
+    return false;
 }

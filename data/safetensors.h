@@ -13,6 +13,7 @@
 #include "error.h"
 #include "file.h"
 #include "json.h"
+#include "temporary.h"
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -432,14 +433,14 @@ struct SafetensorsWriter {
 };
 
 // Writes a checkpoint folder, tensors in the given order, in shards of at most max_shard_bytes (a tensor is never
-// split). Everything goes to DIR.tmp-PID, which `finish` renames to DIR and which is removed if `finish` is never
+// split). Everything goes to a temporary folder beside DIR, which `finish` renames to DIR and which is removed if `finish` is never
 // reached.
 struct CheckpointWriter {
-    std::string dir, temporary;
+    std::string dir;
+    std::unique_ptr<Temporary> folder;
     std::vector<std::vector<TensorSpec>> shards;
     size_t current = 0;  // the shard that is being written
     std::unique_ptr<SafetensorsWriter> writer;
-    bool keep = false;
 
     CheckpointWriter(const std::string& target, const std::vector<TensorSpec>& tensors,
                      size_t max_shard_bytes = 5000000000)
@@ -462,26 +463,19 @@ struct CheckpointWriter {
             shards.back().push_back(spec);
             shard_bytes += bytes;
         }
-        temporary = dir + ".tmp-" + std::to_string(getpid());
-        if (mkdir(temporary.c_str(), 0777) != 0)
-            fail("%s: the folder can't be created: %s. HINT: can you write to the folder above it?", temporary.c_str(),
-                 strerror(errno));
+        folder.reset(new Temporary(dir, true));
     }
     CheckpointWriter(const CheckpointWriter&) = delete;
     CheckpointWriter& operator=(const CheckpointWriter&) = delete;
-    ~CheckpointWriter() {
-        writer.reset();
-        std::error_code ignored;
-        if (!keep) std::filesystem::remove_all(temporary, ignored);
-    }
 
+    std::string place(const std::string& name) const { return folder->path + "/" + name; }
     std::string shard_name(size_t i) const {
         return shards.size() == 1 ? "model.safetensors"
                                   : format("model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
     }
 
     void open_shard() {
-        if (!writer) writer.reset(new SafetensorsWriter(temporary + "/" + shard_name(current), shards[current]));
+        if (!writer) writer.reset(new SafetensorsWriter(place(shard_name(current)), shards[current]));
     }
 
     void close_shard() {
@@ -500,11 +494,11 @@ struct CheckpointWriter {
     }
 
     // A small file of the checkpoint, such as config.json.
-    void write_text(const std::string& name, const std::string& text) { write_file(temporary + "/" + name, text); }
+    void write_text(const std::string& name, const std::string& text) { write_file(place(name), text); }
 
     void copy_file(const std::string& source) {
         MappedFile in(source);
-        OutputFile out(temporary + "/" + std::filesystem::path(source).filename().string());
+        OutputFile out(place(std::filesystem::path(source).filename()));
         out.write(in.data, in.size);
         out.close();
     }
@@ -530,9 +524,6 @@ struct CheckpointWriter {
             close_shard();
         }
         if (shards.size() > 1) write_index();
-        keep = true;  // from here on the work is done, so it stays even if the renaming fails
-        if (rename(temporary.c_str(), dir.c_str()) != 0)
-            fail("%s: the finished checkpoint can't be given this name: %s. HINT: it is complete in %s, rename that",
-                 dir.c_str(), strerror(errno), temporary.c_str());
+        folder->rename_to_target();
     }
 };

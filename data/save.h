@@ -3,29 +3,39 @@
 // defines: write_whole_file, require_writable, saved_config, copy_small_files
 #pragma once
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <unistd.h>
 #include "file.h"
 #include "safetensors.h"
 
+// Whether `path` is there and no ordinary file: a link, a device, a FIFO. Such a thing is written through, never replaced.
+inline bool is_special_file(const std::string& path) {
+    std::error_code ignored;
+    const auto status = std::filesystem::symlink_status(path, ignored);
+    return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+}
+
 // A file that is there whole or not at all.
 inline void write_whole_file(const std::string& path, const std::string& text) {
-    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
-    write_file(temporary, text);
-    if (rename(temporary.c_str(), path.c_str()) != 0) {
-        const int error = errno;
-        remove(temporary.c_str());
-        fail("%s: the file could not be written: %s", path.c_str(), strerror(error));
+    if (is_special_file(path)) {
+        write_file(path, text);
+        return;
     }
+    Temporary file(path, false);
+    write_file(file.path, text);
+    file.rename_to_target();
 }
 
 // A report that could not be written at the end would be hours lost: it is tried before the work starts.
 inline void require_writable(const std::string& path) {
-    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
-    write_file(temporary, "");
-    remove(temporary.c_str());
+    if (is_directory(path)) fail("%s: expected the name of a file, found a folder. HINT: %s/report.json", path.c_str(), path.c_str());
+    if (!is_special_file(path)) {
+        Temporary attempt(path, false);
+    } else if (access(path.c_str(), F_OK) == 0 && access(path.c_str(), W_OK) != 0) {
+        fail("%s: the file can't be written: %s", path.c_str(), strerror(errno));
+    }
 }
 
 // A checkpoint's config.json with the dtype that is stored now.

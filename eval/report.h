@@ -4,6 +4,7 @@
 #pragma once
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,6 +57,7 @@ struct Report {
     int wbits = 0, abits = 0, group = 0, limit = 0;
     bool stand_in = false;
     Settings options, calibration;
+    std::vector<std::string> notes;  // on the checkpoint and the run, in words
     std::vector<TaskResult> tasks;  // in the order of the paper's columns
     std::vector<DivergenceResult> kl;
     std::vector<ModuleResult> modules;
@@ -111,7 +113,13 @@ inline Estimate zero_shot_average(const Report& r) {
 }
 
 // The paper's number, NaN if it has none or prints NaN.
-inline double paper_number(const std::string& cell) { return cell.empty() || cell == "NaN" ? NAN : std::stod(cell); }
+inline double paper_number(const std::string& cell) {
+    if (cell.empty() || cell == "NaN") return NAN;
+    char* end = nullptr;
+    const double x = strtod(cell.c_str(), &end);
+    if (*end) fail("data/paper: expected a number in a cell of the paper's, found \"%s\"", cell.c_str());
+    return x;
+}
 
 // Columns of text, each line a vector of cells.
 inline std::string text_table(const std::vector<std::vector<std::string>>& lines) {
@@ -181,7 +189,7 @@ inline std::string json_settings(const Settings& settings) {
 
 // A cell of the paper's: a number, "NaN", or null.
 inline std::string json_paper(const std::string& cell) {
-    return cell.empty() ? "null" : cell == "NaN" ? "\"NaN\"" : json_format(std::stod(cell));
+    return cell.empty() ? "null" : cell == "NaN" ? "\"NaN\"" : json_format(paper_number(cell));
 }
 
 inline std::string json_estimate(const Estimate& e) {
@@ -210,6 +218,9 @@ inline std::string report_json(const Report& r) {
     line("options", json_settings(r.options));
     line("calibration", json_settings(r.calibration));
     line("limit", std::to_string(r.limit));
+    std::string notes;
+    for (const std::string& note : r.notes) notes += (notes.empty() ? "" : ", ") + json_quote(note);
+    line("notes", "[" + notes + "]");
     std::string results = "{";
     for (size_t i = 0; i < r.tasks.size(); i++) {
         const TaskResult& t = r.tasks[i];

@@ -269,7 +269,7 @@ static void bench_tokenizer(Table& table) {
     std::string text;
     while (text.size() < 10000000) text.append(file.data, file.size);
     const double seconds = race({[&] { tokenizer_encode(t, text); }}, 2)[0];
-    table.add({format("tokenizer of %s, 10 MB", base_name(tokenizer).c_str()), "s", seconds * 1e7 / text.size(), 2, "the goal",
+    table.add({format("tokenizer of %s, 10 MB", std::filesystem::path(tokenizer).filename().string().c_str()), "s", seconds * 1e7 / text.size(), 2, "the goal",
                at_most(1)});
 }
 

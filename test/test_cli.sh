@@ -41,7 +41,12 @@ fails negative_damping         2 'expected 0 or more' -q gptq --damp -1
 fails unknown_calibration      2 'expected c4 or wikitext2' -q gptq -c pile
 fails unknown_random_size      2 'random:0.6b' -m random:7b
 fails logits_and_task          2 'one at a time' --logits x -e wikitext2
-fails missing_model            1 'HINT: scripts/download.sh Qwen3-9B' -m Qwen3-9B
+fails missing_model            1 'HINT: scripts/download.sh Qwen3-8B-Base' -m Qwen3-8B-Base
+fails unknown_model            1 'HINT: scripts/download.sh -h lists' -m Qwen3-9B
+fails model_is_a_file          1 'found a file. HINT: -m takes a folder' -m README.md
+fails empty_value              2 '--save: expected a value (DIR), found an empty one' -q rtn --save ""
+fails device_memory_huge       2 'expected 0 to 1e6 GB' --device-memory 1e300
+fails json_is_a_folder         1 'expected the name of a file, found a folder' -m $tiny --data $tiny --limit 1 --json "$tmp"
 fails missing_set              1 'HINT: scripts/download.sh wikitext2' -m $tiny --data "$tmp"
 fails missing_text             1 "$tmp/none: the file can't be opened" -m $tiny --tokenize "$tmp/none"
 fails save_in_the_way          1 'there is something here already' -m $tiny -q rtn --save $tiny
@@ -50,6 +55,8 @@ fails json_not_writable        1 '/proc/nowhere/x' -m $tiny --data $tiny --limit
 
 printf '5\n7\n99999999\n' >"$tmp/ids"
 fails token_out_of_range       1 "$tmp/ids:3: expected a token id from 0 to" -m $tiny --logits "$tmp/ids"
+printf '5\n7\0junk\n' >"$tmp/ids"
+fails token_with_junk          1 "$tmp/ids:2: expected a token id" -m $tiny --logits "$tmp/ids"
 printf '5\nseven\n' >"$tmp/ids"
 fails token_not_a_number       1 "$tmp/ids:2: expected a token id" -m $tiny --logits "$tmp/ids"
 : >"$tmp/ids"
@@ -95,6 +102,49 @@ if [ -w /dev/full ] && (ulimit -f 100 && :) 2>/dev/null; then
     else bad full_disk "$(tail -n 1 "$tmp/err"); $(ls -d "$tmp"/full* 2>/dev/null)"; fi
 fi
 
+program=$(realpath "$QWEN3")
+# The model's name, on which the paper's cells depend: of a hub's snapshot folder, through links and dots.
+snapshot=$tmp/hub/models--Qwen--Qwen3-0.6B-Base/snapshots/0123456789abcdef0123456789abcdef01234567
+mkdir -p "$snapshot" && for f in config.json model.safetensors tokenizer.json tokenizer_config.json; do ln -s "$PWD/$tiny/$f" "$snapshot/$f"; done
+ln -s "$snapshot" "$tmp/mine"
+for dir in "$snapshot" "$tmp/mine" "$tmp/mine/" .; do
+    if (data=$PWD/$tiny && cd "$snapshot" && "$program" -m "$dir" --data "$data" -q fp16 --limit 1 2>"$tmp/err") | grep -q '^Qwen3-0.6B-Base (first 1 only)'; then ok "name_of ${dir#"$tmp"}"
+    else bad "name_of ${dir#"$tmp"}" "$(tail -n 1 "$tmp/err")"; fi
+done
+
+# --tokenize needs no weights.
+broken && rm "$tmp/broken/model.safetensors" "$tmp/broken/config.json"
+printf 'a word' >"$tmp/text"
+if "$QWEN3" -m "$tmp/broken" --tokenize "$tmp/text" >"$tmp/out" 2>"$tmp/err" && [ -s "$tmp/out" ]; then ok tokenize_needs_no_weights
+else bad tokenize_needs_no_weights "$(cat "$tmp/err")"; fi
+
+# Closed standard descriptors are not given to files.
+"$QWEN3" -m $tiny -q rtn --save "$tmp/plain" 2>/dev/null
+if "$QWEN3" -m $tiny -q rtn --save "$tmp/closed" 2>&- 0<&- && cmp -s "$tmp/plain/model.safetensors" "$tmp/closed/model.safetensors"; then ok stderr_closed
+else bad stderr_closed "the checkpoint differs"; fi
+"$QWEN3" -m $tiny --data $tiny --limit 1 --json "$tmp/closed.json" >&- 2>"$tmp/err"
+if [ $? -eq 1 ] && grep -q 'the row could not be written' "$tmp/err" && python3 -m json.tool "$tmp/closed.json" >/dev/null; then ok stdout_closed
+else bad stdout_closed "$(tail -n 1 "$tmp/err")"; fi
+
+# Ended by a signal, the program leaves no temporary and no half a checkpoint.
+for signal in INT TERM HUP; do
+    env --default-signal "$QWEN3" -m $tiny --data $tiny -q gptq -n 64 --save "$tmp/ended" --json "$tmp/ended.json" >/dev/null 2>"$tmp/err" &
+    for _ in $(seq 100); do ls -d "$tmp"/ended.tmp-* >/dev/null 2>&1 && break; sleep 0.05; done
+    sleep 0.2 && kill -$signal $!
+    wait $! 2>/dev/null
+    status=$?
+    if [ $status -eq $((128 + $(kill -l $signal))) ] && ! ls -d "$tmp"/ended* >/dev/null 2>&1; then ok "ended_by_$signal"
+    else bad "ended_by_$signal" "status $status, $(ls -d "$tmp"/ended* 2>/dev/null)"; rm -rf "$tmp"/ended*; fi
+done
+
+# The report: what is not an ordinary file is written through.
+echo precious >"$tmp/target" && ln -s "$tmp/target" "$tmp/link.json" && mkfifo "$tmp/fifo"
+cat "$tmp/fifo" >"$tmp/from_fifo" &
+if "$QWEN3" -m $tiny --data $tiny --limit 1 --json "$tmp/link.json" >/dev/null 2>"$tmp/err" && [ -L "$tmp/link.json" ] && grep -q '"method"' "$tmp/target" &&
+    "$QWEN3" -m $tiny --data $tiny --limit 1 --json "$tmp/fifo" >/dev/null 2>>"$tmp/err" && wait $! && [ -p "$tmp/fifo" ] && grep -q '"method"' "$tmp/from_fifo" &&
+    "$QWEN3" -m $tiny --data $tiny --limit 1 --json /dev/null >/dev/null 2>>"$tmp/err" && [ -c /dev/null ]; then ok json_through_link_fifo_device
+else bad json_through_link_fifo_device "$(tail -n 1 "$tmp/err")"; fi
+
 # -h lists every flag that the parser knows, and goes to stdout.
 if "$QWEN3" -h >"$tmp/out" 2>/dev/null && grep -q -- '--static-groups' "$tmp/out" && grep -q 'gptq' "$tmp/out"; then ok help
 else bad help "no help text"; fi
@@ -109,7 +159,6 @@ else bad row "$(tail -n 1 "$tmp/err")"; fi
 
 # A download that never began leaves an empty folder of a model: the stand-in is used then, and labelled.
 mkdir -p "$tmp/here/models/Qwen3-0.6B-Base" && ln -s "$PWD/data" "$tmp/here/data"
-program=$(realpath "$QWEN3")
 if (cd "$tmp/here" && "$program" -q rtn --limit 1) 2>"$tmp/err" | grep -q stand-in; then ok empty_model_folder
 else bad empty_model_folder "$(tail -n 1 "$tmp/err")"; fi
 

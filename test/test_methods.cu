@@ -228,7 +228,7 @@ static std::string everything_of_a_run(const std::vector<const char*>& method, i
     std::sort(files.begin(), files.end());
     CHECK(files.size() >= 4);
     std::string all = report_json(r) + report_text(r);
-    for (const std::string& file : files) all += base_name(file) + "\n" + read_bytes(file);
+    for (const std::string& file : files) all += std::filesystem::path(file).filename().string() + "\n" + read_bytes(file);
     return all;
 }
 

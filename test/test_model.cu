@@ -1,6 +1,7 @@
 // The forward pass against Hugging Face transformers: logits of small random models, whose weights are a function of their names
 // (scripts/golden_common.py), and of small checkpoints in every stored form. Made by scripts/make_golden.py.
 #include "golden.h"
+#include "temp.h"
 #include "test.h"
 
 struct Golden {
@@ -180,15 +181,125 @@ TEST(config_refuses_by_name) {
         remove(path.c_str());
     };
     refuse(", \"num_experts\": 128", "mixture of experts");
-    refuse(", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4.0}", "rope_scaling");
-    refuse(", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4.0}", "rope_scaling");
-    refuse(", \"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 1e6}", "rope scaling");
+    refuse(", \"num_key_value_heads\": 4, \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4.0}", "rope_scaling");
+    refuse(", \"num_key_value_heads\": 4, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4.0}", "rope_scaling");
+    refuse(", \"num_key_value_heads\": 4, \"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 1e6}", "rope_parameters");
     refuse(", \"use_sliding_window\": true", "sliding window");
     refuse(", \"layer_types\": [\"sliding_attention\"]", "layer type");
     refuse(", \"hidden_act\": \"gelu\"", "activation");
     refuse(", \"attention_bias\": true", "attention_bias");
-    refuse(", \"head_dim\": 12", "head_dim");
+    refuse(", \"num_key_value_heads\": 4, \"head_dim\": 12", "head_dim");
     refuse(", \"num_key_value_heads\": 3", "multiple of num_key_value_heads");
     refuse(", \"num_key_value_heads\": 0", "num_key_value_heads between 1");
     CHECK_ERROR(config_load("/nowhere/config.json"), "HINT: scripts/download.sh");
+}
+
+static Config config_of(const std::string& fields, const char* type = "qwen3") {
+    const TempFolder tmp;
+    const std::string path = tmp / "config.json";
+    write_file(path, std::string("{\"model_type\": \"") + type + "\", \"hidden_size\": 64, \"intermediate_size\": 128, "
+                     "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"vocab_size\": 100" + fields + "}");
+    return config_load(path);
+}
+
+// What transformers 5.24 makes of the same files (modeling_rope_utils.py; ../shared/cases d1 compared logits).
+TEST(rotary_settings_wherever_they_stand) {
+    auto theta = [](const std::string& fields) { return config_of(", \"num_key_value_heads\": 2" + fields).rope_theta; };
+    CHECK_EQ(theta(""), 10000.0f);
+    CHECK_EQ(theta(", \"rope_theta\": 5e5"), 5e5f);
+    CHECK_EQ(theta(", \"rope_theta\": 5e5, \"rope_scaling\": null, \"rope_parameters\": {}"), 5e5f);
+    CHECK_EQ(theta(", \"rope_theta\": 1e6, \"rope_parameters\": {\"rope_type\": \"default\"}"), 1e6f);
+    CHECK_EQ(theta(", \"rope_scaling\": {\"rope_type\": \"default\", \"rope_theta\": 5e5}"), 5e5f);
+    CHECK_EQ(theta(", \"rope_theta\": 1e6, \"rope_scaling\": {\"type\": \"default\", \"rope_theta\": 5e5}"), 5e5f);
+    CHECK_EQ(theta(", \"rope_parameters\": {\"rope_theta\": 1e6}, \"rope_scaling\": {\"type\": \"default\", \"rope_theta\": 5e5}"), 5e5f);
+    CHECK_EQ(theta(", \"rope_parameters\": {\"rope_theta\": 1e6}, \"rope_scaling\": {}"), 1e6f);
+    CHECK_ERROR(theta(", \"rope_parameters\": {\"type\": \"linear\", \"factor\": 2.0}"), "\"linear\" is not supported");
+    CHECK_ERROR(theta(", \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}"), "rope_scaling: the rotary embedding \"dynamic\"");
+    CHECK_ERROR(theta(", \"rope_scaling\": [1, 2]"), "expected rope_scaling to be an object or null");
+    CHECK_ERROR(theta(", \"rope_parameters\": \"linear\""), "expected rope_parameters to be an object or null");
+    CHECK_ERROR(theta(", \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\", \"rope_theta\": 5e5}}"), "by layer type");
+    CHECK_ERROR(theta(", \"rope_parameters\": {\"rope_type\": 3}"), "rope_type");
+    CHECK_ERROR(theta(", \"rope_theta\": -1"), "rope_theta above 0");
+    CHECK_ERROR(theta(", \"rope_theta\": 0"), "rope_theta above 0");
+    CHECK_ERROR(theta(", \"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5}"), "partial_rotary_factor");
+    CHECK_ERROR(theta(", \"rms_norm_eps\": -1e-6"), "rms_norm_eps from 0");
+}
+
+// Llama 3's formula in float64 and in its own words: wavelengths, three cases.
+TEST(llama3_rotary_scaling) {
+    const Config c = config_of(", \"rope_theta\": 5e5, \"head_dim\": 128, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, "
+                               "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8192}",
+                               "llama");
+    int cases[3] = {0, 0, 0};
+    for (int i = 0; i < 64; i++) {
+        const double frequency = std::pow(5e5, -2.0 * i / 128), wavelength = 2 * M_PI / frequency;
+        double expected = frequency;
+        if (wavelength > 8192 / 1.0) {
+            expected = frequency / 8, cases[2]++;
+        } else if (wavelength >= 8192 / 4.0) {
+            const double smooth = (8192 / wavelength - 1.0) / (4.0 - 1.0);
+            expected = (1 - smooth) * frequency / 8 + smooth * frequency, cases[1]++;
+        } else {
+            cases[0]++;
+        }
+        CHECK_NEAR(rope_inverse_frequency(c, i), expected, 2e-6 * expected);
+    }
+    CHECK(cases[0] > 0 && cases[1] > 0 && cases[2] > 0);
+    CHECK_ERROR(config_of(", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}", "llama"), "low_freq_factor");
+    CHECK_ERROR(config_of(", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 4.0, "
+                          "\"high_freq_factor\": 4.0}", "llama"), "low_freq_factor < high_freq_factor");
+}
+
+TEST(absent_keys_have_their_class_defaults) {
+    CHECK_EQ(config_of(", \"num_key_value_heads\": null").D, 128);
+    CHECK_EQ(config_of(", \"num_key_value_heads\": null").KV, 4);
+    CHECK_ERROR(config_of(""), "multiple of num_key_value_heads, found 4 and 32");
+    CHECK_EQ(config_of("", "llama").KV, 4);
+    CHECK_EQ(config_of("", "llama").D, 16);
+    CHECK_EQ(config_of(", \"num_key_value_heads\": 2, \"attention_bias\": true", "qwen2").D, 16);
+    CHECK_ERROR(config_of(", \"num_local_experts\": 8"), "mixture of experts");
+    CHECK_ERROR(config_of(", \"layer_types\": [\"full_attention\"]"), "as many layer_types");
+    CHECK_ERROR(config_of(", \"layer_types\": [\"full_attention\", 3]"), "layer type other than");
+}
+
+// ../shared/cases/sparse_overflow.py: rows that wrap around in int.
+TEST(sizes_are_bounded_where_they_are_read) {
+    CHECK_ERROR(config_of(", \"num_attention_heads\": 16777216"), "num_attention_heads");
+    CHECK_ERROR(config_of(", \"num_key_value_heads\": 4194304"), "num_key_value_heads");
+    CHECK_ERROR(config_of(", \"num_key_value_heads\": 4, \"head_dim\": 16777216"), "head_dim");
+    const TempFolder tmp;
+    write_file(tmp / "config.json", "{\"model_type\": \"qwen3\", \"hidden_size\": 1, \"intermediate_size\": 1, \"num_hidden_layers\": 1, "
+                                    "\"num_attention_heads\": 4194304, \"num_key_value_heads\": 4194304, \"head_dim\": 88, \"vocab_size\": 9}");
+    CHECK_ERROR(config_load(tmp / "config.json"), "(num_attention_heads + 2 num_key_value_heads) head_dim up to");
+    write_file(tmp / "config.json", "{\"model_type\": \"qwen3\", \"hidden_size\": 64, \"intermediate_size\": 1, \"num_hidden_layers\": 16777216, "
+                                    "\"num_attention_heads\": 4, \"num_key_value_heads\": 4, \"vocab_size\": 9}");
+    CHECK_ERROR(config_load(tmp / "config.json"), "num_hidden_layers between 1 and 4096");
+}
+
+// A checkpoint that says its head is tied, with a head of its own all the same.
+TEST(a_stored_head_wins_over_tie_word_embeddings) {
+    const std::string source = "test/golden/checkpoints/bf16_tied";
+    Options o;
+    o.model = source;
+    std::vector<std::string> notes;
+    CHECK(model_open(o, &notes).config.tied);  // its stored head equals the embedding
+    CHECK(notes.empty());
+    const TempFolder tmp;
+    std::string bytes = read_bytes(source + "/model.safetensors");
+    const Checkpoint stored = checkpoint_open(source);
+    const TensorView& head = checkpoint_get(stored, "lm_head.weight", {120, 32});
+    const std::string values((const char*)head.data, head.n_bytes);
+    // The first occurrence is one of the two equal tensors; the head's is the one whose change shows.
+    for (size_t at = bytes.find(values); at != std::string::npos; at = bytes.find(values, at + 1)) {
+        std::string changed = bytes;
+        changed[at + head.n_bytes - 1] ^= 1;
+        write_bytes(tmp / "model.safetensors", changed);
+        write_bytes(tmp / "config.json", read_bytes(source + "/config.json"));
+        Options other;
+        other.model = tmp.path;
+        notes.clear();
+        CHECK(!model_open(other, &notes).config.tied);
+        CHECK_EQ(notes.size(), (size_t)1);
+        CHECK(notes[0].find("lm_head.weight holds other values") != std::string::npos);
+    }
 }
