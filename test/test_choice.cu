@@ -145,7 +145,7 @@ TEST(shared_prefixes_change_no_score) {
     }
 }
 
-// Scores by transformers in float32, one sequence at a time (scripts/golden_prompts.py): 20 questions of every task.
+// Scores by transformers in float32, one sequence at a time (scripts/golden/golden_prompts.py): 20 questions of every task.
 TEST(scores_are_those_of_transformers) {
     skip_when_emulated();
     for (const char* task : {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "mmlu"}) {
