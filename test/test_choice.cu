@@ -198,6 +198,16 @@ TEST(accuracies_are_those_of_pytorch) {
     CHECK_EQ(r.tasks[6].n, (size_t)320);
 }
 
+TEST(question_lines_have_every_score) {
+    QuestionSet set;
+    set.name = "a \"task\"", set.subjects = {"first", "second"};
+    set.questions = {{{{"c", " x", 1}, {"c", " y", 1}}, 1, 0}, {{{"c", " x", 1}, {"c", " y", 1}, {"c", " z", 1}}, 0, 1}};
+    CHECK_EQ(question_lines(set, {-1.5, -0.1, -2, -3.25, -1e-9}),
+             "{\"task\": \"a \\\"task\\\"\", \"question\": 0, \"subject\": \"first\", \"gold\": 1, \"scores\": [-1.5, -0.1]}\n"
+             "{\"task\": \"a \\\"task\\\"\", \"question\": 1, \"subject\": \"second\", \"gold\": 0, "
+             "\"scores\": [-2, -3.25, -1e-09]}\n");
+}
+
 TEST(few_bits_fall_towards_chance) {
     skip_when_emulated();
     auto run = [](std::vector<const char*> args) {
