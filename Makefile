@@ -28,7 +28,8 @@ ifeq ($(filter $(PRECISION),BF16 FP32),)
   $(error PRECISION is BF16 or FP32, not '$(PRECISION)')
 endif
 
-COMMIT   := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+# Only these characters: a tag may have quotes and dollar signs, which a recipe's shell would take for its own.
+COMMIT   := $(or $(shell git describe --always --dirty --abbrev=12 2>/dev/null | LC_ALL=C tr -cd 'A-Za-z0-9._/+-'),unknown)
 COMMA    := ,
 # -Wdangling-reference (g++ 13) takes a reference into a function's one argument for one into its other, temporary one.
 WARN     := -Wall -Wextra -Werror -Wno-dangling-reference

@@ -17,7 +17,7 @@
 #include "quant/methods.cuh"
 
 struct Options {
-    std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, tokenize, logits, mmlu_style = "paper";
+    std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, questions, tokenize, logits, mmlu_style = "paper";
     int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
     double device_memory = 0;
     QuantOptions quant;
@@ -65,6 +65,8 @@ inline std::vector<Flag> all_flags(Options& o) {
          "rtn gptq awq smoothquant billm"},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
+        {Flag::TEXT, "--questions", "FILE", "write the scores of every question of the tasks with choices, a JSON object a line",
+         &o.questions, nullptr},
         {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
         {Flag::TEXT, "--tokenize", "FILE", "print the token ids of a text file, one a line, and stop", &o.tokenize, nullptr},
         {Flag::TEXT, "--logits", "FILE", "read token ids, one a line; write float32 logits [T, V] raw to stdout", &o.logits,
@@ -256,6 +258,8 @@ inline Options options_parse(int argc, const char* const* argv) {
         usage_fail("--kl: expected text sets to measure it on. HINT: -e wikitext2");
     if (o.given.count("--bf16-scores") && std::all_of(tasks.begin(), tasks.end(), is_text_set))
         usage_fail("--bf16-scores: expected tasks with choices. HINT: -e zeroshot");
+    if (o.given.count("--questions") && std::all_of(tasks.begin(), tasks.end(), is_text_set))
+        usage_fail("--questions: expected tasks with choices. HINT: -e zeroshot");
     if (o.mmlu_style != "paper" && o.mmlu_style != "lm-eval")
         usage_fail("--mmlu-style %s: expected paper or lm-eval", o.mmlu_style.c_str());
     if (o.given.count("--mmlu-style") && std::find(tasks.begin(), tasks.end(), "mmlu") == tasks.end())
@@ -291,7 +295,7 @@ inline Settings method_settings(const Options& o, const Method& method) {
 // The paper's cells count as this run's only if the settings are the paper's too.
 inline bool settings_are_the_papers(const Options& o) {
     for (const std::string& flag : o.given)
-        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --json --device-memory --act-order"))
+        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --json --questions --device-memory --act-order"))
             return false;
     return sizeof(floatX) == 2;
 }

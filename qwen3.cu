@@ -1193,8 +1193,9 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         const QuestionSet& set = exam.set;
         stream_score(c, head, s, nullptr, scratch, set.name.c_str());
         const bool by_logit = set.letters && run.options.mmlu_style == "paper";
-        const QuestionResult result =
-            question_result(set, request_scores(exam.trie, by_logit ? s.logits : s.logprobs, s.bf16_logits));
+        const std::vector<double> scores = request_scores(exam.trie, by_logit ? s.logits : s.logprobs, s.bf16_logits);
+        const QuestionResult result = question_result(set, scores);
+        if (!run.options.questions.empty()) r.questions += question_lines(set, scores);
         TaskResult task = {set.name,
                            "acc",
                            set.variant,
@@ -1298,11 +1299,13 @@ static void run_program(const Options& options) {
     } else if (!options.tokenize.empty()) {
         print_token_ids(options);
     } else {
-        if (!options.json.empty()) require_writable(options.json);
+        for (const std::string& file : {options.json, options.questions})
+            if (!file.empty()) require_writable(file);
         const Report report = run_model(options);
         if (!report.tasks.empty()) fputs(report_text(report).c_str(), stdout);
         const bool printed = fflush(stdout) == 0;
         if (!options.json.empty()) write_whole_file(options.json, report_json(report));
+        if (!options.questions.empty()) write_whole_file(options.questions, report.questions);
         if (!printed) fail("standard output: the row could not be written: %s", strerror(errno));
     }
     if (fflush(stdout) != 0) fail("standard output: the text could not be written: %s", strerror(errno));

@@ -1,5 +1,5 @@
 // random.cuh: made-up weights, for -m random:SIZE and for tests. A value is a function of the tensor's name, the seed and the index
-// alone, the same here and in scripts/golden_common.py.
+// alone, the same here and in scripts/golden/golden_common.py.
 //
 // defines: random_bits, random_unit, random_key, random_values, random_rows_kernel
 #pragma once

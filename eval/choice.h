@@ -7,7 +7,7 @@
 //
 // Symbols: score = sum over the continuation's tokens of log p(token | what comes before).
 // defines: Choice, Question, QuestionSet, hellaswag_text, CHOICE_TASKS, choice_set, question_requests, request_scores,
-//          QuestionResult, question_result
+//          QuestionResult, question_result, question_lines
 #pragma once
 #include <cmath>
 #include <string>
@@ -259,4 +259,18 @@ inline QuestionResult question_result(const QuestionSet& set, const std::vector<
     }
     result.acc = mean_estimate(result.hits), result.acc_norm = mean_estimate(result.norm_hits);
     return result;
+}
+
+// Every question's right choice and scores, a JSON object a line, to compare runs question by question.
+inline std::string question_lines(const QuestionSet& set, const std::vector<double>& scores) {
+    std::string lines;
+    size_t k = 0, n = 0;
+    for (const Question& q : set.questions) {
+        lines += "{\"task\": " + json_quote(set.name) + format(", \"question\": %zu, ", n++);
+        if (!set.subjects.empty()) lines += "\"subject\": " + json_quote(set.subjects[q.subject]) + ", ";
+        lines += format("\"gold\": %d, \"scores\": [", q.gold);
+        for (size_t i = 0; i < q.choices.size(); i++) lines += (i ? ", " : "") + json_format(scores[k++]);
+        lines += "]}\n";
+    }
+    return lines;
 }

@@ -65,6 +65,7 @@ struct Report {
     double seconds_load = 0, seconds_quantize = 0, seconds_evaluate = 0, seconds_total = 0;
     size_t peak_host = 0, peak_device = 0, planned_device = 0;
     double effective_bits = 0;  // mean over all quantized weights, for a method that spends other than wbits
+    std::string questions;      // of --questions, a line each
 };
 
 // A task's column in data/paper/tables.csv.

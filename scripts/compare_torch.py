@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """This program beside PyTorch: the same random weights of Qwen3-0.6B's shape, the same tokens, in turn, in one run.
 
-    python scripts/compare_torch.py [--device cpu|cuda] [--qwen3 ./qwen3] [--layers 4] [--windows 4] [--samples 4] [--repeats 2]
+Usage: python3 scripts/compare_torch.py [--device cpu|cuda] [--qwen3 ./qwen3] [--threads 2]
+           [--layers 4] [--windows 4] [--samples 4] [--repeats 2]
 
 Prints a table: forward tokens/s with the loss, perplexity, seconds of GPTQ. `./qwen3 --save` writes the weights; both sides read
 them, cut to the first --layers layers (all 28: --layers 28). The texts and the tokenizer are the bundled model's.
@@ -10,8 +11,13 @@ them, cut to the first --layers layers (all 28: --layers 28). The texts and the 
                         groups of linears, Hessians in float32, blocks of 128 columns, group size 128, --act-order; the tokens are
                         WikiText's, so only the time is compared, over --samples samples of 2048 tokens.
 Times are each side's own: ours what --json says of `evaluate` and `quantize`, which leaves out loading and tokenizing, as does
-PyTorch's. The best of --repeats, which take turns. Needs torch and transformers.
+PyTorch's. The best of --repeats, which take turns. Packages: torch, transformers.
 """
+import sys
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):  # before it needs its packages
+    sys.exit(print(__doc__))
+
 import argparse
 import json
 import math

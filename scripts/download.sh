@@ -9,20 +9,32 @@
 # Environment: HF_ENDPOINT          instead of https://huggingface.co
 #              DOWNLOAD_MIRROR      instead of https:// of every other source: $DOWNLOAD_MIRROR/host/path
 #              DOWNLOAD_RETRY_WAIT  seconds to wait before a failed transfer is tried again (5)
+#              DOWNLOAD_HTTP=1      allows http in place of https; only for a server on this machine, as the test's
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 hub=${HF_ENDPOINT:-https://huggingface.co}
 web=${DOWNLOAD_MIRROR:-https:/}
 retry_wait=${DOWNLOAD_RETRY_WAIT:-5}
+schemes=https
+[ -n "${DOWNLOAD_HTTP:-}" ] && schemes=https,http
 models=(Qwen3-0.6B Qwen3-1.7B Qwen3-4B Qwen3-8B Qwen3-14B Qwen3-32B
     Qwen3-0.6B-Base Qwen3-1.7B-Base Qwen3-4B-Base Qwen3-8B-Base Qwen3-14B-Base)
+mixtures=(Qwen3-30B-A3B Qwen3-30B-A3B-Base Qwen3-235B-A22B)
+packed=(Qwen3-4B-AWQ Qwen3-8B-AWQ Qwen3-14B-AWQ Qwen3-32B-AWQ Qwen3-0.6B-GPTQ-Int8 Qwen3-1.7B-GPTQ-Int8
+    Qwen3-0.6B-FP8 Qwen3-1.7B-FP8 Qwen3-4B-FP8 Qwen3-8B-FP8 Qwen3-14B-FP8 Qwen3-32B-FP8
+    Qwen3-30B-A3B-GPTQ-Int4 Qwen3-30B-A3B-FP8 Qwen3-235B-A22B-GPTQ-Int4 Qwen3-235B-A22B-FP8)
 sets=(wikitext2 c4 piqa arc hellaswag winogrande boolq mmlu qwen3-tokenizer)
 
 usage() {
     echo "usage: scripts/download.sh NAME..."
     echo "checkpoints, into models/NAME/:"
     printf '  %s\n' "${models[@]}"
+    echo "  SmolLM2-135M (of Hugging Face: the smallest real model, 0.3 GB, for a CPU)"
+    echo "  mixtures of experts:"
+    printf '  %s\n' "${mixtures[@]}"
+    echo "  quantized by Qwen:"
+    printf '  %s\n' "${packed[@]}"
     echo "  ORG/NAME (any other repository of the Hugging Face hub)"
     echo "evaluation and calibration sets, into data/NAME/:"
     printf '  %s\n' "${sets[@]}"
@@ -65,10 +77,13 @@ known_sha256() {
     esac
 }
 
+# curl that speaks nothing but https, redirected or not, and takes no [] or {} in a URL for a pattern.
+curl_https() { curl -g --proto "=$schemes" --proto-redir "=$schemes" --connect-timeout 20 "$@"; }
+
 # Prints "SIZE SHA256" of a URL, "-" for what its server doesn't say. The hub says both of a large file in the answer
 # that redirects to where it is stored; the storage itself may refuse this kind of request.
 remote_facts() {
-    curl -sSIL --connect-timeout 20 --max-time 60 "$1" 2>/dev/null | tr -d '\r"' | awk '
+    curl_https -sSIL --max-time 60 "$1" 2>/dev/null | tr -d '\r"' | awk '
         /^HTTP\// { code = $2; length_ = "" }
         { field = tolower($1) }
         field == "content-length:" { length_ = $2 }
@@ -114,10 +129,11 @@ transfer() { # URL PART SIZE
         [ "$have" = "$size" ] && return 0
         if [ "$size" != - ] && [ "$have" -gt "$size" ]; then rm -f "$part"; fi
         status=0
-        code=$(curl $progress -f -L -C - -o "$part" -w '%{http_code}' --connect-timeout 20 \
-            --speed-limit 1000 --speed-time 60 "$url") || status=$?
+        code=$(curl_https $progress -f -L -C - -o "$part" -w '%{http_code}' --speed-limit 1000 --speed-time 60 \
+            "$url") || status=$?
         [ $status -eq 0 ] && return 0
         case $status:$code in
+        1:*) die "$url: it is not https, or leads to what is not. HINT: see DOWNLOAD_HTTP in scripts/download.sh" ;;
         22:404) return 1 ;;
         22:401 | 22:403) die "$url: HTTP $code. HINT: is the name right? Gated repositories are out of reach here" ;;
         22:416 | 33:* | 36:*) rm -f "$part" ;; # this server can't continue from there: begin again
@@ -251,19 +267,25 @@ get_set() {
 }
 
 get_model() { # ORG/NAME
-    local url=$hub/$1/resolve/main folder=models/${1#*/} name shards
+    local url=$hub/$1/resolve/main folder=models/${1#*/} name shards=()
     fetch "$url/config.json" "$folder/config.json"
     for name in tokenizer.json vocab.json merges.txt tokenizer_config.json generation_config.json; do
         try_fetch "$url/$name" "$folder/$name" || say "$folder/$name: the repository has none"
     done
     if [ ! -f "$folder/tokenizer.json" ] && { [ ! -f "$folder/vocab.json" ] || [ ! -f "$folder/merges.txt" ]; }; then
-        die "$1: expected tokenizer.json, or vocab.json and merges.txt, found neither. HINT: is this a Qwen3 model?"
+        die "$1: expected tokenizer.json, or vocab.json and merges.txt, found neither. HINT: is this a model of the kinds README names?"
     fi
     [ -f "$folder/model.safetensors" ] && return
     if try_fetch "$url/model.safetensors.index.json" "$folder/model.safetensors.index.json"; then
-        shards=$(grep -o '"[^"/]*\.safetensors"' "$folder/model.safetensors.index.json" | tr -d '"' | sort -u)
-        [ -n "$shards" ] || die "$folder/model.safetensors.index.json: it names no shards. HINT: remove it, try again"
-        for name in $shards; do fetch "$url/$name" "$folder/$name"; done
+        mapfile -t shards < <(grep -o '"[^"]*\.safetensors"' "$folder/model.safetensors.index.json" | tr -d '"' | sort -u)
+        [ ${#shards[@]} -gt 0 ] ||
+            die "$folder/model.safetensors.index.json: it names no shards. HINT: remove it, try again"
+        for name in "${shards[@]}"; do
+            [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
+                die "$folder/model.safetensors.index.json: expected names of shards, found $(printf %q "$name")." \
+                    "HINT: can the repository be trusted?"
+        done
+        for name in "${shards[@]}"; do fetch "$url/$name" "$folder/$name"; done
     else
         fetch "$url/model.safetensors" "$folder/model.safetensors"
     fi
@@ -279,8 +301,10 @@ for name in "$@"; do
         wanted+=("${sets[@]}")
     elif is_one_of "$name" "${sets[@]}"; then
         wanted+=("$name")
-    elif is_one_of "$name" "${models[@]}"; then
+    elif is_one_of "$name" "${models[@]}" "${mixtures[@]}" "${packed[@]}"; then
         wanted+=("Qwen/$name")
+    elif [ "$name" = SmolLM2-135M ]; then
+        wanted+=("HuggingFaceTB/$name")
     elif [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then
         wanted+=("$name")
     else

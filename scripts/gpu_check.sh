@@ -2,9 +2,10 @@
 # Everything that only a real GPU can show, in one go and within nine minutes: the build for the GPU found, all tests on it,
 # compute-sanitizer's memcheck and racecheck on the kernels' tests and memcheck on the bundled model, and the benchmark. The
 # sanitizer's runs share the GPU, several at a time; what is timed runs alone. Ends with one table: the benchmark's, and what passed.
-#   scripts/gpu_check.sh [LOG_FOLDER]
+#   usage: scripts/gpu_check.sh [LOG_FOLDER]    the folder is build/gpu_check unless it is named
 set -u
 cd "$(dirname "$0")/.." || exit 1
+case ${1-} in -h | --help) sed -n '2,/^#   usage/s/^# *//p' scripts/gpu_check.sh && exit ;; esac
 logs=${1:-build/gpu_check}
 mkdir -p "$logs" && rm -f "$logs"/*.log "$logs"/*.row
 export PATH=$PATH:/usr/local/cuda/bin

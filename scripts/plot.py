@@ -4,7 +4,7 @@
     scripts/plot.py [RESULTS] [--out FOLDER]     RESULTS: reports of scripts/reproduce.sh (results); FOLDER: RESULTS/plots
     scripts/plot.py --check                      tests this script on results it makes up
 
-Published values come from data/paper/tables.csv, ours from the *.json in RESULTS. Only the figures need matplotlib.
+Published values come from data/paper/tables.csv, ours from the *.json in RESULTS. Packages: matplotlib, for the figures only.
 
 The figures of arXiv 2505.02214, after their captions. The captions say what is plotted; a panel for each model size,
 with the bits of a weight on the horizontal axis, is this script's choice.
@@ -494,7 +494,7 @@ def check():
 
 
 def main():
-    parser = argparse.ArgumentParser(description="The paper's tables and figures, with our results.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "results", nargs="?", default=os.path.join(ROOT, "results"), help="folder with reports (results)"
     )

@@ -94,10 +94,17 @@ select_row() {               # TABLE MODEL METHOD W A G
     [ -z "${met[$name]-}" ] || return  # full precision is in two tables
     met[$name]=1 names+=("$name") flags+=("$flag")
 }
-while IFS=, read -r table model method w a g _; do select_row "$table" "$model" "$method" "$w" "$a" "$g"
+line=1
+while IFS=, read -r table model method w a g _; do
+    line=$((line + 1))
+    # Cells become words of commands, names of files and numbers; bash runs what stands in the number a[$(COMMAND)].
+    [[ "$table,$method,$w,$a,$g" =~ ^[0-9]+,[a-z0-9_]+,[0-9]+(\.[0-9]+)?,[0-9]+,(-1|[0-9]+)?$ && $model =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
+        die "$paper: line $line: expected table,model,method,wbits,abits,group, found $(printf %q "$table,$model,$method,$w,$a,$g")"
+    select_row "$table" "$model" "$method" "$w" "$a" "$g"
 done < <(tail -n +2 "$paper")
 for key in "${!wanted[@]}"; do
-    for value in ${wanted[$key]}; do
+    read -ra values <<<"${wanted[$key]}"
+    for value in "${values[@]}"; do
         [ -n "${exists["$key $value"]-}" ] || wrong_usage "--$key $value: no row of $paper has it"
     done
 done
@@ -128,9 +135,8 @@ duration() { # SECONDS
 }
 
 weight_of() { # NAME: the model's size in tenths of 1e9 parameters, which a row's time is about proportional to
-    local size=${1#Qwen3-}
-    size=${size%%B*}
-    case $size in *.*) echo $((10#${size/./})) ;; *) echo $((size * 10)) ;; esac
+    [[ $1 =~ -([0-9]{1,4})(\.([0-9]))?B ]] || { echo 10; return; }
+    echo $((10#${BASH_REMATCH[1]}${BASH_REMATCH[3]:-0}))
 }
 
 child=""

@@ -1,5 +1,5 @@
 // golden.h: the reference files under test/golden/, and the problem that the methods' references are made on
-// (scripts/golden_gptq.py says how its inputs are generated; here they are generated again).
+// (scripts/golden/golden_gptq.py says how its inputs are generated; here they are generated again).
 //
 // defines: golden, GoldenProblem, golden_problem, to_device, upload, download, push_through, run_quietly
 #pragma once

@@ -1,5 +1,5 @@
 // AWQ against references that share no code with it: here a brute-force one from the definition, mostly in float64, on small
-// problems; and a PyTorch one on a whole Qwen3-like layer (scripts/golden_awq.py). Its
+// problems; and a PyTorch one on a whole Qwen3-like layer (scripts/golden/golden_awq.py). Its
 // calibration rule is tested in test_eval.cu.
 #include "golden.h"
 #include "test.h"
@@ -386,7 +386,7 @@ struct GoldenLayer {
     Layer layer;
 };
 
-// Generated anew for each setting; scripts/golden_awq.py says how.
+// Generated anew for each setting; scripts/golden/golden_awq.py says how.
 static GoldenLayer golden_layer(const Checkpoint& ck) {
     GoldenLayer p;
     p.config = {"qwen3", 256, 512, 1, 4, 2, 64, 16, 1e-6f, 1e6f, true, true, false, 4096};

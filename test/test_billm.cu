@@ -1,4 +1,4 @@
-// BiLLM against references that share no code with it: a PyTorch implementation on a 256 x 512 problem (scripts/golden_billm.py),
+// BiLLM against references that share no code with it: a PyTorch implementation on a 256 x 512 problem (scripts/golden/golden_billm.py),
 // and here a float64 one written from the definition alone: whole masks instead of ranked rows, and the explicit inverse of the
 // Hessian, downdated column by column, instead of a Cholesky factor.
 #include "golden.h"

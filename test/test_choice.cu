@@ -145,7 +145,7 @@ TEST(shared_prefixes_change_no_score) {
     }
 }
 
-// Scores by transformers in float32, one sequence at a time (scripts/golden_prompts.py): 20 questions of every task.
+// Scores by transformers in float32, one sequence at a time (scripts/golden/golden_prompts.py): 20 questions of every task.
 TEST(scores_are_those_of_transformers) {
     skip_when_emulated();
     for (const char* task : {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "mmlu"}) {
@@ -196,6 +196,16 @@ TEST(accuracies_are_those_of_pytorch) {
     CHECK_NEAR(zero_shot_average(r).value, sum / 6, 1e-9);
     CHECK_EQ(r.tasks[6].subjects.size(), (size_t)4);
     CHECK_EQ(r.tasks[6].n, (size_t)320);
+}
+
+TEST(question_lines_have_every_score) {
+    QuestionSet set;
+    set.name = "a \"task\"", set.subjects = {"first", "second"};
+    set.questions = {{{{"c", " x", 1}, {"c", " y", 1}}, 1, 0}, {{{"c", " x", 1}, {"c", " y", 1}, {"c", " z", 1}}, 0, 1}};
+    CHECK_EQ(question_lines(set, {-1.5, -0.1, -2, -3.25, -1e-9}),
+             "{\"task\": \"a \\\"task\\\"\", \"question\": 0, \"subject\": \"first\", \"gold\": 1, \"scores\": [-1.5, -0.1]}\n"
+             "{\"task\": \"a \\\"task\\\"\", \"question\": 1, \"subject\": \"second\", \"gold\": 0, "
+             "\"scores\": [-2, -3.25, -1e-09]}\n");
 }
 
 TEST(few_bits_fall_towards_chance) {

@@ -164,7 +164,10 @@ else bad empty_model_folder "$(tail -n 1 "$tmp/err")"; fi
 
 # The whole row: nine columns and the average, with and without the harness's rounding.
 if "$QWEN3" -m $tiny --data $tiny -e all --limit 2 --json "$tmp/all.json" >"$tmp/out" 2>"$tmp/err" &&
-    "$QWEN3" -m $tiny --data $tiny -e zeroshot,mmlu --limit 2 --bf16-scores --mmlu-style lm-eval --json "$tmp/bf16.json" >"$tmp/bf16" 2>>"$tmp/err" &&
+    "$QWEN3" -m $tiny --data $tiny -e zeroshot,mmlu --limit 2 --bf16-scores --mmlu-style lm-eval --json "$tmp/bf16.json" \
+        --questions "$tmp/questions" >"$tmp/bf16" 2>>"$tmp/err" &&
+    [ "$(grep -cE '^\{"task": "[a-z_]+", "question": [0-9]+, .*"gold": [0-4], "scores": \[-[-0-9.e, ]+\]\}$' "$tmp/questions")" -eq 20 ] &&
+    [ "$(grep -c '"task": "mmlu", .*"subject": "' "$tmp/questions")" -eq 8 ] &&
     head -n 1 "$tmp/out" | grep -q 'wikitext2 ppl.*c4 ppl.*piqa acc.*arc_easy acc.*arc_challenge acc.*hellaswag acc.*winogrande acc.*boolq acc.*avg.*mmlu acc' &&
     grep -q 'first 2 only' "$tmp/out" && grep -q 'acc_norm' "$tmp/out" && grep -q '"limit": 2' "$tmp/all.json" && grep -q avg "$tmp/bf16" &&
     grep -q 'paper style' "$tmp/all.json" && grep -q 'lm-eval style.*scores rounded to bf16' "$tmp/bf16.json"; then ok whole_row

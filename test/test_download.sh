@@ -13,8 +13,8 @@ for tool in curl python3 unzip; do
 done
 
 tmp=$(mktemp -d) || exit 1
-server=
-trap '[ -n "$server" ] && kill $server 2>/dev/null; rm -rf "$tmp"' EXIT
+server="" tls_server=""
+trap 'kill $server $tls_server 2>/dev/null; rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/www" "$tmp/root/scripts"
 cp scripts/download.sh "$tmp/root/scripts/"
 www=$tmp/www log=$tmp/log message=$tmp/message
@@ -23,6 +23,7 @@ www=$tmp/www log=$tmp/log message=$tmp/message
 #   FILE.sha     makes it a large file of the hub: a redirect with this X-Linked-ETag (and FILE.size as X-Linked-Size)
 #   FILE.drop    breaks the connection once, after this many bytes
 #   FILE.norange ignores ranges             FILE.status answers with this status
+#   FILE.location redirects to this URL
 cat >"$tmp/server.py" <<'PYTHON'
 import http.server, os, re, sys
 
@@ -43,6 +44,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status = text(path + ".status")
         if status or not os.path.isfile(path):
             return self.reply(int(status or 404), b"no such file", {}, with_body)
+        location = text(path + ".location")
+        if location:
+            return self.reply(302, b"", {"Location": location}, with_body)
         body = open(path, "rb").read()
         sha = text(path + ".sha")
         if sha and not stored:
@@ -89,7 +93,7 @@ python3 "$tmp/server.py" "$www" "$log" >"$tmp/port" &
 server=$!
 for _ in $(seq 100); do [ -s "$tmp/port" ] || sleep 0.1; done
 port=$(cat "$tmp/port")
-export HF_ENDPOINT=http://127.0.0.1:$port DOWNLOAD_MIRROR=http://127.0.0.1:$port/web DOWNLOAD_RETRY_WAIT=0
+export HF_ENDPOINT=http://127.0.0.1:$port DOWNLOAD_MIRROR=http://127.0.0.1:$port/web DOWNLOAD_RETRY_WAIT=0 DOWNLOAD_HTTP=1
 unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
 
 # ---- the framework ----
@@ -284,6 +288,89 @@ disk_full() {
     says "models/Qwen3-8B: the folder can't be created"
 }
 
+# Nothing but https unless this test says so, neither at once nor after a redirect.
+https_only() {
+    publish_model Qwen/Qwen3-8B
+    DOWNLOAD_HTTP="" download 1 Qwen3-8B
+    says "/Qwen/Qwen3-8B/resolve/main/config.json: it is not https, or leads to what is not. HINT: see DOWNLOAD_HTTP"
+    check [ ! -s "$log" ]
+    HF_ENDPOINT=file://$www DOWNLOAD_HTTP="" download 1 Qwen3-8B
+    says "it is not https"
+    echo "from a file" >"$tmp/secret"
+    echo "file://$tmp/secret" >"$repo/config.json.location"
+    download 1 Qwen3-8B
+    says "config.json: it is not https, or leads to what is not"
+    absent "$model/config.json"
+    if command -v openssl >/dev/null; then
+        publish_over_tls
+        CURL_CA_BUNDLE=$tmp/cert.pem DOWNLOAD_HTTP="" HF_ENDPOINT=https://127.0.0.1:$tls download 1 Qwen3-8B
+        says "config.json: it is not https, or leads to what is not"
+        not_asked Qwen3-8B  # by http
+        kill $tls_server && tls_server=
+    fi
+}
+
+# A server with https that redirects every request to http: what a network in between would like.
+publish_over_tls() {
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
+        -keyout "$tmp/key.pem" -out "$tmp/cert.pem" 2>/dev/null
+    cat >"$tmp/tls.py" <<'PYTHON'
+import http.server, ssl, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.send_response(302)
+        self.send_header("Location", sys.argv[1] + self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[2], sys.argv[3])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+PYTHON
+    python3 "$tmp/tls.py" "http://127.0.0.1:$port" "$tmp/cert.pem" "$tmp/key.pem" >"$tmp/tls" &
+    tls_server=$!
+    for _ in $(seq 100); do [ -s "$tmp/tls" ] || sleep 0.1; done
+    tls=$(cat "$tmp/tls")
+}
+
+# Names that come from the network are no patterns and no paths.
+hostile_names() {
+    publish_model Qwen/Qwen3-8B
+    mkdir -p "$model"
+    for name in '../../up.safetensors' 'a b.safetensors' '*.safetensors' '[1-9].safetensors' '.hidden.safetensors' \
+        'a?b.safetensors'; do
+        echo "{\"weight_map\": {\"a\": \"$name\", \"b\": \"$shard1\"}}" >"$model/model.safetensors.index.json"
+        download 1 Qwen3-8B
+        says "model.safetensors.index.json: expected names of shards, found $(printf %q "$name"). HINT: "
+        not_asked GET\ /stored
+    done
+    HF_ENDPOINT="http://127.0.0.1:$port/[1-3]{a,b}" download 1 nobody/nothing
+    asked "GET /[1-3]{a,b}/nobody/nothing/resolve/main/config.json"
+}
+
+# The names of the hub's repositories, and whose they are.
+known_names() {
+    local org name
+    for org in Qwen/Qwen3-8B-AWQ Qwen/Qwen3-0.6B-GPTQ-Int8 Qwen/Qwen3-30B-A3B-GPTQ-Int4 Qwen/Qwen3-8B-FP8 \
+        Qwen/Qwen3-30B-A3B Qwen/Qwen3-235B-A22B HuggingFaceTB/SmolLM2-135M; do
+        name=${org#*/}
+        download 1 "$name"
+        asked "GET /$org/resolve/main/config.json"
+    done
+    publish_model HuggingFaceTB/SmolLM2-135M
+    download 0 SmolLM2-135M
+    same "$model/$shard1" "$repo/$shard1"
+}
+
 # ---- sets ----
 
 publish_zip() { # URL-PATH MEMBER=LINES...: lines are numbered, so that every file differs
@@ -414,11 +501,11 @@ usage() {
     download 2
     says "usage: scripts/download.sh NAME..."
     download 0 -h
-    for name in Qwen3-0.6B Qwen3-32B Qwen3-14B-Base wikitext2 c4 piqa arc hellaswag winogrande boolq mmlu \
+    for name in Qwen3-0.6B Qwen3-32B Qwen3-14B-Base SmolLM2-135M Qwen3-30B-A3B Qwen3-8B-AWQ wikitext2 c4 piqa arc hellaswag winogrande boolq mmlu \
         qwen3-tokenizer all-data; do
         check grep -qE "^ +$name( |\$)" "$message"
     done
-    for wrong in Qwen4-1B wikitext ../up a/b/c /etc a/ -x ""; do
+    for wrong in Qwen4-1B wikitext ../up a/b/c /etc a/ -x "" "*" "a/b?c" "a/{b,c}" Qwen3-8B-GPTQ $'a/b\nc'; do
         download 2 "$wrong"
         says "\"$wrong\" is neither a model nor a set. HINT: scripts/download.sh -h lists them"
     done
@@ -427,8 +514,8 @@ usage() {
 }
 
 for name in model_with_shards model_in_one_file resume_truncated resume_complete_part resume_too_long_part \
-    resume_without_ranges connection_breaks checksum_mismatch missing_files http_errors disk_full set_wikitext2 \
-    set_broken_zip set_known_checksums set_plain_files set_c4 set_mmlu set_tokenizer usage; do
+    resume_without_ranges connection_breaks checksum_mismatch missing_files http_errors https_only hostile_names \
+    known_names disk_full set_wikitext2 set_broken_zip set_known_checksums set_plain_files set_c4 set_mmlu set_tokenizer usage; do
     run $name
 done
 echo "$passed passed, $failed failed, 0 skipped"

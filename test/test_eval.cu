@@ -221,6 +221,7 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     CHECK_ERROR(parse({"-e", "c4", "--mmlu-style", "lm-eval"}), "expected the task mmlu");
     CHECK_ERROR(parse({"-e", "mmlu", "--mmlu-style", "other"}), "expected paper or lm-eval");
     CHECK_ERROR(parse({"-e", "c4", "--bf16-scores"}), "expected tasks with choices");
+    CHECK_ERROR(parse({"-e", "ppl", "--questions", "x"}), "expected tasks with choices");
     CHECK_ERROR(parse({"-q", "rtn", "-e", "mmlu", "--kl"}), "expected text sets");
     CHECK(!settings_are_the_papers(parse({"-e", "mmlu", "--mmlu-style", "lm-eval"})));
     CHECK_EQ(settings_are_the_papers(parse({"-e", "zeroshot", "--bf16-scores"})), sizeof(floatX) == 2);

@@ -1,5 +1,5 @@
 // GPTQ and RTN against references that share no code with them: a PyTorch implementation's codes on a 256 x 512 problem
-// (scripts/golden_gptq.py), and here a float64 one written from the definition alone: optimal brain quantization with the explicit
+// (scripts/golden/golden_gptq.py), and here a float64 one written from the definition alone: optimal brain quantization with the explicit
 // inverse of the Hessian, which is downdated column by column (no Cholesky factor).
 #include "golden.h"
 #include "test.h"

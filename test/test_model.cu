@@ -1,5 +1,5 @@
 // The forward pass against Hugging Face transformers: logits of small random models, whose weights are a function of their names
-// (scripts/golden_common.py), and of small checkpoints in every stored form. Made by scripts/make_golden.py.
+// (scripts/golden/golden_common.py), and of small checkpoints in every stored form. Made by scripts/golden/make_golden.py.
 #include "golden.h"
 #include "temp.h"
 #include "test.h"

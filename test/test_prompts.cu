@@ -1,4 +1,4 @@
-// Prompts of the multiple-choice tasks: texts and token ids against test/golden/prompts (scripts/golden_prompts.py, the
+// Prompts of the multiple-choice tasks: texts and token ids against test/golden/prompts (scripts/golden/golden_prompts.py, the
 // same rules written down a second time in Python, with Hugging Face `tokenizers`), on hand-made rows full of traps, on
 // the bundled sets and, where they are, on the real ones; and what broken sets are refused with.
 #include "../data/sha256.h"

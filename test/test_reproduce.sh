@@ -125,7 +125,7 @@ selection() {
 
 wrong_usage() {
     for wrong in "--table 5" "--model Qwen3-9B" "--method gptk" "--bits 5" "--group 64" "--row x" "--tables 1" "--model" \
-        "--limit x" "--bits 3 --method fp16" "-- --json x"; do
+        "--limit x" "--bits 3 --method fp16" "-- --json x" "--bits *"; do
         # shellcheck disable=SC2086
         reproduce 2 $wrong
         says "HINT: "
@@ -134,6 +134,40 @@ wrong_usage() {
     for option in table model method bits group row tasks limit results list dry-run slurm sbatch-args; do says "--$option"; done
     QWEN3=$tmp/none reproduce 1 "${two[@]}"
     says "$tmp/none is not there. HINT: make"
+}
+
+# A table that someone sends is data: a cell that bash would run, expand or take for a path is refused, and where it stands.
+hostile_table() {
+    local cells root=$tmp/root
+    mkdir -p "$root/scripts" "$root/data/paper"
+    cp scripts/reproduce.sh "$root/scripts/"
+    while read -r cells; do
+        { head -n 1 $paper; echo "$cells"; } >"$root/$paper"
+        for action in --list --dry-run --table=run; do
+            local status=0
+            rm -f "$root/ran"
+            (cd "$root" && QWEN3=$tmp/qwen3 scripts/reproduce.sh ${action#--table=run} >"$out" 2>&1) || status=$?
+            check [ $status -eq 1 ]
+            check [ ! -e "$root/ran" ]
+            says "reproduce.sh: data/paper/tables.csv: line 2: expected table,model,method,wbits,abits,group, found "
+        done
+    done <<'TABLE'
+1,Qwen3-a[$(touch ran)]B,gptq,4,16,128,
+1,Qwen3-a[`touch ran`]B-Base,fp16,16,16,,
+1,Qwen3-1B,gptq,a[$(touch ran)],16,128,
+1,Qwen3-1B,gptq,4,a[$(touch ran)],128,
+1,Qwen3-1B,gptq,4,16,a[$(touch ran)],
+a[$(touch ran)],Qwen3-1B,gptq,4,16,128,
+1,Qwen3-1B,gptq;touch ran,4,16,128,
+1,../../Qwen3-1B,gptq,4,16,128,
+1,-m,gptq,4,16,128,
+1,Qwen3-*,gptq,4,16,128,
+1,Qwen3 -q fp16,gptq,4,16,128,
+1,Qwen3-1B
+TABLE
+    { head -n 1 $paper; echo "1,Other,gptq,4,16,128,"; echo "1,Qwen3-09.5B,rtn,4,16,128,"; } >"$root/$paper"
+    (cd "$root" && scripts/reproduce.sh >"$out" 2>&1) || problem "names without a size: $(tail -n 1 "$out")"
+    says "2 of 2 rows finished"
 }
 
 odd_names() { # blanks in the folder's name, and in what goes to qwen3
@@ -298,7 +332,7 @@ slurm() {
     unset SLURM_CONF
 }
 
-for name in every_row_is_a_command known_commands selection wrong_usage odd_names missing_model bundled_model resume \
+for name in every_row_is_a_command known_commands selection wrong_usage hostile_table odd_names missing_model bundled_model resume \
     failures_do_not_stop_the_rest other_settings stopped_by_sigint stopped_by_sigterm stopped_by_sigkill \
     script_killed_program_goes_on two_at_once program_writes_nothing; do
     run $name

@@ -1,4 +1,4 @@
-// SmoothQuant against its definition in float64, against PyTorch (scripts/golden_smoothquant.py), and on the bundled model with
+// SmoothQuant against its definition in float64, against PyTorch (scripts/golden/golden_smoothquant.py), and on the bundled model with
 // outlier channels planted.
 #include "golden.h"
 #include "temp.h"

@@ -1,5 +1,5 @@
 // The whole program on the bundled trained model. The reference is PyTorch: data/tiny/manifest.json has the perplexities that
-// transformers gives for the model in float32, and for plain round-to-nearest of its weights (scripts/make_tiny.py --eval).
+// transformers gives for the model in float32, and for plain round-to-nearest of its weights (scripts/tiny/make_tiny.py --eval).
 #include "golden.h"
 #include "test.h"
 #include <map>

@@ -1,5 +1,5 @@
 // test_tokenizer.cu: tokenizer/bpe.h and tokenizer/unicode.h against Hugging Face `tokenizers`, whose ids are in
-// test/golden/tokenizer (scripts/make_golden_tokenizer.py), and against published ids of real texts; data/sha256.h
+// test/golden/tokenizer (scripts/golden/make_golden_tokenizer.py), and against published ids of real texts; data/sha256.h
 // against the test vectors of FIPS 180-4.
 #include <chrono>
 #include <fstream>

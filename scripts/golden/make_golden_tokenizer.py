@@ -7,8 +7,13 @@
     texts.json                {"texts": [...], "qwen": [[ids], ...], "llama": [[ids], ...],
                                "long": [{"unit", "repeat", "n_ids", "sha256" of the ids as little-endian int32}, ...]}
 
-Usage: pip install tokenizers==0.23.3; python3 scripts/make_golden_tokenizer.py
+Usage: python3 scripts/golden/make_golden_tokenizer.py. Packages: tokenizers==0.23.3.
 """
+import sys
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):  # before it needs its packages
+    sys.exit(print(__doc__))
+
 import hashlib
 import json
 import os
@@ -18,7 +23,7 @@ import struct
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "test", "golden", "tokenizer")
+OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "test", "golden", "tokenizer")
 QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
         r"\s*[\r\n]+|\s+(?!\S)|\s+")
 LLAMA = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")

@@ -26,7 +26,12 @@ real.json    the same of the real sets (20 rows of each) with the tokenizer of Q
                      all    SHA-256 over all rows: context + "\\0" + continuation + "\\0" of each choice, then
                             str(gold) + "\\0"
                  hellaswag_raw: the same, without ids, of raw_subset_1000.jsonl in place of hellaswag_val.jsonl
+
+Usage: part of make_golden.py. Packages: numpy, torch, tokenizers, transformers.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import csv
 import hashlib
 import json
@@ -40,7 +45,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EDGE, TINY = "test/golden/prompts/edge", "data/tiny"
 MMLU_TOKENS, SHOTS = 2048, 5
 

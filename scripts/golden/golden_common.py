@@ -13,7 +13,12 @@ A weight's name is its Hugging Face name, i its flat row-major index; arithmetic
     model.embed_tokens.weight, lm_head.weight      0.034641016 u
     *.bias                                         0.1 u
     every other weight [O, I]                      sqrt(3 / I) u
+
+Usage: part of make_golden.py. Packages: numpy.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import numpy as np
 
 U64 = np.uint64

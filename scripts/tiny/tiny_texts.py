@@ -5,8 +5,11 @@ looked up in the document's own names, in its subject's facts, in the word lists
 of that kind; "{3-40}" is a number in that range. Each document has people of its own, who recur in it and nowhere else.
 
 defines: Teller, wikitext, wikitext_join, web_page, question, sentence_case, full_name
-Standard library only; the same random stream gives the same bytes.
+Usage: part of make_tiny.py. Packages: none; the same random stream gives the same bytes.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import re
 from functools import lru_cache
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Every method at every bit width of the paper on the bundled model, as a Markdown table: what the methods do, seen in minutes. A cell
 # has the perplexities on wikitext2 and on c4. They are those of a toy (see README) and say nothing about Qwen3.
-#   scripts/tiny_table.sh [RESULTS_FOLDER]    a cell that is there already (default: results/tiny) is not computed again
-#   LIMIT=N    the first N windows of each set, 0: all (default: 128, all of wikitext2 and half of c4, for which two cores need less
-#              than ten minutes)
+#   usage: [LIMIT=N] scripts/tiny/tiny_table.sh [RESULTS_FOLDER]
+#   RESULTS_FOLDER    a cell that is there already is not computed again (default: results/tiny)
+#   LIMIT=N           the first N windows of each set, 0: all (default: 128, all of wikitext2 and half of c4, for which two cores need
+#                     less than ten minutes)
 set -u
 export LC_ALL=C
-cd "$(dirname "$0")/.." || exit 1
+cd "$(dirname "$0")/../.." || exit 1
+case ${1-} in -h | --help) sed -n '2,/^set/s/^# *//p' scripts/tiny/tiny_table.sh && exit ;; esac
 results=${1:-results/tiny}
 limit=${LIMIT:-128}
 reports=() failed=0

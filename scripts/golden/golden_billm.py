@@ -4,7 +4,12 @@ The problem is golden_gptq.py's: W [O, I], X [T, I] with a dead column, H = (2/T
 U the upper Cholesky factor of H^-1, columns in their own order. In a block, S [O, 128] is the saliency, R(A, mask, order) A's
 binarization over the mask's entries, row by row. A mask is bool [O, 128]: small, large (both outside the salient columns) or
 salient.
+
+Usage: part of make_golden.py. Packages: numpy, torch.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import torch
 
 from golden_gptq import BLOCK, DAMP, DEAD, SEED, hessian, output_error, problem, rtn

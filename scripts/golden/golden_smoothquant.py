@@ -6,7 +6,12 @@ For each setting NAME = w{bits}a{bits}[_no_smooth] the file test/golden/smoothqu
     NAME.y      F32 [32, 256]   the first 32 tokens, smoothed and quantized per token, times the quantized weight
 and once for all settings
     smoothing   F32 [512]       s, alpha = 0.5
+
+Usage: part of make_golden.py. Packages: numpy, torch.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import torch
 
 from golden_gptq import problem

@@ -6,7 +6,12 @@ OUT/eval.json: perplexity and accuracy in float32 of the stored model, and of it
 
 defines: train, evaluate
 Shapes: T tokens of a window, B windows of a batch, O x I a weight.
+
+Usage: part of make_tiny.py. Packages: numpy, safetensors, tokenizers, torch, transformers.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import csv
 import json
 import math

@@ -13,7 +13,14 @@ multiply-adds change a bit; i is the flat index, bf16() rounds to nearest, ties 
       up_proj with i % 64 == 3, else 0.125. (Where a group's range is symmetric, its zero lies halfway between two codes, and
       rounding noise would decide.)
 NAME is "awq." and the tensor's name within the layer, as in "awq.self_attn.q_proj.weight".
+
+Usage: python3 scripts/golden/golden_awq.py    its own assertions; make_golden.py stores its results. Packages: numpy, torch.
 """
+import sys
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):  # before it needs its packages
+    sys.exit(print(__doc__))
+
 import numpy as np
 import torch
 import torch.nn.functional as F

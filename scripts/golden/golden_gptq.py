@@ -12,7 +12,12 @@ rounding, so neither the order of operations nor fused multiply-adds change a bi
     bf16() rounds to nearest, ties to even.
 
 H = (2/T) X^T X, T counting tokens: the factor places the dead column's H_jj = 1 among the others.
+
+Usage: part of make_golden.py. Packages: numpy, torch.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import numpy as np
 import torch
 

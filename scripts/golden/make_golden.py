@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes the reference files under test/golden/ that the C++ tests compare with; run from anywhere:
 
-    python scripts/make_golden.py            writes the files (needs torch, transformers, safetensors, numpy; CPU only)
-    python scripts/make_golden.py --check    generates them again elsewhere and compares with the stored files
+Usage: python3 scripts/golden/make_golden.py            writes the files, on the CPU
+       python3 scripts/golden/make_golden.py --check    generates them again elsewhere and compares with the stored files
+Packages: numpy, safetensors, tokenizers, torch, transformers.
 
 1. test/golden/NAME/{config.json, reference.safetensors}: logits of Hugging Face transformers, eager attention, for
    random weights that golden_common.py defines; the weights are not stored. Tensors:
@@ -24,11 +25,15 @@
 4. test/golden/prompts/: golden_prompts.py's prompts, token ids and scores of the multiple-choice tasks (see there). Its
    real.json needs the real sets ($QWEN3_DATA, else ../shared/data); without them the stored one stays.
 """
+import sys
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):  # before it needs its packages
+    sys.exit(print(__doc__))
+
 import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -45,7 +50,7 @@ import golden_gptq
 import golden_prompts
 import golden_smoothquant
 
-GOLDEN = Path(__file__).resolve().parent.parent / "test" / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "test" / "golden"
 LENGTHS = (1, 7, 1025, 2048)
 
 
@@ -154,7 +159,8 @@ def make_gptq(golden):
 
 
 def make_smoothquant(golden):
-    save_file(golden_smoothquant.references(), golden / "smoothquant.safetensors", metadata={"about": "scripts/golden_smoothquant.py"})
+    save_file(golden_smoothquant.references(), golden / "smoothquant.safetensors",
+              metadata={"about": "scripts/golden/golden_smoothquant.py"})
 
 
 def make_awq(golden):

@@ -5,8 +5,11 @@ a record is scored, `mmlu_prompt` what the model reads of an exam. The same ques
 the training texts: `task_document`, `exam_document`.
 
 defines: MAKERS, PATHS, requests, mmlu_row, mmlu_prompt, task_document, exam_document, TEST_SUBJECTS
-Standard library only; the same random stream gives the same bytes.
+Usage: part of make_tiny.py. Packages: none; the same random stream gives the same bytes.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import re
 
 from tiny_texts import full_name, question, sentence_case

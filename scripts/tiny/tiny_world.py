@@ -6,8 +6,11 @@ model knows the head well and the tail vaguely. How facts become text is in tiny
 tables here: "[a|b|c]" is a choice, "{slot}" a word, a name or a number.
 
 defines: World, words, pick; the tables WORDS, KINDS, STORIES
-Standard library only; the same seed gives the same bytes.
+Usage: part of make_tiny.py. Packages: none; the same seed gives the same bytes.
 """
+if __name__ == "__main__":
+    raise SystemExit(print(__doc__))
+
 import random
 from bisect import bisect
 from functools import lru_cache

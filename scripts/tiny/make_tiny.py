@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Makes data/tiny: a small trained Qwen3 model with its own texts and questions, so that all runs without a download.
 
 The texts tell of an invented world (tiny_world.py, tiny_texts.py) and imitate the layout of the real sets: WikiText-2
@@ -5,6 +6,7 @@ and C4, and PIQA, ARC, HellaSwag, WinoGrande, BoolQ and MMLU (tiny_questions.py)
 about the same world (tiny_train.py). It is a stand-in: its numbers say whether the program works and in which order
 methods come, nothing about real models.
 
+Usage: python3 scripts/tiny/make_tiny.py STAGE... [OPTION]...
 Stages, in this order; each can run alone, on what the earlier ones left in --work:
     --texts          the sets, the tokenizer and config.json       (WORK/tiny)
     --tokens N       N million tokens of training text             (WORK/tokens.npy), on all cores
@@ -13,7 +15,7 @@ Stages, in this order; each can run alone, on what the earlier ones left in --wo
     --write          data/tiny from these pieces, with manifest.json
     --check          data/tiny against its manifest, and its texts against a fresh generation (standard library only)
 
-Needs torch, transformers, tokenizers, safetensors and numpy; --check needs none of them.
+Packages: numpy, safetensors, tokenizers, torch, transformers; for --check none.
 """
 import argparse
 import csv
@@ -33,7 +35,7 @@ from tiny_questions import MAKERS, PATHS, TEST_SUBJECTS, exam_document, mmlu_row
 from tiny_texts import Teller, web_page, wikitext, wikitext_join
 from tiny_world import World
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "data" / "tiny"
 VOCABULARY = 2048
 ADDED_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -223,7 +225,7 @@ def stage_write(args):
     training.pop("losses")
     files = {str(p.relative_to(TINY)): {"bytes": p.stat().st_size, "sha256": sha256(p)}
              for p in sorted(TINY.rglob("*")) if p.is_file()}
-    manifest = {"made_by": "scripts/make_tiny.py", "seed": args.seed,
+    manifest = {"made_by": "scripts/tiny/make_tiny.py", "seed": args.seed,
                 "license": "the project's own: generated text, no outside source",
                 "world": {kind: len(entities) for kind, entities in World(args.seed).entities.items()},
                 "questions": QUESTIONS, "training_mix": TRAINING_MIX, "training": training,
