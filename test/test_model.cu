@@ -76,6 +76,7 @@ TEST(logits_qwen3_tied) { check_random_model("qwen3_tied"); }
 TEST(logits_qwen3_untied) { check_random_model("qwen3_untied"); }
 TEST(logits_qwen2_bias) { check_random_model("qwen2_bias"); }
 TEST(logits_llama) { check_random_model("llama"); }
+TEST(logits_llama3_scaling) { check_random_model("llama3_scaling"); }
 TEST(logits_qwen3_06b_two_layers) {
     skip_when_emulated();
     check_random_model("qwen3_06b_2layers");

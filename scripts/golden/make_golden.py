@@ -68,6 +68,9 @@ LOGITS = {
     "qwen3_untied": (Qwen3ForCausalLM, Qwen3Config(**shape(96, 2, 6, 1, 128, 257, False, 16, 1e4, 1e-5)), 2),
     "qwen2_bias": (Qwen2ForCausalLM, Qwen2Config(**shape(64, 2, 4, 4, 96, 200, True)), 3),
     "llama": (LlamaForCausalLM, LlamaConfig(**shape(64, 2, 4, 2, 96, 200, False, theta=5e5, eps=1e-5)), 4),
+    "llama3_scaling": (LlamaForCausalLM, LlamaConfig(**shape(64, 2, 4, 2, 96, 200, False, 32) | dict(rope_parameters=dict(
+        rope_type="llama3", rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=256))), 6),
     "qwen3_06b_2layers": (Qwen3ForCausalLM, Qwen3Config(**shape(1024, 2, 16, 8, 3072, 512, True, 128)), 5),
 }
 CHECKPOINTS = {
