@@ -22,11 +22,12 @@ struct Options {
     double device_memory = 0;
     QuantOptions quant;
     bool kl = false, bf16_scores = false, help = false;
+    std::string help_method;      // of -h METHOD
     std::set<std::string> given;  // names of the flags that were given
 };
 
 struct Flag {
-    enum Kind { TEXT, INT, REAL, ON, OFF } kind;
+    enum Kind { TEXT, INT, REAL, ON, OFF, SECTION } kind;  // SECTION: `help` is a heading of -h
     const char *name, *argument, *help;
     void* value;
     const char* methods;  // the methods it belongs to, or null: all
@@ -34,6 +35,7 @@ struct Flag {
 
 inline std::vector<Flag> all_flags(Options& o) {
     return {
+        {Flag::SECTION, "", "", "model and method", nullptr, nullptr},
         {Flag::TEXT, "-m", "MODEL",
          "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:32b\n"
          "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)",
@@ -44,14 +46,16 @@ inline std::vector<Flag> all_flags(Options& o) {
          &o.quant.abits, "rtn gptq awq smoothquant billm"},
         {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
          "rtn gptq awq"},
-        {Flag::TEXT, "-e", "TASK,...",
-         "wikitext2 c4 piqa arc_easy arc_challenge hellaswag winogrande boolq mmlu;\n"
-         "ppl: the first two, zeroshot: the next six, all: the whole row (default: wikitext2)",
-         &o.tasks, nullptr},
+        {Flag::SECTION, "", "", "calibration", nullptr, nullptr},
         {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq awq smoothquant billm"},
         {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq awq smoothquant billm"},
         {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq awq smoothquant billm"},
         {Flag::INT, "--seed", "N", "of the calibration draw, and of random: weights", &o.seed, nullptr},
+        {Flag::SECTION, "", "", "evaluation", nullptr, nullptr},
+        {Flag::TEXT, "-e", "TASK,...",
+         "wikitext2 c4 piqa arc_easy arc_challenge hellaswag winogrande boolq mmlu;\n"
+         "ppl: the first two, zeroshot: the next six, all: the whole row (default: wikitext2)",
+         &o.tasks, nullptr},
         {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data)", &o.data, nullptr},
         {Flag::INT, "--limit", "N", "only the first N windows or questions of each set (mmlu: of each subject), 0: all", &o.limit,
          nullptr},
@@ -63,14 +67,18 @@ inline std::vector<Flag> all_flags(Options& o) {
          nullptr},
         {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
          "rtn gptq awq smoothquant billm"},
+        {Flag::SECTION, "", "", "output", nullptr, nullptr},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
         {Flag::TEXT, "--questions", "FILE", "write the scores of every question of the tasks with choices, a JSON object a line",
          &o.questions, nullptr},
-        {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
         {Flag::TEXT, "--tokenize", "FILE", "print the token ids of a text file, one a line, and stop", &o.tokenize, nullptr},
         {Flag::TEXT, "--logits", "FILE", "read token ids, one a line; write float32 logits [T, V] raw to stdout", &o.logits,
          nullptr},
+        {Flag::SECTION, "", "", "machine", nullptr, nullptr},
+        {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
+        {Flag::ON, "-h", "", "this text; -h METHOD: what belongs to one method", &o.help, nullptr},
+        {Flag::SECTION, "", "", "the methods' own", nullptr, nullptr},
         {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq"},
         {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq"},
         {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq billm"},
@@ -85,7 +93,6 @@ inline std::vector<Flag> all_flags(Options& o) {
          "smoothquant"},
         {Flag::OFF, "--no-smooth", "", "no smoothing and no calibration, as in the paper's published script", &o.quant.smooth,
          "smoothquant"},
-        {Flag::ON, "-h", "", "this text", &o.help, nullptr},
     };
 }
 
@@ -113,27 +120,6 @@ inline std::string flag_default(const Flag& f) {
     }
 }
 
-inline void print_help(FILE* out) {
-    Options defaults;
-    fprintf(out, "usage: ./qwen3 [-m MODEL] [-q METHOD] [-b BITS] [-g GROUP] [-e TASK,...]\n\n"
-                 "Quantizes a Qwen3 checkpoint and prints one row of the tables of arXiv 2505.02214.\n"
-                 "stdout has the row; stderr settings and progress. Exit status: 0 done, 1 failed, 2 wrong usage.\n\n");
-    for (const Flag& f : all_flags(defaults)) {
-        std::string help = f.help, value = flag_default(f), indent(29, ' ');
-        if (!value.empty() && help.find("default:") == std::string::npos) help += " (default: " + value + ")";
-        if (f.methods) help += std::string(" [") + f.methods + "]";
-        for (size_t at = help.find('\n'); at != std::string::npos; at = help.find('\n', at + 1)) help.insert(at + 1, indent);
-        fprintf(out, "  %-26s %s\n", format("%s %s", f.name, f.argument).c_str(), help.c_str());
-    }
-    fprintf(out, "\nmethods:\n");
-    for (const Method& m : METHODS) {
-        fprintf(out, "  %-26s %s", m.name, m.about);
-        if (m.order != Order::NONE)
-            fprintf(out, "; default -b %d -a %d -g %d", m.default_wbits, m.default_abits, m.default_group_size);
-        fprintf(out, "\n");
-    }
-}
-
 inline const Method& method_find(const std::string& name) {
     std::vector<std::string> names;
     for (const Method& m : METHODS) {
@@ -141,6 +127,42 @@ inline const Method& method_find(const std::string& name) {
         names.push_back(m.name);
     }
     usage_fail("-q %s: there is no such method. HINT: did you mean %s?", name.c_str(), nearest(name, names).c_str());
+}
+
+inline std::string method_text(const Method& m) {
+    std::string text = m.about;
+    if (m.order != Order::NONE)
+        text += format("; default -b %d -a %d -g %d", m.default_wbits, m.default_abits, m.default_group_size);
+    return text;
+}
+
+// -h, or -h METHOD: the flags that belong to this method and not to all.
+inline void print_help(FILE* out, const std::string& method) {
+    Options defaults;
+    if (method.empty()) {
+        fprintf(out, "usage: ./qwen3 [-m MODEL] [-q METHOD] [-b BITS] [-g GROUP] [-e TASK,...]\n\n"
+                     "Quantizes a Qwen3 checkpoint and prints one row of the tables of arXiv 2505.02214.\n"
+                     "stdout has the row; stderr settings and progress. Exit status: 0 done, 1 failed, 2 wrong usage.\n");
+    } else {
+        const Method& m = method_find(method);
+        fprintf(out, "-q %s: %s.\nDefaults are the paper's settings, or where it is silent the original code's.\n", m.name,
+                method_text(m).c_str());
+    }
+    for (const Flag& f : all_flags(defaults)) {
+        if (!method.empty() && (!f.methods || !is_word_of(method, f.methods))) continue;
+        if (f.kind == Flag::SECTION) {
+            fprintf(out, "\n%s:\n", f.help);
+            continue;
+        }
+        std::string help = f.help, value = flag_default(f), indent(29, ' ');
+        if (!value.empty() && help.find("default:") == std::string::npos) help += " (default: " + value + ")";
+        if (f.methods && method.empty()) help += std::string(" [") + f.methods + "]";
+        for (size_t at = help.find('\n'); at != std::string::npos; at = help.find('\n', at + 1)) help.insert(at + 1, indent);
+        fprintf(out, "  %-26s %s\n", format("%s %s", f.name, f.argument).c_str(), help.c_str());
+    }
+    if (!method.empty()) return;
+    fprintf(out, "\nmethods:\n");
+    for (const Method& m : METHODS) fprintf(out, "  %-26s %s\n", m.name, method_text(m).c_str());
 }
 
 // The method as the options make it: two of them change what it needs.
@@ -157,6 +179,7 @@ inline void flag_set(const Flag& f, const char* text) {
     switch (f.kind) {
     case Flag::ON: *(bool*)f.value = true; return;
     case Flag::OFF: *(bool*)f.value = false; return;
+    case Flag::SECTION: return;
     case Flag::TEXT: *(std::string*)f.value = text; return;
     case Flag::INT: {
         const long x = strtol(text, &end, 10);
@@ -207,12 +230,13 @@ inline Options options_parse(int argc, const char* const* argv) {
     const std::vector<Flag> flags = all_flags(o);
     for (int i = 1; i < argc; i++) {
         const Flag* flag = nullptr;
+        const std::string word = std::string(argv[i]) == "--help" ? "-h" : argv[i];
         std::vector<std::string> names;
         for (const Flag& f : flags) {
-            if (std::string(argv[i]) == f.name) flag = &f;
+            if (f.kind == Flag::SECTION) continue;
+            if (word == f.name) flag = &f;
             names.push_back(f.name);
         }
-        if (!flag && std::string(argv[i]) == "--help") flag = &flags.back();
         if (!flag)
             usage_fail("%s: there is no such flag. HINT: did you mean %s? ./qwen3 -h lists them all", argv[i],
                        nearest(argv[i], names).c_str());
@@ -224,8 +248,9 @@ inline Options options_parse(int argc, const char* const* argv) {
             usage_fail("%s: expected a value (%s), found an empty one. HINT: is a shell variable unset?", flag->name, flag->argument);
         flag_set(*flag, value);
         o.given.insert(flag->name);
+        if (o.help && i + 1 < argc && argv[i + 1][0] != '-') o.help_method = argv[++i];
+        if (o.help) return o;
     }
-    if (o.help) return o;
     const Method& method = method_find(o.method);
     for (const Flag& f : flags)
         if (o.given.count(f.name) && f.methods && !is_word_of(o.method, f.methods))

@@ -1295,7 +1295,7 @@ static void open_standard_descriptors() {
 
 static void run_program(const Options& options) {
     if (options.help) {
-        print_help(stdout);
+        print_help(stdout, options.help_method);
     } else if (!options.tokenize.empty()) {
         print_token_ids(options);
     } else {

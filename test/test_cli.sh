@@ -148,6 +148,9 @@ else bad json_through_link_fifo_device "$(tail -n 1 "$tmp/err")"; fi
 # -h lists every flag that the parser knows, and goes to stdout.
 if "$QWEN3" -h >"$tmp/out" 2>/dev/null && grep -q -- '--static-groups' "$tmp/out" && grep -q 'gptq' "$tmp/out"; then ok help
 else bad help "no help text"; fi
+if "$QWEN3" -h billm >"$tmp/out" 2>/dev/null && grep -q -- '--salient-metric' "$tmp/out" && ! grep -q -- '--static-groups' "$tmp/out" && ! grep -q '^method' "$tmp/out"; then ok help_of_a_method
+else bad help_of_a_method "$(head -n 3 "$tmp/out")"; fi
+fails help_of_no_method        2 'did you mean gptq?' -h gptk
 
 # stdout carries the row alone; the stand-in says so there and in the JSON.
 if "$QWEN3" -q gptq -b 3 $quick --json "$tmp/a.json" >"$tmp/out" 2>"$tmp/err" && [ "$(wc -l <"$tmp/out")" -eq 2 ]; then
