@@ -15,6 +15,7 @@
 #ifndef QWEN3_CU  // the tests include this file
 #define QWEN3_CU
 #include <memory>
+#include <numeric>
 #include <thread>
 // defines: Config, config_load, config_official: the model's shape
 #include "data/config.h"
@@ -926,14 +927,33 @@ inline std::vector<int> read_token_ids(const std::string& path, int V) {
     return ids;
 }
 
+// The widths of the model's rows, and whose they are.
+inline std::vector<std::pair<const char*, int>> row_widths(const Config& c) {
+    return {{"hidden_size (q, k, v, gate, up)", c.C}, {"heads * head_dim (o)", c.H * c.D}, {"intermediate_size (down)", c.F}};
+}
+
+// For a method whose groups must all be of one width.
 inline void check_group_size(const Config& c, const QuantOptions& q) {
     if (q.group_size == -1) return;
-    const std::pair<const char*, int> widths[] = {
-        {"hidden_size (q, k, v, gate, up)", c.C}, {"heads * head_dim (o)", c.H * c.D}, {"intermediate_size (down)", c.F}};
-    for (const auto& w : widths)
+    int common = 0;
+    for (const auto& w : row_widths(c)) common = std::gcd(common, w.second);
+    std::string divisors;
+    for (int d = 16; d <= std::min(common, 1024); d++)
+        if (common % d == 0) divisors += format("%d, ", d);
+    for (const auto& w : row_widths(c))
         if (w.second % q.group_size != 0)
-            usage_fail("-g %d: expected a divisor of the model's %s = %d. HINT: -g 128, or -g -1 for a whole row", q.group_size,
-                       w.first, w.second);
+            usage_fail("-g %d: expected a divisor of the model's %s = %d. HINT: -g %sor -1 for a whole row",
+                       q.group_size, w.first, w.second, divisors.c_str());
+}
+
+// Whose rows' last group is narrower than the others, in words; empty if nobody's.
+inline std::string narrower_groups(const Config& c, const QuantOptions& q) {
+    std::string text;
+    for (const auto& w : row_widths(c))
+        if (q.group_size != -1 && w.second % q.group_size != 0)
+            text += format("%s%d of %d columns of %s", text.empty() ? "a row's last group is narrower: " : ", ",
+                           w.second % q.group_size, w.second, w.first);
+    return text;
 }
 
 // Bytes on the device besides the activations of whole streams: what a chunk needs, and the sweep or the head, which follow each
@@ -1060,6 +1080,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
             ForwardContext forward = {c, run.streams[0], scratch};
             run.quantizer.forward = &forward;
             run.quantizer.n_calibration = run.streams[0].tokens.size();
+            run.quantizer.n_sequences = run.streams[0].segments.size();
             quantize_layer(c, layer, run.method, run.quantizer, &run.streams[0], scratch);
         } else {
             quantize_layer(c, layer, run.method, run.quantizer, nullptr, scratch);
@@ -1232,13 +1253,15 @@ inline Report run_model(const Options& options) {
     const Config& c = run.model.config;
     Report& r = run.report;
     const std::string data_dir = data_folder(o, run.model);
-    if (o.method != "billm") check_group_size(c, o.quant);  // its last block may be narrower
-    std::unique_ptr<CheckpointWriter> writer;               // first, so that a bad --save stops at once
+    if (run.method.whole_groups) check_group_size(c, o.quant);
+    std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
     if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));
     r.model = run.model.name, r.stand_in = run.model.stand_in;
     r.method = o.method, r.wbits = o.quant.wbits, r.abits = o.quant.abits, r.group = o.quant.group_size;
     r.device = device_name(), r.commit = COMMIT, r.precision = FLOATX_NAME;
     r.options = method_settings(o, run.method);
+    r.narrower_groups = narrower_groups(c, o.quant);
+    if (!r.narrower_groups.empty()) r.notes.push_back(r.narrower_groups);
     r.limit = o.limit;
     if (settings_are_the_papers(o))
         r.paper = paper_row_find(project_file("data/paper/tables.csv"), r.model, r.method, r.wbits, r.abits, r.group);

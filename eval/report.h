@@ -61,6 +61,7 @@ struct Report {
     std::vector<TaskResult> tasks;  // in the order of the paper's columns
     std::vector<DivergenceResult> kl;
     std::vector<ModuleResult> modules;
+    std::string narrower_groups;  // which rows' last group is narrower than the others, in words; empty if none
     PaperRow paper;  // of the same model and setting; empty if the paper has none
     double seconds_load = 0, seconds_quantize = 0, seconds_evaluate = 0, seconds_total = 0;
     size_t peak_host = 0, peak_device = 0, planned_device = 0;
@@ -177,6 +178,7 @@ inline std::string report_text(const Report& r) {
     if (any_norm) lines.push_back(norm);
     if (any_paper) lines.push_back(paper), lines.push_back(difference);
     std::string text = text_table(lines);
+    if (!r.narrower_groups.empty()) text += r.narrower_groups + "\n";
     if (any_star) text += "* more than two of our standard errors from the paper's number\n";
     if (any_paper && !r.paper.cell("note").empty()) text += "note on the paper's row: " + r.paper.cell("note") + "\n";
     return text;

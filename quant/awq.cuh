@@ -10,18 +10,21 @@
 //
 // The calibration stream is full precision. For each layer:
 //   1  collect: the inputs X of the four groups, for the whole stream
-//   2  three searches, each applied before the next begins:
+//   2  up to four searches, each applied before the next begins:
 //          what is scaled    what x / s is folded into    judged on the output of
 //      a   q k v             gain of the input norm       attention, through o
-//      b   gate up           gain of the norm after it    the MLP, through down
-//      c   down              rows of up                   down
-//      (v -> o, which needs as many v heads as q heads, is left out: never so for Qwen3.) In each, for r = 0, 1/20 .. 19/20:
+//      b   o                 rows (and biases) of v       o
+//      c   gate up           gain of the norm after it    the MLP, through down
+//      d   down              rows of up                   down
+//      b only if v's weights have o's shape, as where each head has a v of its own; Qwen3's heads share theirs. In each, for
+//      r = 0, 1/20 .. 19/20:
 //          s = max(s_x^r, 1e-4), divided by sqrt(max s * min s)
 //          W becomes grid(W diag(s)) diag(1/s);    loss = mean squared difference of the output from full precision
 //      and the s with the least loss stays (the first of equals). r = 0 is plain rounding.
 //   3  clipping, of v, o, gate, up and down: the outliers of a group of weights may cost the others more than they are worth. For
 //      each row and group, with m = max |w| over its weights: clamp them to +-m (1 - i/20), i = 0..9, and keep the i for which
-//      sum_j x_j grid(w)_j comes closest to sum_j x_j w_j over the group, in mean square over at most 512 tokens
+//      sum_j x_j grid(w)_j comes closest to sum_j x_j w_j over the group, in mean square over the tokens 0, k, 2k .. of n,
+//      k = max(1, floor(n / 512))
 //   4  W = grid(clamp(W))
 // AWQ's grid, of a row or of a row and a group of G consecutive columns:
 //     scale = max(max w - min w, 1e-5) / maxq,    zero = clamp(-round(min w / scale), 0, maxq)
@@ -29,11 +32,11 @@
 // which unlike GPTQ's need not hold the 0.
 //
 // The scales go into float copies of the weights, which are rounded to floatX once, at the end of step 4. What the gain of a norm
-// loses by its own rounding to floatX is made good in W: s is taken as gain / floatX(gain / s).
+// loses by its own rounding to floatX is made good in W: s is taken as gain / floatX(gain / s). Biases of v are rounded as they are.
 //
 // symbols: W [O, I], X [n, I] inputs of n tokens, s and s_x [I], G group_size, maxq = 2^bits - 1
-// defaults: 20 ratios, 10 of 20 clipping steps, 512 tokens to clip by: llm-awq's. G = 128, and for calibration C4's documents of at
-//           most 512 tokens (awq_calibration_set): what the paper's published code has.
+// defaults: 20 ratios, 10 of 20 clipping steps, 512 tokens or more to clip by: llm-awq's. G = 128, and for calibration C4's documents
+//           of at most 512 tokens (awq_calibration_set): what the paper's published code has.
 // cost: 21 passes of the calibration stream through each layer, one for each ratio and one in full precision: all else is small
 //
 // defines: awq_collect, awq_solve; in the order of the steps: awq_channel_means, AwqSearch, awq_search, AwqSample, awq_sample, awq_clip,
@@ -228,9 +231,13 @@ struct AwqSample {
     int m;
 };
 
-// At most `most` tokens of X / s, at equal strides.
-inline AwqSample awq_sample(const floatX* X /*[n, I]*/, size_t n, const std::vector<float>& s /*[I]*/, int most) {
-    const int stride = (int)ceil_div(n, (size_t)most), m = (int)ceil_div(n, (size_t)stride), I = (int)s.size();
+// Every k-th of n tokens is `least` of them, or up to twice as many where n is no multiple of it; all, where there are fewer.
+inline int awq_stride(size_t n, int least) { return (int)std::max<size_t>(1, n / least); }
+inline int awq_sample_size(size_t n, int least) { return (int)ceil_div(n, (size_t)awq_stride(n, least)); }
+
+// The tokens 0, k, 2k .. of X / s.
+inline AwqSample awq_sample(const floatX* X /*[n, I]*/, size_t n, const std::vector<float>& s /*[I]*/, int least) {
+    const int stride = awq_stride(n, least), m = awq_sample_size(n, least), I = (int)s.size();
     AwqSample sample = {Array<float>((size_t)I * m, "AWQ's sampled inputs"), m};
     Array<float> s_d(I, "scales");
     copy(s_d.data, s.data(), I);
@@ -313,7 +320,7 @@ inline std::vector<double> awq_output_errors(const Group& group, const Array<flo
 struct AwqGroup {
     Array<float> W;                      // [O, I] in float: here the scales go, and group.W follows in step 4
     std::vector<float> s, row_scale;     // [I] what its inputs are divided by, [O] what its outputs are
-    AwqSearch search;                    // none for group 1
+    AwqSearch search;                    // none (no s) for group 1 where v's weights are not of o's shape
     std::vector<std::vector<int>> clip;  // for each linear, [O, I / G] the i of its limits; empty for q and k
     double seconds = 0;
 };
@@ -333,11 +340,16 @@ inline void awq_scale_columns(const Group& group, AwqGroup& a) {
     launch(awq_scale_columns_kernel, group.O, 256, a.W.data, a.W.data, s.data, group.I);
 }
 
-// The rows of `linear` /= s [linear.O].
+KERNEL awq_divide_bias_kernel(floatX* bias /*[O]*/, const float* s /*[O]*/, int O) {
+    for (int i = threadIdx.x; i < O; i += blockDim.x) bias[i] = to_floatX(to_float(bias[i]) / s[i]);
+}
+
+// The rows of `linear` and their biases /= s [linear.O].
 inline void awq_divide_rows(const Group& group, const Linear& linear, AwqGroup& a, const std::vector<float>& s) {
     Array<float> s_d(linear.O, "scales");
     copy(s_d.data, s.data(), linear.O);
     launch(awq_divide_rows_kernel, linear.O, 256, a.W.data + (size_t)linear.row * group.I, s_d.data, group.I);
+    if (group.bias) launch(awq_divide_bias_kernel, 1, 256, group.bias + linear.row, s_d.data, linear.O);
     std::copy(s.begin(), s.end(), a.row_scale.begin() + linear.row);
 }
 
@@ -368,7 +380,7 @@ inline void awq_report(Quantizer& q, const Layer& layer, int g, const AwqGroup& 
         if (!std::isfinite(errors[k]))
             fail("layer %d, %s: AWQ's output error is not finite. HINT: check the checkpoint", layer.index, linear.name);
         ModuleReport report = {layer.index, linear.name, "output", errors[k], a.seconds * linear.O / group.O, {}, ""};
-        if (g != 1)
+        if (!a.search.s.empty())
             report.values = {{"ratio", (double)a.search.best / AWQ_RATIOS},
                              {"loss_before", a.search.losses[0]},
                              {"loss_after", a.search.losses[a.search.best]}};
@@ -402,6 +414,14 @@ inline std::array<AwqGroup, 4> awq_layer(Quantizer& q, Layer& layer) {
         awq_divide_gain(layer.input_norm, a[0].s);
         awq_scale_columns(qkv, a[0]);
     });
+    const Linear& v = qkv.linears[2];
+    if (v.O == o.O && qkv.I == o.I)
+        timed(1, [&] {
+            awq_find_scales(q, layer, 1, a[1], o.O,
+                            [&](floatX* out) { gemm(out, q.inputs[1].data, o.W, (int)q.n_calibration, o.O, o.I); });
+            awq_divide_rows(qkv, v, a[0], a[1].s);
+            awq_scale_columns(o, a[1]);
+        });
     timed(2, [&] {
         awq_find_scales(q, layer, 2, a[2], down.O, [&](floatX* out) { mlp_forward(q, layer, q.inputs[2].data, out); });
         awq_divide_gain(layer.post_norm, a[2].s);
@@ -429,7 +449,7 @@ inline size_t awq_device_bytes(const Layer& layer, const QuantOptions& opt, size
     size_t kept = 0, most = 0;
     for (const Group& group : layer.groups) {
         const size_t I = group.I, G = opt.group_size == -1 ? I : opt.group_size;
-        const size_t m_clip = std::min(n, (size_t)AWQ_CLIP_TOKENS), m_report = std::min(n, (size_t)AWQ_REPORT_TOKENS);
+        const size_t m_clip = awq_sample_size(n, AWQ_CLIP_TOKENS), m_report = awq_sample_size(n, AWQ_REPORT_TOKENS);
         kept += n * I * x + float_bytes(group);
         const size_t search = 2 * n * C * x + float_bytes(group);
         size_t O = 0;  // of the largest linear

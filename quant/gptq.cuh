@@ -1,7 +1,8 @@
 // gptq.cuh: GPTQ (Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
 // Transformers", 2022), as IST-DASLab/gptq and GPTQ-for-LLaMa define it.
 //
-// The rows of W are independent problems: choose w^ on the grid with the least (w - w^) H (w - w^)^T, where H = (2/n) sum x x^T.
+// The rows of W are independent problems: choose w^ on the grid with the least (w - w^) H (w - w^)^T, where H = (2/n) sum x x^T
+// over all tokens of n calibration sequences.
 // Columns are quantized one after another, and the error of each is made good by the columns that follow. With
 //     H^-1 = U^T U,  U upper triangular,
 // the best correction of the columns j > i for the error of column i is
@@ -14,11 +15,11 @@
 //   4  U = upper Cholesky factor of H^-1
 //   5  for each block: fit the grids of the groups that start in it, on W as it stands now: corrected by earlier blocks, not
 //      yet by earlier columns of this one (the original behaves so, and it matters when G < 128); then quantize and correct.
-//      Per channel the grid is fitted once, on the row before step 1; --static-groups fits all grids before the first block,
-//      and a column then uses the grid of the group it has in the original order.
+//      Per channel (-g -1) the grid is fitted once, on the row before step 1; --static-groups fits all grids before the first
+//      block, and a column then uses the grid of the group it has in the original order. The last group may be narrower.
 //   6  undo the order
 //
-// symbols: W [O, I], X [T, I], H and U [I, I], E [O, 128] errors, G group_size, maxq = 2^bits - 1
+// symbols: W [O, I], X [T, I], H and U [I, I], E [O, 128] errors, G columns that share a grid, maxq = 2^bits - 1
 // defaults: --act-order, asymmetric, damp 0.01, 128 x 2048 tokens of C4, true-sequential: the paper's flags
 // cost: O I^2 multiply-adds for the corrections, I^3 for U; H costs T I^2 / 2 and dominates
 //
@@ -40,12 +41,12 @@ KERNEL gptq_unpermute_weights_kernel(floatX* out, const float* W, const int* ord
     for (int k = threadIdx.x; k < I; k += blockDim.x) out[row + order[k]] = to_floatX(W[row + k]);
 }
 
-// One block a row and group: the grid of the columns [c G, (c + 1) G) of W, where c = first + blockIdx.y.
-KERNEL gptq_fit_kernel(Grid* grids /*[O, I / G]*/, const float* W /*[O, I]*/, int I, int G, int first, float maxq, bool sym,
+// One block a row and group: the grid of the columns [c G, (c + 1) G) of W that are there, where c = first + blockIdx.y.
+KERNEL gptq_fit_kernel(Grid* grids /*[O, ceil(I / G)]*/, const float* W /*[O, I]*/, int I, int G, int first, float maxq, bool sym,
                        bool mse) {
-    const int c = first + blockIdx.y;
-    const Grid grid = grid_fit(W + (size_t)blockIdx.x * I + (size_t)c * G, G, maxq, sym, mse);
-    if (threadIdx.x == 0) grids[(size_t)blockIdx.x * (I / G) + c] = grid;
+    const int c = first + blockIdx.y, n_grids = (I + G - 1) / G, start = c * G, n = I - start < G ? I - start : G;
+    const Grid grid = grid_fit(W + (size_t)blockIdx.x * I + start, n, maxq, sym, mse);
+    if (threadIdx.x == 0) grids[(size_t)blockIdx.x * n_grids + c] = grid;
 }
 
 // Quantizes the columns [start, start + n) of one row, one after another. Thread t owns columns t, t + blockDim, ...: it alone
@@ -87,12 +88,13 @@ struct GptqResult {
     int dead;                   // dead columns
 };
 
-// Quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats, H [I, I] (both halves) = sum over n tokens of x x^T.
-// `where` names the layer and module in errors.
+// Quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats, H [I, I] (both halves) = sum over
+// the tokens of n sequences of x x^T. `where` names the layer and module in errors.
 inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, size_t n, const QuantOptions& opt,
                                const std::string& where) {
     const int O = group.O, I = group.I;
-    const int G = opt.group_size == -1 ? I : opt.group_size, n_grids = I / G;
+    const int G = grid_columns(opt, I), n_grids = grids_in_row(opt, I);
+    const bool per_channel = opt.group_size == -1;
     const float maxq = (float)((1 << opt.wbits) - 1);
 
     // Steps 1 to 4.
@@ -108,11 +110,11 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
     Array<Grid> grids((size_t)O * n_grids, "grids");
     Array<float> W((size_t)O * I, "GPTQ weights"), E((size_t)O * GPTQ_BLOCK, "GPTQ errors"), losses(O, "GPTQ losses");
     fill_zero(losses.data, O);
-    const bool fit_first = n_grids == 1 || opt.static_groups;
+    const bool fit_first = per_channel || opt.static_groups;
     if (fit_first) {
         // Per channel on the row as it is; static groups with the dead columns already 0 (as in the original).
         const float* from = W0;
-        if (n_grids > 1) {
+        if (!per_channel) {
             std::vector<int> identity(I);
             std::iota(identity.begin(), identity.end(), 0);
             Array<int> identity_d(I, "identity order");
@@ -147,7 +149,7 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
 inline size_t gptq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t) {
     size_t most = 0;
     for (const Group& group : layer.groups) {
-        const size_t grids = (size_t)group.O * (opt.group_size == -1 ? 1 : group.I / opt.group_size) * sizeof(Grid);
+        const size_t grids = (size_t)group.O * grids_in_row(opt, group.I) * sizeof(Grid);
         const size_t hessians = opt.true_sequential ? hessian_bytes(group) : hessian_bytes(layer);
         const size_t E = (size_t)group.O * GPTQ_BLOCK * sizeof(float);
         most = std::max(most, hessian_solve_bytes(group, hessians, float_bytes(group) + E + grids));

@@ -1,10 +1,12 @@
 // hessian.cuh: the factor of the damped Hessian's inverse, which GPTQ, BiLLM and their relatives work with.
 //
-// From H = sum over n tokens of x x^T comes the upper triangular U with (2/n H + damping)^-1 = U^T U:
+// From H = sum over the tokens of n sequences of x x^T comes the upper triangular U with (2/n H + damping)^-1 = U^T U:
 //   1  H *= 2/n; a column whose input was always 0 is dead: H_ii = 1 (and its weights count as 0)
 //   2  if asked for, columns in the order of descending H_ii
 //   3  damping: H += damp * mean(diag H) * I, so that the factorization exists
 //   4  U = upper Cholesky factor of H^-1
+// The factor 2/n is the originals'. It matters only where there are dead columns, whose 1 is a share of the mean diagonal and has a
+// place in the order.
 // If the factorization fails all the same, damping goes up: times 10, up to 1.
 //
 // symbols: H and U [I, I]
@@ -37,7 +39,7 @@ KERNEL hessian_permute_kernel(float* A /*[I, I]*/, const float* H /*[I, I]*/, co
     }
 }
 
-// H [I, I] (both halves) = sum over n tokens of x x^T. `where` names the layer and module in errors.
+// H [I, I] (both halves) = sum over the tokens of n sequences of x x^T. `where` names the layer and module in errors.
 inline HessianFactor hessian_factor(const float* H, int I, size_t n, double damp, bool descending, const std::string& where) {
     const float factor = 2.0f / (float)n;
     HessianFactor f;

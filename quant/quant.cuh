@@ -7,9 +7,9 @@
 // A method is two functions: `collect` sees the inputs of a group, chunk by chunk; `solve` puts the group's W on its grid.
 // W is "fake quantized": on the grid, but stored as floatX; what the bits would look like packed is a matter of export.
 //
-// symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G group_size, maxq = 2^bits - 1
-// defines: Linear, Group, Layer, QuantOptions, Hessian, ModuleReport, Quantizer, Method, hessian_collect, weights_to_float,
-//          checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes, hessian_bytes, output_error_bytes,
+// symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid, maxq = 2^bits - 1
+// defines: Linear, Group, Layer, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer, Method, hessian_collect,
+//          weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes, hessian_bytes, output_error_bytes,
 //          two_copies_bytes, for Method's device_bytes
 #pragma once
 #include <algorithm>
@@ -45,7 +45,7 @@ struct Layer {
 
 struct QuantOptions {
     int wbits = 4, abits = 16;
-    int group_size = 128;  // -1: one grid a row
+    int group_size = 128;  // -1: one grid a row. To GPTQ a group of the row's width is not the same
     bool sym = false, mse = false;
     bool act_order = true, static_groups = false, true_sequential = true;
     double damp = 0.01;
@@ -54,10 +54,14 @@ struct QuantOptions {
     double alpha = 0.5;
 };
 
+// G, and how many grids a row of I columns has. The last one's columns may be fewer.
+inline int grid_columns(const QuantOptions& opt, int I) { return opt.group_size == -1 ? I : std::min(opt.group_size, I); }
+inline int grids_in_row(const QuantOptions& opt, int I) { return ceil_div(I, grid_columns(opt, I)); }
+
 // sum over calibration tokens of x x^T, of which the upper half is right until a method mirrors it.
 struct Hessian {
     Array<float> H;  // [I, I]
-    size_t n = 0;    // tokens
+    size_t n = 0;    // calibration sequences: the originals mean over sequences, not over tokens
 };
 
 // One line of the log and one entry of the JSON for each module that was quantized.
@@ -79,8 +83,9 @@ struct Quantizer {
     Hessian hessian[4];       // of the current layer's groups, for the methods that collect it
     Array<floatX> inputs[4];  // [n_calibration, I] of the groups' inputs, for AWQ, of which n_inputs are there
     size_t n_inputs[4] = {0, 0, 0, 0};
-    ForwardContext* forward;  // for attention_forward and mlp_forward
-    size_t n_calibration;     // tokens of the calibration stream
+    ForwardContext* forward;              // for attention_forward and mlp_forward
+    size_t n_calibration;                 // tokens of the calibration stream
+    size_t n_sequences = 1;               // that it consists of
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
 };
@@ -112,6 +117,7 @@ struct Method {
     void (*solve_layer)(Quantizer&, Layer&);
     // The most it holds on the device at a time, besides the layer and the activations; of the layer only the shapes count.
     size_t (*device_bytes)(const Layer&, const QuantOptions&, size_t n_calibration);
+    bool whole_groups = false;  // its group size must divide every row's width; else the last group of a row is narrower
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -176,10 +182,9 @@ inline void hessian_collect(Quantizer& q, const Group& group, int g, const float
     if (h.H.n == 0) {
         h.H = Array<float>((size_t)group.I * group.I, "Hessian");
         fill_zero(h.H.data, h.H.n);
-        h.n = 0;
+        h.n = q.n_sequences;
     }
     hessian_add(h.H.data, X, n, group.I);
-    h.n += (size_t)n;
 }
 
 // H[j, i] = H[i, j] for j > i, in tiles so that both sides are read and written along rows.

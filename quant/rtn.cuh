@@ -11,7 +11,7 @@
 // Source: quant.py of IST-DASLab/gptq and of GPTQ-for-LLaMa, from which the paper's code descends. The paper's own RTN rows are
 // per channel: its script ignores the group size there (and rounds in bf16; this is float32 throughout).
 //
-// symbols: W [O, I], G group_size, maxq
+// symbols: W [O, I], G columns that share a grid (the last ones of a row may be fewer), maxq
 // defines: Grid, grid_fit, grid_round, rtn_solve
 #pragma once
 #include <chrono>
@@ -60,20 +60,21 @@ DEVICE Grid grid_fit(const float* w, int n, float maxq, bool sym, bool mse) {
     return best;
 }
 
-// One block a row and group of columns: grid (O, I / G).
+// One block a row and group of columns: grid (O, ceil(I / G)).
 KERNEL rtn_kernel(floatX* W /*[O, I]*/, const float* W0 /*[O, I]*/, int I, int G, float maxq, bool sym, bool mse) {
-    const size_t start = (size_t)blockIdx.x * I + (size_t)blockIdx.y * G;
-    const Grid grid = grid_fit(W0 + start, G, maxq, sym, mse);
-    for (int i = threadIdx.x; i < G; i += blockDim.x) W[start + i] = to_floatX(grid_round(W0[start + i], grid, maxq));
+    const int first = blockIdx.y * G, n = I - first < G ? I - first : G;
+    const size_t start = (size_t)blockIdx.x * I + first;
+    const Grid grid = grid_fit(W0 + start, n, maxq, sym, mse);
+    for (int i = threadIdx.x; i < n; i += blockDim.x) W[start + i] = to_floatX(grid_round(W0[start + i], grid, maxq));
 }
 
 inline void rtn_solve(Quantizer& q, Layer& layer, int g) {
     auto start = std::chrono::steady_clock::now();
     Group& group = layer.groups[g];
-    const int G = q.opt.group_size == -1 ? group.I : q.opt.group_size;
+    const int G = grid_columns(q.opt, group.I), n_grids = grids_in_row(q.opt, group.I);
     const float maxq = (float)((1 << q.opt.wbits) - 1);
     Array<float> W0 = checked_weights(layer, group);
-    launch(rtn_kernel, dim3(group.O, group.I / G), std::min(G, 256), group.W, W0.data, group.I, G, maxq, q.opt.sym, q.opt.mse);
+    launch(rtn_kernel, dim3(group.O, n_grids), std::min(G, 256), group.W, W0.data, group.I, G, maxq, q.opt.sym, q.opt.mse);
     std::vector<double> errors = weight_errors(layer, group, W0.data);
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (int k = 0; k < group.n_linears; k++) {

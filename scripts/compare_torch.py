@@ -87,7 +87,7 @@ def forward(model, windows):
 
 
 def gptq_linear(linear, H):
-    """Quantizes linear.weight [O, I] in place; H [I, I] float32 is 2/n X^T X."""
+    """Quantizes linear.weight [O, I] in place; H [I, I] float32 is 2/n X^T X over all tokens of n windows."""
     W = linear.weight.data.float()
     dead = H.diagonal() == 0
     H.diagonal()[dead] = 1
@@ -126,7 +126,7 @@ def gptq(model, windows):
 
             def add(module, inputs):
                 X = inputs[0].reshape(-1, module.in_features).float()
-                H.addmm_(X.T, X, alpha=2 / (len(hidden) * WINDOW))
+                H.addmm_(X.T, X, alpha=2 / len(hidden))
 
             handle = linears[0].register_forward_pre_hook(add)
             for x in hidden:

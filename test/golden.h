@@ -39,6 +39,7 @@ inline std::vector<float> download(const Array<floatX>& device) {
 struct GoldenProblem {
     int O, I, n;
     std::vector<float> W, X;  // [O, I], [n, I], bf16 numbers
+    int sequences = 1;        // that the n tokens are
 };
 
 inline float twelve_bits(const char* name, uint64_t i) {
@@ -65,6 +66,7 @@ inline GoldenProblem golden_problem(const Checkpoint& ck) {
     };
     check_sum("check.W_sum", p.W);
     check_sum("check.X_sum", p.X);
+    p.sequences = golden<int>(ck, "sequences")[0];
     return p;
 }
 

@@ -188,18 +188,18 @@ TEST(awq_keeps_the_first_of_equal_losses) {
 
 TEST(awq_clipping_is_its_definition) {
     size_t clipped = 0;
-    for (int n : {40, 1100}) {  // 1100 tokens are more than 512: every third is taken
+    for (int n : {40, 1023, 1100}) {  // of 1100 tokens, 512 twice and more, every second is taken
         const Problem p = make_problem(8, 96, n, 5);
-        const int stride = n == 40 ? 1 : 3;
+        const int stride = n == 1100 ? 2 : 1;
         std::vector<float> s;
         for (int j = 0; j < p.I; j++) s.push_back(0.5f + 0.1f * (float)(j % 11));
         const AwqSample sample = awq_sample(upload(p.X).data, n, s, AWQ_CLIP_TOKENS);
-        CHECK_EQ(sample.m, n == 40 ? 40 : 367);
+        CHECK_EQ(sample.m, n == 1100 ? 550 : n);
         std::vector<float> Xt(sample.Xt.n);
         copy(Xt.data(), sample.Xt.data, Xt.size());
         for (int j = 0; j < p.I; j++)
             for (int t = 0; t < sample.m; t++) CHECK_EQ(Xt[(size_t)j * sample.m + t], p.X[(size_t)t * stride * p.I + j] / s[j]);
-        for (int bits = 1; bits <= 8; bits++)
+        for (int bits = 1; bits <= 8; bits += n == 1023 ? 3 : 1)
             for (int group : {-1, 32}) {
                 const int G = group == -1 ? p.I : group, groups = p.I / G;
                 Array<float> W(p.W.size(), "W");
@@ -278,10 +278,10 @@ struct Small {
     Model model;
     std::vector<float> x;
     Layer layer;
-    Small() {
+    explicit Small(const std::string& name = "qwen3_tied") {
         model.random = true;
         model.seed = 5;
-        model.config = config_load("test/golden/qwen3_tied/config.json");
+        model.config = config_load("test/golden/" + name + "/config.json");
         layer = layer_alloc(model.config);
         layer.index = 2;
         for (const Param& p : layer_params(model.config, layer)) load_param(model, p);
@@ -328,6 +328,74 @@ TEST(awq_scales_leave_the_function_as_it_is) {
         size += std::pow((double)before[i] - to_float(to_floatX(m.x[i])), 2);
     }
     CHECK(std::sqrt(difference / size) < (sizeof(floatX) == 4 ? 1e-5 : 2e-2));
+}
+
+// With as many v heads as q heads, o is scaled too, and v's rows and biases take the scales back.
+TEST(awq_scales_o_where_it_has_the_shape_of_v) {
+    Small m("qwen2_bias");
+    const Config& c = m.model.config;
+    const int C = c.C;
+    Group &qkv = m.layer.groups[0], &o = m.layer.groups[1];
+    CHECK(qkv.bias && c.H == c.KV && o.I == C);
+    const size_t v_row = (size_t)qkv.linears[2].row;
+    const std::vector<float> V = values_of(qkv.W + v_row * C, (size_t)C * C), bias = values_of(qkv.bias, qkv.O);
+
+    // The definition: o's inputs, by the layer's own stages, and a search that is judged on o's output.
+    Problem p{C, C, 192, values_of(o.W, (size_t)C * C), {}};
+    std::vector<float> uneven = V;  // so that there is something to gain
+    for (int i = 0; i < C * C; i++) uneven[i] = to_float(to_floatX(V[i] * (i / C % 16 == 5 ? 2.0f : 0.125f)));
+    copy(qkv.W + v_row * C, upload(uneven).data, uneven.size());
+    const std::vector<float> before = Bench(c, m.x, 64).forward(m.layer);
+    {
+        Bench bench(c, m.x, 64);
+        CHECK_EQ(bench.streams[0].chunks.size(), (size_t)1);
+        for (int stage = 0; stage < 2; stage++)
+            layer_stage(c, m.layer, stage, bench.streams[0].x.data.data, bench.scratch.in.data, bench.streams[0].chunks[0],
+                        bench.scratch);
+        p.X = values_of(bench.scratch.in.data, (size_t)p.n * C);
+    }
+    const std::vector<ModuleReport> reports = Bench(c, m.x, 64).quantize(m.layer, options(3, 32));
+    const double tolerance = sizeof(floatX) == 4 ? 2e-3 : 2e-2;
+    double least = INFINITY, ours = 0;
+    for (int k = 0; k < AWQ_RATIOS; k++) {
+        const double loss = loss_ref(p, k, 3, 32);
+        CHECK_NEAR(solved[1].search.losses[k], loss, tolerance * loss);
+        least = std::min(least, loss);
+        if (k == solved[1].search.best) ours = loss;
+    }
+    CHECK(solved[1].search.best > 0);
+    CHECK(ours <= least * (1 + tolerance) && ours < 0.9 * loss_ref(p, 0, 3, 32));
+
+    // What it is folded into.
+    const std::vector<double> s = scales_ref(p, solved[1].search.best);
+    const std::vector<float> divided = values_of(qkv.bias, qkv.O);
+    std::vector<float> scaled[4];
+    for (int g = 0; g < 4; g++) {
+        scaled[g].resize(solved[g].W.n);
+        copy(scaled[g].data(), solved[g].W.data, scaled[g].size());
+    }
+    for (int i = 0; i < qkv.O; i++) {
+        const bool v = (size_t)i >= v_row;
+        const double expected = v ? bias[i] / s[i - v_row] : bias[i];
+        CHECK_NEAR(divided[i], expected, (v ? 1e-5 + (sizeof(floatX) == 4 ? 0 : 4e-3) : 0) * std::fabs(expected));
+        for (int j = 0; v && j < C; j++) {
+            const double w = uneven[(i - v_row) * C + j] * (double)solved[0].s[j] / s[i - v_row];
+            CHECK_NEAR(scaled[0][(size_t)i * C + j], w, 1e-5 * std::fabs(w));
+        }
+    }
+    for (int i = 0; i < C * C; i++) CHECK_NEAR(scaled[1][i], p.W[i] * s[i % C], 1e-5 * std::fabs(p.W[i] * s[i % C]));
+
+    // The layer does as before, and its report has the search.
+    for (int g = 0; g < 4; g++) copy(m.layer.groups[g].W, upload(scaled[g]).data, scaled[g].size());
+    const std::vector<float> after = Bench(c, m.x, 64).forward(m.layer);
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < after.size(); i++) {
+        difference += std::pow((double)after[i] - before[i], 2);
+        size += std::pow((double)before[i] - to_float(to_floatX(m.x[i])), 2);
+    }
+    CHECK(std::sqrt(difference / size) < (sizeof(floatX) == 4 ? 1e-5 : 2e-2));
+    CHECK_EQ(reports[3].module, std::string("o_proj"));
+    CHECK_EQ(reports[3].values[0].second, solved[1].search.best / 20.0);
 }
 
 TEST(awq_twice_gives_the_same_bytes) {

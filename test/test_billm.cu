@@ -72,7 +72,7 @@ static Reference billm_ref(const GoldenProblem& p, bool hessian_metric, double d
     Matrix W(p.W.begin(), p.W.end()), H((size_t)I * I, 0), inverse((size_t)I * I, 0);
     for (int t = 0; t < p.n; t++)
         for (int i = 0; i < I; i++)
-            for (int j = 0; j < I; j++) H[(size_t)i * I + j] += 2.0 / p.n * p.X[(size_t)t * I + i] * p.X[(size_t)t * I + j];
+            for (int j = 0; j < I; j++) H[(size_t)i * I + j] += 2.0 / p.sequences * p.X[(size_t)t * I + i] * p.X[(size_t)t * I + j];
     double mean = 0;
     for (int i = 0; i < I; i++) {
         if (H[(size_t)i * I + i] == 0) {
@@ -165,8 +165,9 @@ static Reference billm_ref(const GoldenProblem& p, bool hessian_metric, double d
 // The program's BiLLM on a problem
 
 // A few columns of large weights; row 1 is 0, row 2 far from it.
-static GoldenProblem make_problem(int O, int I, int n, unsigned seed, int dead_column) {
-    GoldenProblem p{O, I, n, {}, {}};
+// Column `dead_column`, and with `dead_every` also each of that many, never has an input.
+static GoldenProblem make_problem(int O, int I, int n, unsigned seed, int dead_column, int dead_every = 0, int sequences = 1) {
+    GoldenProblem p{O, I, n, {}, {}, sequences};
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     for (int r = 0; r < O; r++)
@@ -175,7 +176,10 @@ static GoldenProblem make_problem(int O, int I, int n, unsigned seed, int dead_c
             p.W.push_back(to_float(to_bf16((size * normal(random) + (r == 2 ? 3.0f : 0)) * 0.05f)));
         }
     std::vector<float> scale(I);
-    for (int i = 0; i < I; i++) scale[i] = i == dead_column ? 0 : i % 11 == 2 ? 3.0f : 0.5f + 0.1f * (i % 7);
+    for (int i = 0; i < I; i++) {
+        const bool dead = i == dead_column || (dead_every && i % dead_every == 3);
+        scale[i] = dead ? 0 : i % 11 == 2 ? 3.0f : 0.5f + 0.1f * (i % 7);
+    }
     for (int t = 0; t < n; t++) {
         const float shared = normal(random);
         for (int i = 0; i < I; i++) p.X.push_back(to_float(to_bf16(scale[i] * (normal(random) + 0.5f * shared))));
@@ -193,6 +197,7 @@ struct Solved {
 static Solved solve(const GoldenProblem& p, bool hessian_metric, double damp = 0.01) {
     Array<floatX> W = upload(p.W), X = upload(p.X);
     Quantizer q;
+    q.n_sequences = (size_t)p.sequences;
     Group group = {"test", p.O, p.I, W.data, nullptr, 1, {{"test", 0, p.O}}};
     hessian_collect(q, group, 0, X.data, p.n);
     const float* H = q.hessian[0].H.data;
@@ -236,6 +241,16 @@ TEST(billm_is_its_definition_by_the_hessian) {
 TEST(billm_is_its_definition_by_magnitude) {
     check_against_definition(make_problem(12, 192, 400, 4, 33), false);
     check_against_definition(make_problem(7, 300, 500, 5, -1), false);
+}
+
+TEST(billm_with_dead_channels_has_the_originals_factor) {
+    GoldenProblem p = make_problem(12, 256, 384, 14, -1, 10, 3);  // 26 of 256 channels
+    for (float& x : p.X) x /= 16;                                 // the dead channels' 1 is then not small
+    check_against_definition(p, true);
+    GoldenProblem by_tokens = p;  // the wrong factor gives other masks: the problem can tell
+    by_tokens.sequences = p.n;
+    CHECK(billm_ref(p, true, 0.01).masks != billm_ref(by_tokens, true, 0.01).masks);
+    check_against_definition(make_problem(9, 192, 300, 15, -1, 10, 6), false);
 }
 
 TEST(billm_on_a_group_narrower_than_the_salient_search) {

@@ -34,7 +34,7 @@ fails nine_bits                2 'expected 1 to 8 bits' -q gptq -b 9
 fails bits_not_a_number        2 'expected a whole number' -q rtn -b four
 fails value_missing            2 'expected a value (METHOD)' -q
 fails group_zero               2 'expected a positive group size' -q gptq -g 0
-fails group_does_not_divide    2 'expected a divisor' -q gptq -g 100
+fails group_does_not_divide    2 'expected a divisor' -q awq -g 100
 fails flag_of_another_method   2 '--act-order has no meaning with -q rtn' -q rtn --act-order
 fails bits_without_method      2 '-b has no meaning with -q fp16' -b 4
 fails negative_damping         2 'expected 0 or more' -q gptq --damp -1

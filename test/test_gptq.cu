@@ -9,17 +9,21 @@
 // The definition in float64
 
 struct Problem : GoldenProblem {
-    std::vector<double> H;  // [I, I] = 2/n X^T X
+    std::vector<double> H;  // [I, I] = 2/sequences X^T X
 };
 
-static Problem make_problem(int O, int I, int n, unsigned seed, int dead_column) {
+// Column `dead_column`, and with `dead_every` also each of that many, never has an input.
+static Problem make_problem(int O, int I, int n, unsigned seed, int dead_column, int dead_every = 0, int sequences = 1) {
     Problem p;
-    p.O = O, p.I = I, p.n = n;
+    p.O = O, p.I = I, p.n = n, p.sequences = sequences;
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     for (int i = 0; i < O * I; i++) p.W.push_back(to_float(to_floatX(normal(random))));
     std::vector<float> scale(I);
-    for (int i = 0; i < I; i++) scale[i] = i == dead_column ? 0 : i % 5 == 2 ? 6.0f : 0.3f + 0.1f * (i % 7);
+    for (int i = 0; i < I; i++) {
+        const bool dead = i == dead_column || (dead_every && i % dead_every == 3);
+        scale[i] = dead ? 0 : i % 5 == 2 ? 6.0f : 0.3f + 0.1f * (i % 7);
+    }
     for (int t = 0; t < n; t++) {
         const float shared = normal(random);
         for (int i = 0; i < I; i++) p.X.push_back(to_float(to_floatX(scale[i] * (normal(random) + shared))));
@@ -27,7 +31,7 @@ static Problem make_problem(int O, int I, int n, unsigned seed, int dead_column)
     p.H.assign((size_t)I * I, 0);
     for (int t = 0; t < n; t++)
         for (int i = 0; i < I; i++)
-            for (int j = 0; j < I; j++) p.H[(size_t)i * I + j] += 2.0 / n * p.X[(size_t)t * I + i] * p.X[(size_t)t * I + j];
+            for (int j = 0; j < I; j++) p.H[(size_t)i * I + j] += 2.0 / sequences * p.X[(size_t)t * I + i] * p.X[(size_t)t * I + j];
     return p;
 }
 
@@ -78,7 +82,7 @@ static float round_ref_float(float w, GridRef g, int bits) {
 
 // Returns W^ [O, I] in the original column order.
 static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o) {
-    const int O = p.O, I = p.I, G = o.group_size == -1 ? I : o.group_size;
+    const int O = p.O, I = p.I, G = o.group_size == -1 ? I : o.group_size, n_grids = (I + G - 1) / G;
     std::vector<double> H = p.H, W(p.W.begin(), p.W.end()), result((size_t)O * I);
     std::vector<int> order(I);
     double mean = 0;
@@ -111,19 +115,20 @@ static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o) {
     }
     for (int r = 0; r < O; r++) {
         std::vector<double> w(I), inv = inverse;
-        std::vector<GridRef> grids(I / G);
+        std::vector<GridRef> grids(n_grids);
         const double* original = &W[(size_t)r * I];
         for (int k = 0; k < I; k++) w[k] = original[order[k]];
         std::vector<double> at_block = w;  // as the grids see the row: corrected by whole blocks of 128 only
-        if (G == I)
+        if (o.group_size == -1)
             grids[0] =
                 fit_ref(std::vector<double>(p.W.begin() + (size_t)r * I, p.W.begin() + (size_t)(r + 1) * I), o.wbits, o.sym, o.mse);
-        for (int c = 0; c < I / G && o.static_groups && G < I; c++)
-            grids[c] = fit_ref(std::vector<double>(original + c * G, original + (c + 1) * G), o.wbits, o.sym, o.mse);
+        for (int c = 0; c < n_grids && o.static_groups && o.group_size != -1; c++)
+            grids[c] = fit_ref(std::vector<double>(original + c * G, original + std::min((c + 1) * G, I)), o.wbits, o.sym, o.mse);
         for (int k = 0; k < I; k++) {
             if (k % 128 == 0) at_block = w;
-            if (G < I && !o.static_groups && k % G == 0)
-                grids[k / G] = fit_ref(std::vector<double>(at_block.begin() + k, at_block.begin() + k + G), o.wbits, o.sym, o.mse);
+            if (o.group_size != -1 && !o.static_groups && k % G == 0)
+                grids[k / G] = fit_ref(std::vector<double>(at_block.begin() + k, at_block.begin() + std::min(k + G, I)), o.wbits,
+                                       o.sym, o.mse);
             const double q = round_ref(w[k], grids[o.static_groups ? order[k] / G : k / G], o.wbits);
             const double d = inv[(size_t)k * I + k], e = (w[k] - q) / d;
             for (int j = k + 1; j < I; j++) w[j] -= e * inv[(size_t)k * I + j];
@@ -152,10 +157,11 @@ static Solved solve(const GoldenProblem& p, const QuantOptions& o) {
     layer.groups[0] = {"test", p.O, p.I, W.data, nullptr, 1, {{"test", 0, p.O}}};
     Quantizer q;
     q.opt = o;
+    q.n_sequences = (size_t)p.sequences;
     const int half = p.n / 2;  // in two chunks
     hessian_collect(q, layer.groups[0], 0, X.data, half);
     hessian_collect(q, layer.groups[0], 0, X.data + (size_t)half * p.I, p.n - half);
-    CHECK_EQ(q.hessian[0].n, (size_t)p.n);
+    CHECK_EQ(q.hessian[0].n, (size_t)p.sequences);
     Array<float> W0 = weights_to_float(layer.groups[0]);
     mirror_upper(q.hessian[0].H.data, p.I);
     Solved s;
@@ -226,6 +232,45 @@ TEST(gptq_with_several_blocks_and_groups_across_them) {
     check_against_definition(p, options(2, 96, false));
 }
 
+TEST(gptq_with_dead_channels_has_the_originals_factor) {
+    Problem p = make_problem(10, 256, 384, 8, -1, 10, 3);  // 26 of 256 channels
+    for (float& x : p.X) x /= 16;                          // the dead channels' 1 is then not small
+    for (double& h : p.H) h /= 256;
+    const QuantOptions o = options(3, 128, true);
+    check_against_definition(p, o);
+    CHECK_EQ(solve(p, o).result.dead, 26);
+    Problem by_tokens = p;  // the wrong factor gives other codes: the problem can tell
+    for (double& h : by_tokens.H) h *= (double)p.sequences / p.n;
+    const std::vector<double> right = gptq_ref(p, o), wrong = gptq_ref(by_tokens, o);
+    size_t differ = 0;
+    for (size_t i = 0; i < right.size(); i++) differ += std::fabs(right[i] - wrong[i]) > 1e-3;
+    CHECK(differ * 4 > right.size());
+    check_against_definition(p, options(3, 32, false));
+    check_against_definition(p, options(3, -1, true));
+    check_against_definition(p, options(4, 64, true, true));
+}
+
+// The row is then fitted after its dead columns are 0; per channel it is before.
+TEST(a_group_of_the_rows_width_is_a_group) {
+    Problem p = make_problem(12, 160, 300, 9, 33);
+    for (int r = 0; r < p.O; r++) p.W[(size_t)r * p.I + 33] = r % 2 ? 9.0f : -9.0f;  // bounds the row's grid, if it counts
+    for (int group : {-1, 160, 4000})
+        for (bool static_groups : {false, true}) check_against_definition(p, options(3, group, true, static_groups));
+    CHECK(solve(p, options(3, -1, true)).W != solve(p, options(3, 160, true)).W);
+    CHECK(solve(p, options(3, 4000, true)).W == solve(p, options(3, 160, true)).W);
+}
+
+TEST(gptq_with_a_narrower_last_group) {
+    const Problem p = make_problem(6, 288, 400, 10, 250);
+    for (int group : {48 + 7, 100, 128, 200, 287}) {
+        check_against_definition(p, options(3, group, true));
+        check_against_definition(p, options(3, group, false));
+        check_against_definition(p, options(3, group, true, true));
+        check_against_definition(p, options(3, group, false, true, true));
+    }
+    check_against_definition(p, options(2, 100, true, false, false, true));
+}
+
 TEST(gptq_beats_rtn_on_the_same_hessian) {
     const Problem p = make_problem(16, 128, 400, 3, -1);
     for (int bits : {2, 3, 4, 8})
@@ -245,7 +290,7 @@ TEST(gptq_beats_rtn_on_the_same_hessian) {
 TEST(rtn_is_its_definition) {
     const Problem p = make_problem(9, 96, 2, 4, -1);
     for (int bits = 1; bits <= 8; bits++)
-        for (int group : {-1, 32, 3})
+        for (int group : {-1, 32, 3, 40, 95, 500})  // 40, 95: the last group is narrower; 500: one of 96
             for (int sym = 0; sym < 2; sym++) {
                 Array<floatX> W = upload(p.W);
                 Layer layer;
@@ -257,10 +302,11 @@ TEST(rtn_is_its_definition) {
                 const std::vector<float> host = download(W);
                 const int G = group == -1 ? p.I : group;
                 double num = 0, den = 0;
-                for (int start = 0; start < p.O * p.I; start += G) {
-                    const std::vector<double> w(p.W.begin() + start, p.W.begin() + start + G);
+                for (int start = 0, width; start < p.O * p.I; start += width) {
+                    width = std::min(G, p.I - start % p.I);
+                    const std::vector<double> w(p.W.begin() + start, p.W.begin() + start + width);
                     const GridRef g = fit_ref(w, bits, sym, q.opt.mse);
-                    for (int i = 0; i < G; i++) {
+                    for (int i = 0; i < width; i++) {
                         const float expected = to_float(to_floatX(round_ref_float((float)w[i], g, bits)));
                         CHECK_NEAR(host[start + i], expected, 1e-6 * std::fabs(expected));
                         if (start < 4 * p.I) num += std::pow(w[i] - host[start + i], 2), den += w[i] * w[i];
@@ -283,7 +329,8 @@ TEST(gptq_gives_the_codes_of_the_pytorch_reference) {
                                                              {"w2_g64", options(2, 64, false)},
                                                              {"w4_g128_static_act", options(4, 128, true, true)},
                                                              {"w4_channel_sym", options(4, -1, false, false, true)},
-                                                             {"w3_g128_mse", options(3, 128, false, false, false, true)}};
+                                                             {"w3_g128_mse", options(3, 128, false, false, false, true)},
+                                                             {"w3_g200_act", options(3, 200, true)}};
     for (const auto& setting : settings) {
         const std::string name = setting.first;
         const Solved s = solve(p, setting.second);

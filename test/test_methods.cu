@@ -258,11 +258,10 @@ static void check_plan(std::vector<const char*> args, const std::vector<const ch
 
 TEST(the_plan_of_device_memory_is_what_is_needed) {
     skip_when_emulated();
-    const std::vector<std::vector<const char*>> variants = {{"-q", "gptq", "-g", "-1"},
-                                                            {"-q", "gptq", "--no-true-sequential"},
-                                                            {"-q", "gptq", "--static-groups"},
-                                                            {"-q", "awq", "-g", "-1"},
-                                                            {"-q", "rtn", "--kl"}};
+    const std::vector<std::vector<const char*>> variants = {
+        {"-q", "gptq", "-g", "-1"},        {"-q", "gptq", "--no-true-sequential"},
+        {"-q", "gptq", "--static-groups"}, {"-q", "gptq", "-g", "5", "--static-groups"},
+        {"-q", "awq", "-g", "-1"},         {"-q", "rtn", "--kl"}};
     auto all = methods_and_full_precision();
     all.insert(all.end(), variants.begin(), variants.end());
     const Array<floatX> x = to_device(std::vector<floatX>(3 * 64));  // cuBLAS's workspace, which is there once, is not in the plan
@@ -360,7 +359,7 @@ TEST(every_row_of_the_paper_is_one_command) {
         const Options o = options_parse((int)argv.size(), argv.data());
         const QuantOptions& q = o.quant;
         if (sizeof(floatX) == 2) CHECK(settings_are_the_papers(o));
-        if (o.method != "billm") check_group_size(config_official(size_of(o.model)), q);
+        if (method_for(o).whole_groups) check_group_size(config_official(size_of(o.model)), q);
         const PaperRow found = paper_row_find(tables, o.model, method_for(o).name, q.wbits, q.abits, q.group_size);
         for (const auto& cell : row.cells) {
             // Full precision is in two of the tables, where two of its cells are not the same.
@@ -370,6 +369,33 @@ TEST(every_row_of_the_paper_is_one_command) {
                      found.cell(cell.first).c_str(), cell.second.c_str());
         }
     }
+}
+
+// Hidden 256, ffn 512: with 96 columns a group, the last of a row has 64 or 32.
+TEST(a_group_size_that_does_not_divide_is_said) {
+    skip_when_emulated();
+    for (const char* method : {"rtn", "gptq"}) {
+        const Report r = run_tiny({"-q", method, "-b", "3", "-g", "96"}), whole = run_tiny({"-q", method, "-b", "3", "-g", "64"});
+        const std::string note = "a row's last group is narrower: 64 of 256 columns of hidden_size (q, k, v, gate, up), 32 of 512 columns of";
+        CHECK(r.narrower_groups.find(note) == 0 && whole.narrower_groups.empty());
+        CHECK(report_text(r).find("\n" + note) != std::string::npos && report_json(r).find(note) != std::string::npos);
+        CHECK(report_text(whole).find("narrower") == std::string::npos && report_json(whole).find("narrower") == std::string::npos);
+        for (const ModuleResult& m : r.modules) CHECK(m.note.empty());
+        CHECK_NEAR(r.tasks[0].value, whole.tasks[0].value, 0.05 * whole.tasks[0].value);
+    }
+}
+
+TEST(the_sweep_counts_calibration_sequences) {
+    skip_when_emulated();
+    Run run;
+    run.options = parse({"-m", "data/tiny", "--data", "data/tiny", "-q", "gptq", "-n", "3", "-l", "64", "--save", "unused"});
+    run.method = method_for(run.options), run.quantizer.opt = run.options.quant, run.model = model_open(run.options);
+    add_streams(run, "data/tiny");
+    place_streams(run.options, run.model, run.method, run.streams);
+    stream_embed(run.model, run.streams[0]);
+    Scratch scratch = scratch_alloc(run.model.config, run.streams);
+    sweep(run, scratch, nullptr);
+    CHECK_EQ(run.quantizer.n_sequences, (size_t)3);
 }
 
 TEST(impossible_combinations_say_why) {
@@ -392,6 +418,7 @@ TEST(impossible_combinations_say_why) {
         {{"-q", "smoothquant", "--no-smooth", "-n", "8"}, "-n has no meaning with --no-smooth, which calibrates nothing"},
     };
     for (const auto& c : cases) CHECK_ERROR(parse(c.args), c.why);
-    const QuantOptions odd = parse({"-q", "gptq", "-g", "96"}).quant;
+    const QuantOptions odd = parse({"-q", "awq", "-g", "96"}).quant;
     CHECK_ERROR(check_group_size(config_official("0.6b"), odd), "-g 96: expected a divisor of the model's hidden_size");
+    CHECK_ERROR(check_group_size(config_official("0.6b"), odd), "HINT: -g 16, 32, 64, 128, 256, 512, 1024, or -1 for a whole row");
 }

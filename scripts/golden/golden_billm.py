@@ -1,6 +1,6 @@
 """BiLLM in PyTorch, float32, as a reference for quant/billm.cuh (Huang et al. 2024, arXiv 2402.04291).
 
-The problem is golden_gptq.py's: W [O, I], X [T, I] with a dead column, H = (2/T) X^T X, damping 0.01, blocks of 128 columns,
+The problem is golden_gptq.py's: W [O, I], X [T, I] with a dead column, H = (2/N) X^T X, damping 0.01, blocks of 128 columns,
 U the upper Cholesky factor of H^-1, columns in their own order. In a block, S [O, 128] is the saliency, R(A, mask, order) A's
 binarization over the mask's entries, row by row. A mask is bool [O, 128]: small, large (both outside the salient columns) or
 salient.
@@ -12,7 +12,7 @@ if __name__ == "__main__":
 
 import torch
 
-from golden_gptq import BLOCK, DAMP, DEAD, SEED, hessian, output_error, problem, rtn
+from golden_gptq import BLOCK, DAMP, DEAD, SEED, SEQUENCES, hessian, output_error, problem, rtn
 
 METRICS = ("hessian", "magnitude")
 MOST_SALIENT = 49
@@ -96,7 +96,7 @@ def pack(masks):
 def references():
     """Tensors of test/golden/billm.safetensors; raises if the problem is not fit to be a reference.
 
-    seed I32 [1]; check.W_sum, check.X_sum F64 [1]: to verify that C++ generated the same problem. For each NAME of METRICS:
+    seed, sequences I32 [1]; check.W_sum, check.X_sum F64 [1]: to verify that C++ generated the same problem. For each NAME of METRICS:
         NAME.masks U8 [O, I/4], pack()ed      NAME.n_salient I32 [blocks], NAME.threshold F64 [blocks]
         NAME.W_hat F32 [ROWS, I]              NAME.error, NAME.error_float64, rtn.error F64 [1], output_error()s
     """
@@ -106,7 +106,8 @@ def references():
         return torch.tensor([x], dtype=torch.float64)
 
     rtn_error = output_error(W, rtn(W, 1, -1), X)
-    out = {"seed": torch.tensor([SEED], dtype=torch.int32), "rtn.error": scalar(rtn_error),
+    out = {"seed": torch.tensor([SEED], dtype=torch.int32),
+           "sequences": torch.tensor([SEQUENCES], dtype=torch.int32), "rtn.error": scalar(rtn_error),
            "check.W_sum": scalar(float(W.double().sum())), "check.X_sum": scalar(float(X.double().sum()))}
     for name in METRICS:
         result, double = billm(W, hessian(X), name), billm(W.double(), hessian(X.double()), name)

@@ -1,6 +1,6 @@
 """GPTQ in PyTorch, float32, as a reference for quant/gptq.cuh (Frantar et al. 2022, arXiv 2210.17323).
 
-W [O, I] weight, X [T, I] its inputs, H [I, I] their Hessian, U upper Cholesky factor of H^-1, G group size (-1: per
+W [O, I] weight, X [T, I] its inputs in N sequences, H [I, I] their Hessian, U upper Cholesky factor of H^-1, G group size (-1: per
 channel), b bits, maxq = 2^b - 1. `seed` and v() are those of golden_common.py.
 
 The problem (O = 256, I = 512, T = 2048, seed = SEED). Every operation below is exact in float32 up to the last
@@ -11,7 +11,8 @@ rounding, so neither the order of operations nor fused multiply-adds change a bi
       c_j = 20 where j % 128 == 5,  0 where j == 100 (a dead channel),  else ((37 * j) % 64 + 16) / 64
     bf16() rounds to nearest, ties to even.
 
-H = (2/T) X^T X, T counting tokens: the factor places the dead column's H_jj = 1 among the others.
+H = (2/N) X^T X, N counting sequences: the factor places the dead column's H_jj = 1 among the others. Where G does not divide I,
+the last group of a row is narrower.
 
 Usage: part of make_golden.py. Packages: numpy, torch.
 """
@@ -24,6 +25,7 @@ import torch
 from golden_common import round_to_bf16, v
 
 O, I, T, SEED, BLOCK, DAMP = 256, 512, 2048, 0, 128, 0.01
+SEQUENCES = 1024  # N: of two tokens, so that the dead column's 1 has some weight
 DEAD = 100
 
 # name: bits, group size, options
@@ -35,6 +37,7 @@ SETTINGS = {
     "w4_g128_static_act": dict(bits=4, group=128, act_order=True, static_groups=True),
     "w4_channel_sym": dict(bits=4, group=-1, sym=True),
     "w3_g128_mse": dict(bits=3, group=128, mse=True),
+    "w3_g200_act": dict(bits=3, group=200, act_order=True),
 }
 
 
@@ -99,7 +102,7 @@ def rtn(W, bits, group, sym=False, mse=False):
 
 
 def hessian(X):
-    return X.T @ X * (2 / X.shape[0])
+    return X.T @ X * (2 / SEQUENCES)
 
 
 def gptq(W, H, bits, group, act_order=False, static_groups=False, sym=False, mse=False):
@@ -122,7 +125,7 @@ def gptq(W, H, bits, group, act_order=False, static_groups=False, sym=False, mse
     H.diagonal().add_(DAMP * H.diagonal().mean())
     U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True)
 
-    groups = 1 if group == -1 else columns // group
+    groups = 1 if group == -1 else -(-columns // group)
     grids = [None] * groups
     if group == -1:
         grids[0] = fit_grid(original, bits, sym, mse)
@@ -173,7 +176,7 @@ def pack(codes):
 def references():
     """Tensors of test/golden/gptq.safetensors; raises if the problem is not fit to be a reference.
 
-    seed I32 [1]; check.W_sum, check.X_sum F64 [1], check.W_first, check.X_first F32 [16] of row 0, check.H_diagonal
+    seed, sequences I32 [1]; check.W_sum, check.X_sum F64 [1], check.W_first, check.X_first F32 [16] of row 0, check.H_diagonal
     F32 [I]: to verify that C++ generated the same problem. For each NAME of SETTINGS:
         NAME.codes U8 [O, I/2], pack()ed      NAME.scale, NAME.zero F32 [O, groups]      NAME.group, NAME.perm I32 [I]
         NAME.loss, NAME.error F64 [1]         GPTQ's loss and output_error()
@@ -194,7 +197,7 @@ def references():
     def scalar(x):
         return torch.tensor([x], dtype=torch.float64)
 
-    out = {"seed": torch.tensor([SEED], dtype=torch.int32),
+    out = {"seed": torch.tensor([SEED], dtype=torch.int32), "sequences": torch.tensor([SEQUENCES], dtype=torch.int32),
            "check.W_sum": scalar(float(W.double().sum())), "check.X_sum": scalar(float(X.double().sum())),
            "check.W_first": W[0, :16].clone(), "check.X_first": X[0, :16].clone(),
            "check.H_diagonal": H.diagonal().clone()}
