@@ -14,6 +14,7 @@
 #include <vector>
 #include "../cuda/attention.cuh"
 #include "../cuda/gemm.cuh"
+#include "../cuda/hadamard.cuh"
 #include "../cuda/linalg.cuh"
 #include "../data/csv.h"
 #include "../data/json.h"
@@ -35,6 +36,9 @@ namespace test_gemm {
 }
 namespace test_linalg {
 #include "test_linalg.cu"
+}
+namespace test_hadamard {
+#include "test_hadamard.cu"
 }
 namespace test_attention {
 #include "test_attention.cu"
