@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <vector>
 #include "../cuda/attention.cuh"
+#include "../cuda/flow_grid.cuh"
 #include "../cuda/gemm.cuh"
 #include "../cuda/hadamard.cuh"
 #include "../cuda/linalg.cuh"
@@ -39,6 +40,9 @@ namespace test_linalg {
 }
 namespace test_hadamard {
 #include "test_hadamard.cu"
+}
+namespace test_flow_grid {
+#include "test_flow_grid.cu"
 }
 namespace test_attention {
 #include "test_attention.cu"
