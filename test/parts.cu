@@ -25,6 +25,7 @@
 #include "../data/safetensors.h"
 #include "../data/sha256.h"
 #include "../eval/mmlu.h"
+#include "../quant/learn_rotation.cuh"
 #include "../tokenizer/bpe.h"
 #include "temp.h"
 #include "test.h"
@@ -43,6 +44,9 @@ namespace test_hadamard {
 }
 namespace test_flow_grid {
 #include "test_flow_grid.cu"
+}
+namespace test_learn_rotation {
+#include "test_learn_rotation.cu"
 }
 namespace test_attention {
 #include "test_attention.cu"
