@@ -55,7 +55,7 @@ struct Report {
     std::string model, method, device, commit, precision;
     int wbits = 0, abits = 0, group = 0, limit = 0;
     bool stand_in = false;
-    Settings options, calibration;
+    Settings options, calibration, rotation;
     std::vector<TaskResult> tasks;  // in the order of the paper's columns
     std::vector<DivergenceResult> kl;
     std::vector<ModuleResult> modules;
@@ -209,6 +209,7 @@ inline std::string report_json(const Report& r) {
     line("precision", json_quote(r.precision));
     line("options", json_settings(r.options));
     line("calibration", json_settings(r.calibration));
+    line("rotation", json_settings(r.rotation));
     line("limit", std::to_string(r.limit));
     std::string results = "{";
     for (size_t i = 0; i < r.tasks.size(); i++) {

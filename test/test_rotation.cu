@@ -195,6 +195,139 @@ TEST(a_streams_rows_come_back) {
     for (size_t i = 0; i < x.size(); i++) CHECK_NEAR(found[i], x[i], sizeof(floatX) == 4 ? 1e-4 : 0.3);
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// The whole model
+
+static Model small_model(const Config& c) {
+    Model m;
+    m.name = "small", m.random = true, m.config = c;
+    return m;
+}
+
+enum Mistake { NONE, EMBEDDINGS, FINAL_NORM, GAIN, QK_GAIN, KV_MAP, BEFORE_ROTARY };
+
+// R3 on the rows of q and k, as if it could stand before the rotary embedding.
+static void rotate_rows_of_qk(Layer& layer, const Config& c, const Rotation& r) {
+    const int rows = (c.H + c.KV) * c.D;
+    Array<float> W((size_t)rows * c.C, "test"), Wt(W.n, "test");
+    launch(gain_to_float_kernel, rows, 64, W.data, layer.groups[0].W, (const floatX*)nullptr, c.C);
+    transpose(Wt.data, rows, W.data, c.C, rows, c.C);
+    hadamard_rows(Wt.data, c.C, rows, c.H + c.KV, r.head);
+    transpose(W.data, c.C, Wt.data, rows, c.C, rows);
+    launch(round_rows_kernel, rows, 64, layer.groups[0].W, W.data, c.C);
+}
+
+// Logits [T, V] of some tokens.
+static std::vector<float> logits_of(const Model& m, Rotation* r, Mistake mistake = NONE) {
+    const Config& c = m.config;
+    std::vector<int> tokens;
+    for (int i = 0; i < 80; i++) tokens.push_back((i * i + 7 * i + 3) % c.V);
+    std::vector<Stream> one;
+    one.push_back(stream_of_windows(c, "tokens", tokens, 40, false));
+    Stream& s = one[0];
+    s.x.width = c.C, s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
+    stream_embed(m, s);
+    Scratch scratch = scratch_alloc(c, one);
+    if (r && mistake != EMBEDDINGS) stream_rotate(s, *r, false, scratch);
+    Layer layer = layer_alloc(c);
+    for (layer.index = 0; layer.index < c.L; layer.index++) {
+        for (const Param& p : layer_params(c, layer)) load_param(m, p);
+        if (r) {
+            rotation_draw_r2(*r, layer.index);
+            if (mistake == GAIN) launch(fill_kernel, 1, 64, layer.input_norm, 1.0f, c.C);
+            if (mistake == QK_GAIN)
+                launch(fill_kernel, 1, 64, layer.q_norm, 1.0f, c.D), launch(fill_kernel, 1, 64, layer.k_norm, 1.0f, c.D);
+            if (mistake == KV_MAP) {  // o takes the heads' matrices in another order than v
+                const size_t n = (size_t)c.D * c.D;
+                std::vector<float> R2(r->R2.n);
+                copy(R2.data(), r->R2.data, R2.size());
+                std::swap_ranges(R2.begin(), R2.begin() + n, R2.begin() + n);
+                copy(r->R2.data, R2.data(), R2.size());
+            }
+            rotate_layer(layer, *r);
+            if (mistake == BEFORE_ROTARY) rotate_rows_of_qk(layer, c, *r);
+            layer.rotation = r;
+        }
+        layer_forward(c, layer, s, scratch);
+    }
+    if (r && mistake != FINAL_NORM) stream_rotate(s, *r, true, scratch);
+    Head head = head_load(m);
+    std::vector<int> rows;
+    for (size_t t = 0; t < tokens.size(); t++) rows.push_back((int)t);
+    head_logits(c, head, s.x.data.data, rows);
+    std::vector<float> logits(rows.size() * c.V);
+    copy(logits.data(), head.logits.data, logits.size());
+    return logits;
+}
+
+static double difference(const std::vector<float>& a, const std::vector<float>& b) {
+    double most = 0, largest = 0;
+    for (size_t i = 0; i < a.size(); i++)
+        most = std::max(most, std::fabs((double)a[i] - b[i])), largest = std::max(largest, std::fabs((double)a[i]));
+    return most / largest;
+}
+
+static Rotation small_rotation(const Config& c) {
+    Rotation r = rotation_make(shape_of(c), 5);
+    r.over_heads = c.H != 6;
+    if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "heads", c.D);
+    return r;
+}
+
+TEST(a_rotated_model_is_the_same_function) {
+    for (int H : {6, 4, 2})  // grouped and ungrouped queries; 4 and 2 have a Hadamard matrix over the heads
+        for (const char* type : {"qwen3", "qwen2", "llama"})
+            for (bool tied : {true, false}) {
+                Config c = small_config(type == std::string("qwen2"), H);
+                c.model_type = type, c.qk_norm = type == std::string("qwen3"), c.tied = tied;
+                const Model m = small_model(c);
+                const std::vector<float> straight = logits_of(m, nullptr);
+                Rotation r = small_rotation(c);
+                CHECK(difference(straight, logits_of(m, &r)) < (sizeof(floatX) == 4 ? 2e-5 : 0.03));
+                Matrix R = dense(c.C, [&](float* x) { rotate_rows(x, c.C, r); });  // a given R1
+                R = multiply(R, R, c.C, c.C, c.C);
+                rotation_set_r1(r, to_device(std::vector<float>(R.begin(), R.end())));
+                CHECK(difference(straight, logits_of(m, &r)) < (sizeof(floatX) == 4 ? 2e-5 : 0.03));
+            }
+}
+
+TEST(mistakes_show) {
+    for (Mistake mistake : {EMBEDDINGS, FINAL_NORM, GAIN, QK_GAIN, KV_MAP, BEFORE_ROTARY}) {
+        Config c = small_config(false);
+        if (mistake == BEFORE_ROTARY) c.model_type = "llama", c.qk_norm = false;
+        const Model m = small_model(c);
+        Rotation r = small_rotation(c);
+        const double d = difference(logits_of(m, nullptr), logits_of(m, &r, mistake));
+        if (d < 0.06) fail("mistake %d makes a difference of %g only", mistake, d);
+    }
+}
+
+TEST(rotations_leave_the_bundled_model_as_it_is) {
+    skip_when_emulated();
+    for (const char* parts : {"r1,r2,r3,r4", "r1,r4", "r2,r3,heads"}) {
+        const Report report = run_quietly(
+            {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "-q", "fp16", "--kl", "--rotate", "--rotate-only", parts});
+        const double kl = report.kl[0].kl;
+        if (!(std::fabs(kl) < (sizeof(floatX) == 4 ? 1e-6 : 5e-5))) fail("%s: a divergence of %g", parts, kl);
+    }
+    const Report blocks = run_quietly(
+        {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "-q", "fp16", "--kl", "--rotate", "--rotate-block", "64"});
+    CHECK(std::fabs(blocks.kl[0].kl) < 5e-5);
+}
+
+TEST(methods_that_a_rotation_does_not_go_with_say_why) {
+    auto parse = [](std::vector<const char*> args) {
+        args.insert(args.begin(), "qwen3");
+        return options_parse((int)args.size(), args.data());
+    };
+    CHECK_ERROR(parse({"-q", "awq", "--rotate"}), "a rotation makes all channels equally large");
+    CHECK_ERROR(parse({"-q", "smoothquant", "--rotate"}), "a rotation makes all channels equally large");
+    CHECK_ERROR(parse({"-q", "billm", "--rotate"}), "a rotation leaves none");
+    CHECK_ERROR(parse({"--rotate", "--rotate-only", "r1,r5"}), "expected a list of r1, r2, r3, r4 and heads, found \"r5\"");
+    CHECK_ERROR(parse({"--rotate-block", "64"}), "--rotate-block has no meaning without --rotate");
+    CHECK_ERROR(parse({"--kl"}), "--kl has no meaning with -q fp16");
+}
+
 TEST(what_cannot_be_rotated_is_refused) {
     CHECK_ERROR(rotation_make({80, 11008, 6, 2, 32}, 0), "intermediate_size = 11008");
     CHECK_ERROR(rotation_make({80, 152, 6, 2, 32}, 0, 16),
