@@ -1,8 +1,8 @@
 // options.h: the command line: every flag with its default and its line of -h, what is refused before any work, and the settings
 // as the log and the JSON report them.
 //
-// defines: Options, options_parse, print_help, method_find, method_for, task_list, is_text_set, method_settings,
-//          settings_are_the_papers
+// defines: Options, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates,
+//          method_settings, rotation_settings, settings_are_the_papers
 #pragma once
 #include <algorithm>
 #include <cerrno>
@@ -21,8 +21,11 @@ struct Options {
     int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
     double device_memory = 0;
     QuantOptions quant;
+    bool rotate = false;
+    std::string rotate_only = "r1,r2,r3,r4";
+    int rotate_block = 0;
     bool kl = false, bf16_scores = false, help = false;
-    std::string help_method;      // of -h METHOD
+    std::string help_method;  // of -h METHOD
     std::set<std::string> given;  // names of the flags that were given
 };
 
@@ -50,7 +53,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq awq smoothquant billm"},
         {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq awq smoothquant billm"},
         {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq awq smoothquant billm"},
-        {Flag::INT, "--seed", "N", "of the calibration draw, and of random: weights", &o.seed, nullptr},
+        {Flag::INT, "--seed", "N", "of the calibration draw, of rotations, and of random: weights", &o.seed, nullptr},
         {Flag::SECTION, "", "", "evaluation", nullptr, nullptr},
         {Flag::TEXT, "-e", "TASK,...",
          "wikitext2 c4 piqa arc_easy arc_challenge hellaswag winogrande boolq mmlu;\n"
@@ -66,7 +69,15 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "--mmlu-style", "STYLE", "paper (two-space header, letters without a space) or lm-eval", &o.mmlu_style,
          nullptr},
         {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
-         "rtn gptq awq smoothquant billm"},
+         nullptr},
+        {Flag::SECTION, "", "", "rotation", nullptr, nullptr},
+        {Flag::ON, "--rotate", "", "rotate the model first, so that no channel is an outlier (quant/rotation.cuh)", &o.rotate,
+         nullptr},
+        {Flag::TEXT, "--rotate-only", "LIST",
+         "which rotations: r1 residual stream, r2 v and o, r3 q and k, r4 down's input,\n"
+         "heads (QuaRot's, before o)",
+         &o.rotate_only, nullptr},
+        {Flag::INT, "--rotate-block", "N", "r1 and r4 in blocks of N values, 0: whole widths", &o.rotate_block, nullptr},
         {Flag::SECTION, "", "", "output", nullptr, nullptr},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
@@ -224,6 +235,36 @@ inline std::vector<std::string> task_list(const std::string& text) {
 
 inline bool is_text_set(const std::string& task) { return task == "wikitext2" || task == "c4"; }
 
+// Of --rotate-only's list, whether `part` is there.
+inline bool rotates(const Options& o, const std::string& part) {
+    return ("," + o.rotate_only + ",").find("," + part + ",") != std::string::npos;
+}
+
+inline void check_rotation(const Options& o) {
+    for (const char* flag : {"--rotate-only", "--rotate-block"})
+        if (!o.rotate && o.given.count(flag)) usage_fail("%s has no meaning without --rotate", flag);
+    if (!o.rotate) return;
+    if (o.method == "awq" || o.method == "smoothquant")
+        usage_fail(
+            "--rotate with -q %s: a rotation makes all channels equally large, so the method's scales would find nothing to do. "
+            "HINT: -q gptq",
+            o.method.c_str());
+    if (o.method == "billm")
+        usage_fail(
+            "--rotate with -q billm: it keeps the few salient columns of a weight, and a rotation leaves none. HINT: -q gptq");
+    for (size_t start = 0; start <= o.rotate_only.size();) {
+        const size_t comma = std::min(o.rotate_only.find(',', start), o.rotate_only.size());
+        const std::string part = o.rotate_only.substr(start, comma - start);
+        start = comma + 1;
+        if (!is_word_of(part, "r1 r2 r3 r4 heads"))
+            usage_fail("--rotate-only %s: expected a list of r1, r2, r3, r4 and heads, found \"%s\"", o.rotate_only.c_str(),
+                       part.c_str());
+    }
+    if (o.rotate_block < 0) usage_fail("--rotate-block %d: expected 0 or more", o.rotate_block);
+    if (!o.save.empty())
+        usage_fail("--rotate with --save: what r3 and r4 do online has no place in a checkpoint. HINT: leave one out");
+}
+
 // The options of a command line, checked against each other as far as they can be without the model.
 inline Options options_parse(int argc, const char* const* argv) {
     Options o;
@@ -292,6 +333,9 @@ inline Options options_parse(int argc, const char* const* argv) {
     for (const char* flag : {"-c", "-n", "-l"})
         if (!o.quant.smooth && o.given.count(flag))
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
+    if (o.kl && o.method == "fp16" && !o.rotate)
+        usage_fail("--kl has no meaning with -q fp16, which is the full-precision model. HINT: --rotate");
+    check_rotation(o);
     if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
     return o;
 }
@@ -315,6 +359,14 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"damp", json_format(q.damp)});
     }
     return s;
+}
+
+inline Settings rotation_settings(const Options& o) {
+    if (!o.rotate) return {};
+    return {{"parts", json_quote(o.rotate_only)},
+            {"matrix", json_quote("randomized Hadamard")},
+            {"seed", std::to_string(o.seed)},
+            {"block", std::to_string(o.rotate_block)}};
 }
 
 // The paper's cells count as this run's only if the settings are the paper's too.

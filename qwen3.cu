@@ -38,6 +38,8 @@
 // defines: Linear, Group, Layer, Quantizer, Method / print_modules, print_summary
 #include "quant/quant.cuh"
 #include "quant/log.h"
+// defines: Rotation, rotation_make, rotate_layer, rotate_stream_rows, rotate_queries_and_keys ...
+#include "quant/rotation.cuh"
 // defines: TextSet, wikitext2_set, c4_set, calibration_set, awq_calibration_set, perplexity
 #include "eval/perplexity.h"
 // defines: Target, Trie, trie_build / QuestionSet, choice_set, question_requests, question_result / mmlu_set, mmlu_parts
@@ -525,13 +527,18 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
     case 1:
         launch(qk_norm_rotary_kernel, T * (c.H + c.KV), 64, out, layer.q_norm, layer.k_norm, chunk.positions.data,
                scratch.cosines.data, scratch.sines.data, c.H, c.KV, c.D, c.eps);
+        if (layer.rotation) rotate_queries_and_keys(out, T, *layer.rotation);
         attention(in, out, chunk.plan, T, c.H, c.KV, c.D);
+        if (layer.rotation) rotate_o_input(in, T, *layer.rotation);
         break;
     case 2:
         launch(add_kernel, T, 256, x, out, c.C);
         launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.post_norm, c.C, c.eps);
         break;
-    case 3: launch(silu_mul_kernel, T, 256, in, out, c.F); break;
+    case 3:
+        launch(silu_mul_kernel, T, 256, in, out, c.F);
+        if (layer.rotation) rotate_down_input(in, T, *layer.rotation);
+        break;
     case 4: launch(add_kernel, T, 256, x, out, c.C); break;
     }
 }
@@ -558,6 +565,15 @@ inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratc
         copy(scratch.x2.data, x, (size_t)chunk.T * c.C);  // kept for fail_at_module
         for (int stage = 0; stage <= 4; stage++) layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
         if (count_nonfinite(x, chunk.T, c.C)) fail_at_module(c, layer, scratch.x2.data, chunk, s.name, scratch);
+        s.x.store(chunk, x);
+    }
+}
+
+// Multiplies a stream by R1, or by its transpose.
+inline void stream_rotate(Stream& s, const Rotation& rotation, bool inverse, Scratch& scratch) {
+    for (const Chunk& chunk : s.chunks) {
+        floatX* x = s.x.fetch(chunk, scratch.x.data);
+        rotate_stream_rows(x, chunk.T, rotation, inverse);
         s.x.store(chunk, x);
     }
 }
@@ -970,7 +986,9 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
     const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
     const size_t small = 64 * (widest_input(c) + widest_output(c));  // what has one value a row or column
     const size_t layers = layer_size(c) * x * (reading ? 2 : 1);
-    const size_t solving = method.device_bytes ? method.device_bytes(layer_alloc(c), o.quant, n_calibration) : 0;
+    const Layer shapes = layer_alloc(c);
+    const size_t rotating = o.rotate ? rotate_layer_bytes(shapes) : 0;
+    const size_t solving = std::max(rotating, method.device_bytes ? method.device_bytes(shapes, o.quant, n_calibration) : 0);
     const bool scored = !o.tasks.empty() || !o.logits.empty();
     const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
     const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
@@ -1021,6 +1039,15 @@ inline size_t place_streams(const Options& o, const Model& m, const Method& meth
     return on_device;
 }
 
+// The rotation that the options ask for.
+inline Rotation rotation_for(const Options& o, const Config& c) {
+    Rotation r = rotation_make({c.C, c.F, c.H, c.KV, c.D}, (uint64_t)o.seed, o.rotate_block);
+    r.r1 = rotates(o, "r1"), r.r2 = rotates(o, "r2"), r.r3 = rotates(o, "r3"), r.r4 = rotates(o, "r4");
+    r.over_heads = rotates(o, "heads");
+    if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "num_attention_heads * head_dim", c.D);
+    return r;
+}
+
 // A set of questions, and where the trie of its requests has the log-probabilities of each.
 struct Exam {
     QuestionSet set;
@@ -1038,6 +1065,7 @@ struct Run {
     bool calibrated() const { return method.collect != nullptr; }
     size_t first_full() const { return options.kl ? calibrated() + sets.size() + exams.size() : streams.size(); }
     Quantizer quantizer;
+    Rotation rotation;  // with --rotate, of all streams but the full-precision model's
     Report report;
 };
 
@@ -1064,6 +1092,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     for (int l = 0; l < c.L; l++) {
         Clock load;
         reader.finish(layer, l);
+        layer.rotation = nullptr;
         device_wait();
         reader.start(l + 1);
         const double load_seconds = load.seconds();
@@ -1075,6 +1104,11 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         const double full_seconds = full.seconds();
 
         Clock quantize;
+        if (run.options.rotate) {
+            rotation_draw_r2(run.rotation, l);
+            rotate_layer(layer, run.rotation);
+            layer.rotation = &run.rotation;
+        }
         const size_t first_report = run.quantizer.reports.size();
         if (run.calibrated()) {
             ForwardContext forward = {c, run.streams[0], scratch};
@@ -1184,6 +1218,7 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     fprintf(stderr, "method: %s", r.method.c_str());
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
     for (const std::string& note : r.notes) fprintf(stderr, "\nnote:   %s", note.c_str());
+    if (!r.rotation.empty()) fprintf(stderr, "\nrotate: %s", json_settings(r.rotation).c_str());
     fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(),
             r.precision.c_str(), r.commit.c_str());
 }
@@ -1253,13 +1288,14 @@ inline Report run_model(const Options& options) {
     const Config& c = run.model.config;
     Report& r = run.report;
     const std::string data_dir = data_folder(o, run.model);
+    if (o.rotate) run.rotation = rotation_for(o, c);
     if (run.method.whole_groups) check_group_size(c, o.quant);
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
     if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));
     r.model = run.model.name, r.stand_in = run.model.stand_in;
     r.method = o.method, r.wbits = o.quant.wbits, r.abits = o.quant.abits, r.group = o.quant.group_size;
     r.device = device_name(), r.commit = COMMIT, r.precision = FLOATX_NAME;
-    r.options = method_settings(o, run.method);
+    r.options = method_settings(o, run.method), r.rotation = rotation_settings(o);
     r.narrower_groups = narrower_groups(c, o.quant);
     if (!r.narrower_groups.empty()) r.notes.push_back(r.narrower_groups);
     r.limit = o.limit;
@@ -1281,7 +1317,10 @@ inline Report run_model(const Options& options) {
     {
         Scratch scratch = scratch_alloc(c, run.streams);
         if (writer) save_unquantized(*writer, run.model, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
+        const size_t n_rotated = o.rotate ? run.first_full() : 0;
+        for (size_t s = 0; s < n_rotated; s++) stream_rotate(run.streams[s], run.rotation, false, scratch);
         sweep(run, scratch, writer.get());
+        for (size_t s = 0; s < n_rotated; s++) stream_rotate(run.streams[s], run.rotation, true, scratch);
         if (writer) {
             save_finish(*writer, run.model,
                         format("{\"method\": %s, \"fake_quantized\": true, \"options\": ", json_quote(o.method).c_str()) +

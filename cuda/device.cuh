@@ -9,9 +9,9 @@
 //
 // floatX is the storage type of weights and activations: bf16, or float with PRECISION=FP32.
 //
-// defines: KERNEL, DEVICE, HOST_DEVICE, SHARED, launch, block_sync, block_sum, block_max, block_min, bf16, floatX, to_float,
-//          to_bf16, to_floatX, FLOATX_NAME, exp_float, Place, Array, copy, copy_beside, fill_zero, device_wait, memory_used, device_name,
-//          device_free_bytes, host_free_bytes, host_peak_bytes, ceil_div
+// defines: KERNEL, DEVICE, HOST_DEVICE, SHARED, launch, launch_shared, block_sync, block_sum, block_max, block_min, bf16, floatX,
+//          to_float, to_bf16, to_floatX, store_float, FLOATX_NAME, exp_float, Place, Array, copy, copy_beside, fill_zero,
+//          device_wait, memory_used, device_name, device_free_bytes, host_free_bytes, host_peak_bytes, ceil_div
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -48,15 +48,21 @@ inline void cuda_check_at(cudaError_t status, const char* call, const char* file
 }
 #define cuda_check(call) cuda_check_at((call), #call, __FILE__, __LINE__)
 
-// Runs `kernel` on grid x block threads of the default stream. An empty grid is no work; a launch that cannot cover its
-// problem fails.
-template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, int block, A... args) {
+// Runs `kernel` on grid x block threads of the default stream, with so many bytes of dynamic shared memory. An empty grid is no work;
+// a launch that cannot cover its problem fails.
+template <class... P, class... A> void launch_shared(void (*kernel)(P...), dim3 grid, int block, size_t shared_bytes, A... args) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     if (grid.x > 2147483647u || grid.y > 65535u || grid.z > 65535u || block < 1 || block > 1024)
         fail("launch of %u x %u x %u blocks of %d threads is outside of CUDA's limits", grid.x, grid.y, grid.z, block);
+    if (shared_bytes > 48 << 10)  // more must be asked for
+        cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes));
     cudaLaunchConfig_t config = {};
-    config.gridDim = grid, config.blockDim = block;
+    config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes;
     cuda_check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...));
+}
+
+template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, int block, A... args) {
+    launch_shared(kernel, grid, block, 0, args...);
 }
 
 #define block_sync() __syncthreads()  // a macro, so that the emulated GPU of the tests can say which one
@@ -92,6 +98,11 @@ template <class... P, class... A> void launch(void (*kernel)(P...), dim3 grid, i
         gridDim = grid;
         kernel(static_cast<P>(args)...);
     }
+}
+
+template <class... P, class... A>
+void launch_shared(void (*kernel)(P...), dim3 grid, int block, size_t /*shared_bytes*/, A... args) {
+    launch(kernel, grid, block, args...);
 }
 
 DEVICE void block_sync() {}
@@ -187,6 +198,10 @@ typedef bf16 floatX;
 #define FLOATX_NAME "bf16"
 HOST_DEVICE floatX to_floatX(float x) { return to_bf16(x); }
 #endif
+
+// For kernels that write either type.
+HOST_DEVICE void store_float(float& to, float x) { to = x; }
+HOST_DEVICE void store_float(bf16& to, float x) { to = to_bf16(x); }
 
 // e^x to about 2 ulp. libm's expf does not vectorize without -ffast-math, and softmax and silu are full of it.
 HOST_DEVICE float exp_float(float x) {

@@ -56,7 +56,7 @@ struct Report {
     std::string model, method, device, commit, precision;
     int wbits = 0, abits = 0, group = 0, limit = 0;
     bool stand_in = false;
-    Settings options, calibration;
+    Settings options, calibration, rotation;
     std::vector<std::string> notes;  // on the checkpoint and the run, in words
     std::vector<TaskResult> tasks;  // in the order of the paper's columns
     std::vector<DivergenceResult> kl;
@@ -220,6 +220,7 @@ inline std::string report_json(const Report& r) {
     line("precision", json_quote(r.precision));
     line("options", json_settings(r.options));
     line("calibration", json_settings(r.calibration));
+    line("rotation", json_settings(r.rotation));
     line("limit", std::to_string(r.limit));
     std::string notes;
     for (const std::string& note : r.notes) notes += (notes.empty() ? "" : ", ") + json_quote(note);

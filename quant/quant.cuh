@@ -35,8 +35,11 @@ struct Group {
     int abits = 16;    // bits of its inputs in the forward pass; 16: as they are
 };
 
+struct Rotation;  // rotation.cuh's
+
 struct Layer {
     int index = 0;
+    const Rotation* rotation = nullptr;  // what its forward pass does online, where the weights were rotated
     Array<floatX> storage;           // owns all of the following
     floatX *input_norm, *post_norm;  // [C] gains of the norms before groups 0 and 2
     floatX *q_norm, *k_norm;         // [D] Qwen3's norms over each head, or null

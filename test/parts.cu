@@ -13,7 +13,9 @@
 #include <sys/resource.h>
 #include <vector>
 #include "../cuda/attention.cuh"
+#include "../cuda/flow_grid.cuh"
 #include "../cuda/gemm.cuh"
+#include "../cuda/hadamard.cuh"
 #include "../cuda/linalg.cuh"
 #include "../data/csv.h"
 #include "../data/json.h"
@@ -23,6 +25,7 @@
 #include "../data/safetensors.h"
 #include "../data/sha256.h"
 #include "../eval/mmlu.h"
+#include "../quant/learn_rotation.cuh"
 #include "../tokenizer/bpe.h"
 #include "temp.h"
 #include "test.h"
@@ -35,6 +38,15 @@ namespace test_gemm {
 }
 namespace test_linalg {
 #include "test_linalg.cu"
+}
+namespace test_hadamard {
+#include "test_hadamard.cu"
+}
+namespace test_flow_grid {
+#include "test_flow_grid.cu"
+}
+namespace test_learn_rotation {
+#include "test_learn_rotation.cu"
 }
 namespace test_attention {
 #include "test_attention.cu"

@@ -4,6 +4,7 @@
 #include <map>
 #include <random>
 #include "../data/sha256.h"
+#include "../quant/rotation.cuh"
 #include "golden.h"
 #include "temp.h"
 #include "test.h"
@@ -25,6 +26,9 @@ namespace test_smoothquant {
 }
 namespace test_billm {
 #include "test_billm.cu"
+}
+namespace test_rotation {
+#include "test_rotation.cu"
 }
 namespace test_methods {
 #include "test_methods.cu"

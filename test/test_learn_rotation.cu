@@ -1,0 +1,160 @@
+// quant/learn_rotation.cuh: the gradient against finite differences in float64, and what learning must achieve.
+#include "../quant/learn_rotation.cuh"
+#include "test.h"
+#include <random>
+
+typedef std::vector<double> Matrix;
+
+// Rows with a few large channels and rms 1, as the model's are; rounded to what is stored.
+static std::vector<float> outlier_rows(int rows, int n, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> channel(n), x;
+    for (float& c : channel) c = std::exp(1.5f * normal(random));
+    for (int t = 0; t < rows; t++) {
+        double sum = 0;
+        const size_t first = x.size();
+        for (int i = 0; i < n; i++) x.push_back(channel[i] * normal(random)), sum += x.back() * x.back();
+        for (size_t i = first; i < x.size(); i++) x[i] = to_float(to_floatX(x[i] / (float)std::sqrt(sum / n)));
+    }
+    return x;
+}
+
+static Array<floatX> stored(const std::vector<float>& x) {
+    std::vector<floatX> host;
+    for (float v : x) host.push_back(to_floatX(v));
+    Array<floatX> d(x.size(), "test");
+    copy(d.data, host.data(), host.size());
+    return d;
+}
+
+static std::vector<float> on_host(const Array<float>& a) {
+    std::vector<float> host(a.n);
+    copy(host.data(), a.data, a.n);
+    return host;
+}
+
+// An orthogonal matrix: reflections along random directions.
+static std::vector<float> orthogonal(int n, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal;
+    Matrix R((size_t)n * n, 0);
+    for (int i = 0; i < n; i++) R[(size_t)i * n + i] = 1;
+    for (int k = 0; k < n; k++) {
+        Matrix v(n);
+        double norm = 0;
+        for (double& x : v) x = normal(random), norm += x * x;
+        for (int i = 0; i < n; i++) {
+            double dot = 0;
+            for (int j = 0; j < n; j++) dot += R[(size_t)i * n + j] * v[j];
+            for (int j = 0; j < n; j++) R[(size_t)i * n + j] -= 2 * dot / norm * v[j];
+        }
+    }
+    return std::vector<float>(R.begin(), R.end());
+}
+
+static double loss_ref(const std::vector<float>& X, const Matrix& R, int n) {
+    const int rows = (int)(X.size() / n);
+    double loss = 0;
+    for (int t = 0; t < rows; t++) {
+        double m = 0;
+        for (int j = 0; j < n; j++) {
+            double y = 0;
+            for (int i = 0; i < n; i++) y += X[(size_t)t * n + i] * R[(size_t)i * n + j];
+            m += std::pow(y, 8) / n;
+        }
+        loss += std::pow(m, 0.25) / rows;
+    }
+    return loss;
+}
+
+TEST(the_gradient_is_that_of_finite_differences) {
+    const int n = 20, rows = 30;
+    const std::vector<float> X = outlier_rows(rows, n, 1), R = orthogonal(n, 2);
+    const Array<floatX> data = stored(X);
+    RotationLearner learner(n, rows);
+    copy(learner.R.data, R.data(), R.size());
+    std::vector<int> which;
+    for (int t = 0; t < rows; t++) which.push_back(t);
+    const double loss = learner.losses_of(data.data, which) / rows;
+    learner.gradient(rows);
+    const std::vector<float> G = on_host(learner.A);
+    const Matrix at(R.begin(), R.end());
+    CHECK_NEAR(loss, loss_ref(X, at, n), 1e-5 * loss);
+    CHECK_NEAR(learner.loss_of_all(data.data, rows), loss, 1e-9);
+    double largest = 0;
+    for (float g : G) largest = std::max(largest, std::fabs((double)g));
+    for (size_t i = 0; i < at.size(); i++) {
+        Matrix up = at, down = at;
+        up[i] += 1e-5, down[i] -= 1e-5;
+        CHECK_NEAR(G[i], (loss_ref(X, up, n) - loss_ref(X, down, n)) / 2e-5, 1e-5 * largest);
+    }
+}
+
+// A step in float64, by the formulas.
+TEST(one_step_is_the_formulas) {
+    const int n = 12, rows = 40;
+    const std::vector<float> X = outlier_rows(rows, n, 3), R0 = orthogonal(n, 4);
+    const Array<floatX> data = stored(X);
+    Array<float> R(R0.size(), "test");
+    copy(R.data, R0.data(), R0.size());
+    learn_rotation(R.data, data.data, rows, n, 0, 1);
+    Matrix at(R0.begin(), R0.end()), G(at.size()), omega(at.size()), Z(at.size());
+    for (size_t i = 0; i < at.size(); i++) {
+        Matrix up = at, down = at;
+        up[i] += 1e-5, down[i] -= 1e-5;
+        G[i] = (loss_ref(X, up, n) - loss_ref(X, down, n)) / 2e-5;
+    }
+    auto product = [&](const Matrix& a, const Matrix& b, bool b_transposed, bool a_transposed = false) {
+        Matrix c(at.size(), 0);
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++)
+                for (int k = 0; k < n; k++)
+                    c[i * n + j] += (a_transposed ? a[k * n + i] : a[i * n + k]) * (b_transposed ? b[j * n + k] : b[k * n + j]);
+        return c;
+    };
+    const Matrix a = product(G, at, true), b = product(at, G, true);
+    double norm = 0;
+    for (size_t i = 0; i < omega.size(); i++) omega[i] = a[i] - b[i], norm += omega[i] * omega[i];
+    const Matrix move = product(omega, at, false);
+    for (size_t i = 0; i < Z.size(); i++) Z[i] = at[i] - 0.05 * std::sqrt((double)n) / std::sqrt(norm) * move[i];
+    for (int k = 0; k < 3; k++) {
+        const Matrix S = product(Z, product(Z, Z, false, true), false);
+        for (size_t i = 0; i < Z.size(); i++) Z[i] = 1.5 * Z[i] - 0.5 * S[i];
+    }
+    const std::vector<float> found = on_host(R);
+    for (size_t i = 0; i < Z.size(); i++) CHECK_NEAR(found[i], Z[i], 1e-5);
+}
+
+TEST(learning_lowers_the_loss_and_stays_orthogonal) {
+    skip_when_emulated();
+    const int n = 64, rows = 1200;
+    const Array<floatX> data = stored(outlier_rows(rows, n, 5));
+    Array<float> R((size_t)n * n, "test"), again(R.n, "test");
+    const std::vector<float> start = orthogonal(n, 6);
+    copy(R.data, start.data(), start.size()), copy(again.data, start.data(), start.size());
+    const LearnedRotation result = learn_rotation(R.data, data.data, rows, n, 1, 50, 400);
+    CHECK(result.after < 0.95 * result.before);
+    CHECK(result.off < 1e-5);
+    const std::vector<float> found = on_host(R), x = outlier_rows(rows, n, 5);
+    CHECK_NEAR(result.after, loss_ref(x, Matrix(found.begin(), found.end()), n), 1e-4 * result.after);
+    learn_rotation(again.data, data.data, rows, n, 1, 50, 400);
+    CHECK(on_host(again) == found);  // the same bytes twice
+}
+
+TEST(rows_are_normalized) {
+    const int n = 33;
+    std::vector<float> x = outlier_rows(2, n, 7);
+    for (float& v : x) v *= 50;
+    x.resize(3 * n, 0);
+    const Array<floatX> from = stored(x);
+    Array<floatX> to(x.size(), "test");
+    normalize_rows(to.data, n, from.data, n, 3, n);
+    std::vector<floatX> host(to.n);
+    copy(host.data(), to.data, to.n);
+    for (int t = 0; t < 3; t++) {
+        double sum = 0;
+        for (int i = 0; i < n; i++) sum += std::pow(to_float(host[t * n + i]), 2);
+        CHECK_NEAR(sum / n, t == 2 ? 0 : 1, 1e-2);
+    }
+}

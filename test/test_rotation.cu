@@ -1,0 +1,335 @@
+// quant/rotation.cuh: the rotated weights against their definitions in float64, the rotated model against the one it was made of, and
+// mistakes that a rotation can make, each of which must show.
+#include "../quant/rotation.cuh"
+#include "golden.h"
+#include "temp.h"
+#include "test.h"
+#include <random>
+
+typedef std::vector<double> Matrix;
+
+// A small model whose head_dim is not hidden / heads, and whose hidden size, ffn and heads need all constructions: 20 x 4, 76 x 2.
+static Config small_config(bool bias, int H = 6) {
+    Config c = {};
+    c.model_type = bias ? "qwen2" : "qwen3";
+    c.C = 80, c.F = 152, c.L = 2, c.H = H, c.KV = 2, c.D = 32, c.V = 97;
+    c.eps = 1e-6f, c.rope_theta = 1e4f, c.tied = true, c.qk_norm = !bias, c.qkv_bias = bias, c.max_position = 256;
+    return c;
+}
+
+static RotationShape shape_of(const Config& c) { return {c.C, c.F, c.H, c.KV, c.D}; }
+
+static Layer random_layer(const Config& c, int index) {
+    Layer layer = layer_alloc(c);
+    layer.index = index;
+    std::mt19937 random(index + 5);
+    std::normal_distribution<float> normal;
+    for (const Param& p : layer_params(c, layer)) {
+        std::vector<float> values;
+        for (size_t i = 0; i < p.size(); i++)
+            values.push_back(p.shape.size() == 1 && !ends_with(p.name, "bias")
+                                 ? std::exp(0.7f * normal(random)) * (i % 9 == 4 ? -1 : 1)
+                                 : 0.15f * normal(random) + 0.02f);
+        copy(p.data, upload(values).data, p.size());
+    }
+    return layer;
+}
+
+static Matrix matrix_of(const floatX* data, size_t n) {
+    std::vector<floatX> host(n);
+    copy(host.data(), data, n);
+    Matrix m;
+    for (floatX x : host) m.push_back(to_float(x));
+    return m;
+}
+
+// What `transform` does to the rows of the identity.
+template <class F> static Matrix dense(int n, F transform) {
+    std::vector<float> identity((size_t)n * n, 0);
+    for (int i = 0; i < n; i++) identity[(size_t)i * n + i] = 1;
+    Array<float> d = to_device(identity);
+    transform(d.data);
+    copy(identity.data(), d.data, identity.size());
+    return Matrix(identity.begin(), identity.end());
+}
+
+static Matrix multiply(const Matrix& a, const Matrix& b, int m, int k, int n) {
+    Matrix c((size_t)m * n, 0);
+    for (int i = 0; i < m; i++)
+        for (int x = 0; x < k; x++)
+            for (int j = 0; j < n; j++) c[(size_t)i * n + j] += a[(size_t)i * k + x] * b[(size_t)x * n + j];
+    return c;
+}
+
+static Matrix transposed(const Matrix& a, int m, int n) {
+    Matrix t(a.size());
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) t[(size_t)j * m + i] = a[(size_t)i * n + j];
+    return t;
+}
+
+static Matrix with_gain(Matrix W, const Matrix& gain) {
+    for (size_t i = 0; i < W.size(); i++) W[i] *= gain[i % gain.size()];
+    return W;
+}
+
+static void check_close(const Matrix& found, const Matrix& expected) {
+    CHECK_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); i++)
+        CHECK_NEAR(found[i], expected[i], sizeof(floatX) == 4 ? 3e-6 : std::fabs(expected[i]) / 250 + 1e-5);
+}
+
+TEST(the_signs_are_pythons) {
+    const int first[] = {1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0, 1, 0};   // random.Random(0)
+    const int second[] = {1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 0, 0};  // Random(7 + (3 << 32))
+    const Config c = small_config(false);
+    Rotation r = rotation_make(shape_of(c), 0), s = rotation_make(shape_of(c), 7);
+    rotation_draw_r2(s, 2);
+    std::vector<float> signs(c.C), R2(s.R2.n);
+    copy(signs.data(), r.signs.data, c.C), copy(R2.data(), s.R2.data, R2.size());
+    for (int i = 0; i < 24; i++) {
+        CHECK_EQ(signs[i], first[i] ? 1 : -1);
+        CHECK_EQ(R2[i * c.D] > 0, second[i] == 1);  // the first column of H is ones
+    }
+}
+
+TEST(rotations_are_orthogonal) {
+    const Config c = small_config(false);
+    Rotation r = rotation_make(shape_of(c), 3);
+    rotation_draw_r2(r, 1);
+    auto check_orthogonal = [](const Matrix& R, int n) {
+        const Matrix P = multiply(transposed(R, n, n), R, n, n, n);
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++) CHECK_NEAR(P[(size_t)i * n + j], i == j, 1e-6);
+    };
+    check_orthogonal(dense(c.C, [&](float* x) { rotate_rows(x, c.C, r); }), c.C);
+    std::vector<float> R2(r.R2.n);
+    copy(R2.data(), r.R2.data, R2.size());
+    for (int k = 0; k < c.KV; k++) check_orthogonal(Matrix(R2.begin() + k * c.D * c.D, R2.begin() + (k + 1) * c.D * c.D), c.D);
+    CHECK(Matrix(R2.begin(), R2.begin() + c.D * c.D) != Matrix(R2.begin() + c.D * c.D, R2.end()));  // heads have signs of their own
+}
+
+// Every weight, from every combination of rotations, bias or none, R1 as a Hadamard matrix, in blocks or as a given matrix.
+TEST(the_rotated_weights_are_what_the_table_says) {
+    for (int variant = 0; variant < 6; variant++) {
+        const bool bias = variant % 2;
+        const Config c = small_config(bias, variant == 3 ? 4 : 6);
+        Rotation r = rotation_make(shape_of(c), 11, variant == 4 ? 4 : 0);
+        rotation_draw_r2(r, 1);
+        if (variant == 2) {  // a given R1: a product of two Hadamard matrices, which is no Hadamard matrix
+            Matrix R = dense(c.C, [&](float* x) { rotate_rows(x, c.C, r); });
+            R = multiply(R, R, c.C, c.C, c.C);
+            rotation_set_r1(r, to_device(std::vector<float>(R.begin(), R.end())));
+        }
+        if (variant == 3) r.over_heads = true, r.heads = hadamard_make(c.H * c.D, "heads", c.D);
+        if (variant == 5) r.r1 = r.r4 = false;
+        const int HD = c.H * c.D, KVD = c.KV * c.D, values = HD + KVD;
+        Matrix identity((size_t)c.C * c.C, 0);
+        for (int i = 0; i < c.C; i++) identity[(size_t)i * c.C + i] = 1;
+        const Matrix R1 = r.r1 ? dense(c.C, [&](float* x) { rotate_rows(x, c.C, r); }) : identity;
+        std::vector<float> R2(r.R2.n);
+        copy(R2.data(), r.R2.data, R2.size());
+        const Matrix R4 = dense(c.F, [&](float* x) {
+            if (r.r4) hadamard_rows(x, c.F, c.F, c.F / r.ffn.n, r.ffn);
+        });
+
+        Layer layer = random_layer(c, 1);
+        const Group* g = layer.groups;
+        auto weights = [&](int k) { return matrix_of(g[k].W, (size_t)g[k].O * g[k].I); };
+        const Matrix qkv = weights(0), o = weights(1), gate_up = weights(2), down = weights(3);
+        const Matrix input_gain = matrix_of(layer.input_norm, c.C), post_gain = matrix_of(layer.post_norm, c.C);
+        const Matrix b = bias ? matrix_of(g[0].bias, g[0].O) : Matrix();
+        rotate_layer(layer, r);
+
+        Matrix expected = multiply(r.r1 ? with_gain(qkv, input_gain) : qkv, R1, g[0].O, c.C, c.C), expected_bias = b;
+        const Matrix straight = expected;
+        for (int k = 0; k < c.KV; k++)
+            for (int j = 0; j < c.D; j++) {
+                for (int i = 0; i < c.C; i++) {
+                    double sum = 0;
+                    for (int d = 0; d < c.D; d++)
+                        sum += R2[(k * c.D + d) * c.D + j] * straight[(size_t)(values + k * c.D + d) * c.C + i];
+                    expected[(size_t)(values + k * c.D + j) * c.C + i] = sum;
+                }
+                double sum = 0;
+                for (int d = 0; bias && d < c.D; d++) sum += b[values + k * c.D + d] * R2[(k * c.D + d) * c.D + j];
+                if (bias) expected_bias[values + k * c.D + j] = sum;
+            }
+        check_close(weights(0), expected);
+        if (bias) check_close(matrix_of(g[0].bias, g[0].O), expected_bias);
+        check_close(weights(2), multiply(r.r1 ? with_gain(gate_up, post_gain) : gate_up, R1, g[2].O, c.C, c.C));
+
+        Matrix by_heads((size_t)c.C * HD, 0);
+        for (int i = 0; i < c.C; i++)
+            for (int h = 0; h < c.H; h++)
+                for (int d = 0; d < c.D; d++)
+                    for (int j = 0; j < c.D; j++)
+                        by_heads[(size_t)i * HD + h * c.D + j] +=
+                            o[(size_t)i * HD + h * c.D + d] * R2[(h / (c.H / c.KV) * c.D + d) * c.D + j];
+        if (r.over_heads) {
+            Matrix over((size_t)HD * HD, 0);  // H_4 (x) I
+            for (int a = 0; a < 4; a++)
+                for (int e = 0; e < 4; e++)
+                    for (int d = 0; d < c.D; d++)
+                        over[(size_t)(a * c.D + d) * HD + e * c.D + d] = __builtin_popcount(a & e) % 2 ? -0.5 : 0.5;
+            by_heads = multiply(by_heads, over, c.C, HD, HD);
+        }
+        check_close(weights(1), multiply(transposed(R1, c.C, c.C), by_heads, c.C, c.C, HD));
+        check_close(weights(3), multiply(transposed(R1, c.C, c.C), multiply(down, R4, c.C, c.F, c.F), c.C, c.C, c.F));
+        for (const floatX* gain : {layer.input_norm, layer.post_norm})
+            for (double x : matrix_of(gain, c.C)) CHECK(x == 1 || !r.r1);
+        CHECK(r.r1 || matrix_of(layer.input_norm, c.C) == input_gain);
+    }
+}
+
+TEST(a_streams_rows_come_back) {
+    const Config c = small_config(false);
+    const Rotation r = rotation_make(shape_of(c), 1);
+    std::vector<float> x;
+    for (int i = 0; i < 1500 * c.C; i++) x.push_back((float)(i % 37 - 18));  // more than one piece of rows
+    Array<floatX> d = upload(x);
+    rotate_stream_rows(d.data, 1500, r);
+    CHECK(download(d) != x);
+    rotate_stream_rows(d.data, 1500, r, true);
+    const std::vector<float> found = download(d);
+    for (size_t i = 0; i < x.size(); i++) CHECK_NEAR(found[i], x[i], sizeof(floatX) == 4 ? 1e-4 : 0.3);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The whole model
+
+static Model small_model(const Config& c) {
+    Model m;
+    m.name = "small", m.random = true, m.config = c;
+    return m;
+}
+
+enum Mistake { NONE, EMBEDDINGS, FINAL_NORM, GAIN, QK_GAIN, KV_MAP, BEFORE_ROTARY };
+
+// R3 on the rows of q and k, as if it could stand before the rotary embedding.
+static void rotate_rows_of_qk(Layer& layer, const Config& c, const Rotation& r) {
+    const int rows = (c.H + c.KV) * c.D;
+    Array<float> W((size_t)rows * c.C, "test"), Wt(W.n, "test");
+    launch(gain_to_float_kernel, rows, 64, W.data, layer.groups[0].W, (const floatX*)nullptr, c.C);
+    transpose(Wt.data, rows, W.data, c.C, rows, c.C);
+    hadamard_rows(Wt.data, c.C, rows, c.H + c.KV, r.head);
+    transpose(W.data, c.C, Wt.data, rows, c.C, rows);
+    launch(round_rows_kernel, rows, 64, layer.groups[0].W, W.data, c.C);
+}
+
+// Logits [T, V] of some tokens.
+static std::vector<float> logits_of(const Model& m, Rotation* r, Mistake mistake = NONE) {
+    const Config& c = m.config;
+    std::vector<int> tokens;
+    for (int i = 0; i < 80; i++) tokens.push_back((i * i + 7 * i + 3) % c.V);
+    std::vector<Stream> one;
+    one.push_back(stream_of_windows(c, "tokens", tokens, 40, false));
+    Stream& s = one[0];
+    s.x.width = c.C, s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
+    stream_embed(m, s);
+    Scratch scratch = scratch_alloc(c, one);
+    if (r && mistake != EMBEDDINGS) stream_rotate(s, *r, false, scratch);
+    Layer layer = layer_alloc(c);
+    for (layer.index = 0; layer.index < c.L; layer.index++) {
+        for (const Param& p : layer_params(c, layer)) load_param(m, p);
+        if (r) {
+            rotation_draw_r2(*r, layer.index);
+            if (mistake == GAIN) launch(fill_kernel, 1, 64, layer.input_norm, 1.0f, c.C);
+            if (mistake == QK_GAIN)
+                launch(fill_kernel, 1, 64, layer.q_norm, 1.0f, c.D), launch(fill_kernel, 1, 64, layer.k_norm, 1.0f, c.D);
+            if (mistake == KV_MAP) {  // o takes the heads' matrices in another order than v
+                const size_t n = (size_t)c.D * c.D;
+                std::vector<float> R2(r->R2.n);
+                copy(R2.data(), r->R2.data, R2.size());
+                std::swap_ranges(R2.begin(), R2.begin() + n, R2.begin() + n);
+                copy(r->R2.data, R2.data(), R2.size());
+            }
+            rotate_layer(layer, *r);
+            if (mistake == BEFORE_ROTARY) rotate_rows_of_qk(layer, c, *r);
+            layer.rotation = r;
+        }
+        layer_forward(c, layer, s, scratch);
+    }
+    if (r && mistake != FINAL_NORM) stream_rotate(s, *r, true, scratch);
+    Head head = head_load(m);
+    std::vector<int> rows;
+    for (size_t t = 0; t < tokens.size(); t++) rows.push_back((int)t);
+    head_logits(c, head, s.x.data.data, rows);
+    std::vector<float> logits(rows.size() * c.V);
+    copy(logits.data(), head.logits.data, logits.size());
+    return logits;
+}
+
+static double difference(const std::vector<float>& a, const std::vector<float>& b) {
+    double most = 0, largest = 0;
+    for (size_t i = 0; i < a.size(); i++)
+        most = std::max(most, std::fabs((double)a[i] - b[i])), largest = std::max(largest, std::fabs((double)a[i]));
+    return most / largest;
+}
+
+static Rotation small_rotation(const Config& c) {
+    Rotation r = rotation_make(shape_of(c), 5);
+    r.over_heads = c.H != 6;
+    if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "heads", c.D);
+    return r;
+}
+
+TEST(a_rotated_model_is_the_same_function) {
+    for (int H : {6, 4, 2})  // grouped and ungrouped queries; 4 and 2 have a Hadamard matrix over the heads
+        for (const char* type : {"qwen3", "qwen2", "llama"})
+            for (bool tied : {true, false}) {
+                Config c = small_config(type == std::string("qwen2"), H);
+                c.model_type = type, c.qk_norm = type == std::string("qwen3"), c.tied = tied;
+                const Model m = small_model(c);
+                const std::vector<float> straight = logits_of(m, nullptr);
+                Rotation r = small_rotation(c);
+                CHECK(difference(straight, logits_of(m, &r)) < (sizeof(floatX) == 4 ? 2e-5 : 0.03));
+                Matrix R = dense(c.C, [&](float* x) { rotate_rows(x, c.C, r); });  // a given R1
+                R = multiply(R, R, c.C, c.C, c.C);
+                rotation_set_r1(r, to_device(std::vector<float>(R.begin(), R.end())));
+                CHECK(difference(straight, logits_of(m, &r)) < (sizeof(floatX) == 4 ? 2e-5 : 0.03));
+            }
+}
+
+TEST(mistakes_show) {
+    for (Mistake mistake : {EMBEDDINGS, FINAL_NORM, GAIN, QK_GAIN, KV_MAP, BEFORE_ROTARY}) {
+        Config c = small_config(false);
+        if (mistake == BEFORE_ROTARY) c.model_type = "llama", c.qk_norm = false;
+        const Model m = small_model(c);
+        Rotation r = small_rotation(c);
+        const double d = difference(logits_of(m, nullptr), logits_of(m, &r, mistake));
+        if (d < 0.06) fail("mistake %d makes a difference of %g only", mistake, d);
+    }
+}
+
+TEST(rotations_leave_the_bundled_model_as_it_is) {
+    skip_when_emulated();
+    for (const char* parts : {"r1,r2,r3,r4", "r1,r4", "r2,r3,heads"}) {
+        const Report report = run_quietly(
+            {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "-q", "fp16", "--kl", "--rotate", "--rotate-only", parts});
+        const double kl = report.kl[0].kl;
+        if (!(std::fabs(kl) < (sizeof(floatX) == 4 ? 1e-6 : 5e-5))) fail("%s: a divergence of %g", parts, kl);
+    }
+    const Report blocks = run_quietly(
+        {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "-q", "fp16", "--kl", "--rotate", "--rotate-block", "64"});
+    CHECK(std::fabs(blocks.kl[0].kl) < 5e-5);
+}
+
+TEST(methods_that_a_rotation_does_not_go_with_say_why) {
+    auto parse = [](std::vector<const char*> args) {
+        args.insert(args.begin(), "qwen3");
+        return options_parse((int)args.size(), args.data());
+    };
+    CHECK_ERROR(parse({"-q", "awq", "--rotate"}), "a rotation makes all channels equally large");
+    CHECK_ERROR(parse({"-q", "smoothquant", "--rotate"}), "a rotation makes all channels equally large");
+    CHECK_ERROR(parse({"-q", "billm", "--rotate"}), "a rotation leaves none");
+    CHECK_ERROR(parse({"--rotate", "--rotate-only", "r1,r5"}), "expected a list of r1, r2, r3, r4 and heads, found \"r5\"");
+    CHECK_ERROR(parse({"--rotate-block", "64"}), "--rotate-block has no meaning without --rotate");
+    CHECK_ERROR(parse({"--kl"}), "--kl has no meaning with -q fp16");
+}
+
+TEST(what_cannot_be_rotated_is_refused) {
+    CHECK_ERROR(rotation_make({80, 11008, 6, 2, 32}, 0), "intermediate_size = 11008");
+    CHECK_ERROR(rotation_make({80, 152, 6, 2, 32}, 0, 16),
+                "--rotate-block 16: expected a divisor of the model's intermediate_size = 152");
+}
