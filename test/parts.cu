@@ -16,9 +16,12 @@
 #include "../cuda/gemm.cuh"
 #include "../cuda/linalg.cuh"
 #include "../data/csv.h"
+#include "../data/export.h"
 #include "../data/json.h"
 #include "../data/lines.h"
 #include "../data/numpy_random.h"
+#include "../data/packed.h"
+#include "../data/quantized.h"
 #include "../data/random.h"
 #include "../data/safetensors.h"
 #include "../data/sha256.h"
@@ -45,6 +48,9 @@ namespace test_json {
 }
 namespace test_safetensors {
 #include "test_safetensors.cu"
+}
+namespace test_packed {
+#include "test_packed.cu"
 }
 namespace test_data {
 #include "test_data.cu"
