@@ -2,22 +2,25 @@
 //     w[o, i] = scale[o, g] (q[o, i] - zero[o, g]),   g = group[i]
 // as a float32 product, rounded once. What the files hold is said by config.json's quantization_config:
 //
-//     compressed-tensors, pack-quantized   X.weight_packed I32 [O, words(I)], rows of q      X.weight_scale [O, n]
-//                                          X.weight_shape I64 [2]                X.weight_zero_point I32 [words(O), n], columns of zeros
-//     compressed-tensors, int-quantized    X.weight I8 [O, I] = q - 2^(b-1)      X.weight_scale [O, n]
-//                                                                                X.weight_zero_point I8 [O, n] = zero - 2^(b-1)
-//     gptq                                 X.qweight I32 [words(I), O], columns of q         X.scales [n, O]
-//                                          X.g_idx I32 [I] = group               X.qzeros I32 [n, words(O)], rows of zeros ("gptq_v2")
-//                                                                                or of zeros - 1 ("gptq")
-//     awq, version gemm                    X.qweight I32 [I, O/8]: nibble k of word j is the q of output 8 j + AWQ_ORDER[k]
-//                                          X.scales [n, O]                       X.qzeros I32 [n, O/8], the same order
-//     fp8, blocks of 128 x 128             X.weight F8_E4M3 [O, I] = q           X.weight_scale_inv [ceil(O/128), ceil(I/128)]
+//     compressed-tensors   X.weight_packed I32 [O, words(I)]: rows of q
+//     pack-quantized       X.weight_scale [O, n], X.weight_shape I64 [2]
+//                          X.weight_zero_point I32 [words(O), n]: columns of zeros
+//     compressed-tensors   X.weight I8 [O, I] = q - 2^(b-1)
+//     int-quantized        X.weight_scale [O, n], X.weight_zero_point I8 [O, n] = zero - 2^(b-1)
+//     gptq                 X.qweight I32 [words(I), O]: columns of q
+//                          X.scales [n, O], X.g_idx I32 [I] = group
+//                          X.qzeros I32 [n, words(O)]: rows of zeros ("gptq_v2") or of zeros - 1 ("gptq")
+//     awq, version gemm    X.qweight I32 [I, O/8]: nibble k of word j is the q of output 8 j + AWQ_ORDER[k]
+//                          X.scales [n, O], X.qzeros I32 [n, O/8] in the same order
+//     fp8, blocks of 128   X.weight F8_E4M3 [O, I] = q
+//                          X.weight_scale_inv [ceil(O/128), ceil(I/128)]
 //
 // (rows and columns: data/packed.h; a symmetric grid has zero 2^(b-1), and compressed-tensors then stores none.) A linear whose
 // X.weight is BF16, F16 or F32 is as it is, in every format. What is not understood is refused by name: nothing is guessed.
 //
 // symbols: X a linear's name, [O, I] its shape, b bits, n groups of G columns, q a code 0 .. 2^b - 1
-// defines: QuantFormat, quantization_format, quantization_text, QuantizedLinear, quantized_find, quantized_to_f32, quantized_to_bf16
+// defines: QuantFormat, quantization_format, quantization_name, quantization_method, quantization_text, unquantized_name,
+//          QuantizedLinear, quantized_find, quantized_to_f32, quantized_to_bf16
 #pragma once
 #include "json.h"
 #include "packed.h"
@@ -44,13 +47,26 @@ inline const char* quantization_name(const QuantFormat& f) {
     return names[f.kind];
 }
 
-// "gptq 4 bits g128", for the report.
+// "compressed-tensors", "gptq", ...
+inline std::string quantization_method(const QuantFormat& f) {
+    const std::string name = quantization_name(f);
+    return name.substr(0, name.find(','));
+}
+
+// "gptq 4 bits g128", for the log.
 inline std::string quantization_text(const QuantFormat& f) {
-    std::string text = quantization_name(f);
-    text = text.substr(0, text.find(',')) + format(" %d bits", f.bits);
+    std::string text = quantization_method(f) + format(" %d bits", f.bits);
     if (f.kind == QuantFormat::FP8) text += format(" %zux%zu", FP8_BLOCK, FP8_BLOCK);
     else text += f.group_size == -1 ? " per row" : format(" g%d", f.group_size);
     return f.abits < 16 ? text + format(", activations %d bits", f.abits) : text;
+}
+
+// "Qwen3-8B-AWQ" and the like: the model that was quantized.
+inline std::string unquantized_name(const std::string& name) {
+    for (const char* suffix : {"-AWQ", "-GPTQ-Int4", "-GPTQ-Int8", "-FP8"})
+        if (name.size() > strlen(suffix) && name.compare(name.size() - strlen(suffix), strlen(suffix), suffix) == 0)
+            return name.substr(0, name.size() - strlen(suffix));
+    return name;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <random>
+#include "../data/export.h"
 #include "../data/sha256.h"
 #include "golden.h"
 #include "temp.h"
@@ -25,6 +26,9 @@ namespace test_smoothquant {
 }
 namespace test_billm {
 #include "test_billm.cu"
+}
+namespace test_export {
+#include "test_export.cu"
 }
 namespace test_methods {
 #include "test_methods.cu"
