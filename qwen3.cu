@@ -31,6 +31,8 @@
 #include "data/clock.h"
 #include "data/paths.h"
 // defines: Checkpoint, checkpoint_get, CheckpointWriter / saved_config, copy_small_files, write_whole_file
+// defines: QuantFormat, quantization_format, quantized_find: checkpoints that are quantized already
+#include "data/quantized.h"
 #include "data/safetensors.h"
 #include "data/save.h"
 // defines: Tokenizer, tokenizer_load, tokenizer_encode
@@ -69,6 +71,7 @@ struct Model {
     std::string name, dir;  // dir is empty for random weights
     Config config;
     Checkpoint checkpoint;
+    QuantFormat quantization;  // how the checkpoint's linears are stored
     bool random = false, stand_in = false;
     uint64_t seed = 0;
 };
@@ -78,6 +81,7 @@ struct Param {
     std::string name;
     std::vector<size_t> shape;
     floatX* data;
+    bool linear = false;  // the weight of a linear, which a checkpoint may hold quantized
     size_t size() const {
         size_t n = 1;
         for (size_t extent : shape) n *= extent;
@@ -94,6 +98,22 @@ inline void checkpoint_values(const TensorView& t, size_t first, size_t n, float
 #endif
 }
 
+// The linear whose weight the tensor is, as the checkpoint has it.
+inline QuantizedLinear param_linear(const Model& m, const Param& p) {
+    return quantized_find(m.checkpoint, m.quantization, p.name.substr(0, p.name.rfind('.')), p.shape[0], p.shape[1]);
+}
+
+// Values [first, first + n) of the tensor to host memory; whole rows.
+inline void param_values(const Model& m, const Param& p, size_t first, size_t n, floatX* out) {
+    if (!p.linear) return checkpoint_values(checkpoint_get(m.checkpoint, p.name, p.shape), first, n, out);
+    const QuantizedLinear linear = param_linear(m, p);
+#ifdef PRECISION_FP32
+    quantized_to_f32(linear, first / linear.I, n / linear.I, out);
+#else
+    quantized_to_bf16(linear, first / linear.I, n / linear.I, (uint16_t*)out);
+#endif
+}
+
 inline void require_finite(const floatX* x, size_t rows, int n, const std::string& what) {
     if (size_t bad = count_nonfinite(x, rows, n))
         fail("%s: %zu of %zu values are NaN or Inf. HINT: the file is damaged, or its values are too large for " FLOATX_NAME,
@@ -102,8 +122,8 @@ inline void require_finite(const floatX* x, size_t rows, int n, const std::strin
 
 // Checks what was loaded into p.data (on the device).
 inline void require_finite_param(const Model& m, const Param& p) {
-    require_finite(p.data, p.size() / p.shape.back(), (int)p.shape.back(),
-                   checkpoint_get(m.checkpoint, p.name, p.shape).file + ", " + p.name);
+    const TensorView& t = p.linear ? *param_linear(m, p).codes : checkpoint_get(m.checkpoint, p.name, p.shape);
+    require_finite(p.data, p.size() / p.shape.back(), (int)p.shape.back(), t.file + ", " + t.name);
 }
 
 // Fills p.data (on the device) with the tensor's values, and checks them.
@@ -113,17 +133,16 @@ inline void load_param(const Model& m, const Param& p) {
         random_values(p.name, m.seed, I, 0, n, p.data);
         return;
     }
-    const TensorView& t = checkpoint_get(m.checkpoint, p.name, p.shape);
 #ifdef __CUDACC__
-    const size_t piece = std::min(n, (size_t)1 << 25);  // through a page-locked buffer
+    const size_t piece = std::min(n, std::max<size_t>(1, ((size_t)1 << 25) / I) * I);  // whole rows, through a page-locked buffer
     Array<floatX> buffer(piece, "upload buffer", Place::Host);
     for (size_t first = 0; first < n; first += piece) {
         const size_t now = std::min(piece, n - first);
-        checkpoint_values(t, first, now, buffer.data);
+        param_values(m, p, first, now, buffer.data);
         copy(p.data + first, buffer.data, now);
     }
 #else
-    checkpoint_values(t, 0, n, p.data);
+    param_values(m, p, 0, n, p.data);
 #endif
     require_finite_param(m, p);
 }
@@ -139,7 +158,7 @@ inline std::vector<Param> layer_params(const Config& c, const Layer& layer) {
         for (int k = 0; k < g.n_linears; k++) {
             const Linear& lin = g.linears[k];
             const std::string name = prefix + module + lin.name;
-            params.push_back({name + ".weight", {(size_t)lin.O, (size_t)g.I}, g.W + (size_t)lin.row * g.I});
+            params.push_back({name + ".weight", {(size_t)lin.O, (size_t)g.I}, g.W + (size_t)lin.row * g.I, true});
             if (g.bias) params.push_back({name + ".bias", {(size_t)lin.O}, g.bias + lin.row});
         }
     };
@@ -212,7 +231,7 @@ struct LayerReader {
             try {
                 for (const Param& p : layer_params(model.config, next)) {
                     floatX* to = on_host.n ? on_host.data + (p.data - next.storage.data) : p.data;
-                    checkpoint_values(checkpoint_get(model.checkpoint, p.name, p.shape), 0, p.size(), to);
+                    param_values(model, p, 0, p.size(), to);
                 }
                 if (on_host.n) copy_beside(next.storage.data, on_host.data, on_host.n);
             } catch (...) {
@@ -821,10 +840,32 @@ inline std::vector<TensorSpec> checkpoint_specs(const Config& c) {
     return specs;
 }
 
-// A tensor that is missing or of another shape shows before the work starts, not hours later at its layer.
-inline void require_tensors(const Model& m) {
+// A tensor that is missing or of another shape shows before the work starts, not hours later at its layer; so does a quantized
+// checkpoint that is not what its config.json says. What is noteworthy goes to `notes`.
+inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
     if (m.random) return;
-    for (const TensorSpec& spec : checkpoint_specs(m.config)) checkpoint_get(m.checkpoint, spec.name, spec.shape);
+    const Config& c = m.config;
+    const size_t C = c.C, V = c.V;
+    checkpoint_get(m.checkpoint, "model.embed_tokens.weight", {V, C});
+    size_t quantized = 0;
+    std::string as_it_is;  // the first linear that isn't quantized
+    Layer layer = layer_alloc(c);
+    for (layer.index = 0; layer.index < c.L; layer.index++)
+        for (const Param& p : layer_params(c, layer)) {
+            if (!p.linear) checkpoint_get(m.checkpoint, p.name, p.shape);
+            else if (param_linear(m, p).quantized) quantized++;
+            else if (as_it_is.empty()) as_it_is = p.name;
+        }
+    checkpoint_get(m.checkpoint, "model.norm.weight", {C});
+    if (!c.tied) checkpoint_get(m.checkpoint, head_name(c), {V, C});
+    if (m.quantization.kind == QuantFormat::NONE || as_it_is.empty()) return;
+    if (quantized == 0)
+        fail("%s says that the checkpoint is quantized (%s), but its linears are not. HINT: do they belong together?",
+             m.quantization.where.c_str(), quantization_text(m.quantization).c_str());
+    if (m.quantization.abits < 16)
+        fail("%s: \"%s\" is not quantized, other linears and their inputs are; this program quantizes all inputs or none",
+             m.checkpoint.path.c_str(), as_it_is.c_str());
+    notes.push_back(format("%zu of %d linears are quantized; %s, for one, is not", quantized, 7 * c.L, as_it_is.c_str()));
 }
 
 inline void save_param(CheckpointWriter& writer, const Param& p) {
@@ -902,6 +943,7 @@ inline Model model_open(const Options& o, std::vector<std::string>* notes = null
     Model m = model_find(o);
     if (m.random) return m;
     m.config = config_load(m.dir + "/config.json");
+    m.quantization = quantization_format(json_parse_file(m.dir + "/config.json"), m.dir + "/config.json");
     m.checkpoint = checkpoint_open(m.dir);
     Config& c = m.config;
     const TensorView* head = c.tied ? checkpoint_find(m.checkpoint, "lm_head.weight") : nullptr;
@@ -1215,7 +1257,7 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     if (r.stand_in)
         fprintf(stderr, "        STAND-IN: the bundled toy model and its own texts. No number below is Qwen3's. HINT: "
                         "scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");
-    fprintf(stderr, "method: %s", r.method.c_str());
+    fprintf(stderr, "method: %s", r.loaded ? (quantization_text(run.model.quantization) + ", loaded").c_str() : r.method.c_str());
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
     for (const std::string& note : r.notes) fprintf(stderr, "\nnote:   %s", note.c_str());
     if (!r.rotation.empty()) fprintf(stderr, "\nrotate: %s", json_settings(r.rotation).c_str());
@@ -1276,6 +1318,32 @@ inline void print_token_ids(const Options& o) {
     if (fflush(stdout) != 0) fail("standard output: the token ids could not be written: %s", strerror(errno));
 }
 
+// A checkpoint that is quantized already is evaluated as it is; its own settings take the options' place.
+inline void take_quantized(Options& o, const Model& m) {
+    const QuantFormat& f = m.quantization;
+    if (f.kind == QuantFormat::NONE) return;
+    const char* hint = "HINT: without -q it is evaluated as it is; to quantize, take the checkpoint that it was made from";
+    if (o.method != "fp16")
+        usage_fail("-q %s: %s is quantized already (%s). %s", o.method.c_str(), m.name.c_str(), quantization_text(f).c_str(), hint);
+    if (!o.save.empty())
+        usage_fail("--save: %s is quantized already (%s), and would be the same again. HINT: copy %s", m.name.c_str(),
+                   quantization_text(f).c_str(), m.dir.c_str());
+    o.quant.wbits = f.bits, o.quant.abits = f.abits, o.quant.group_size = f.group_size;
+}
+
+// What the report says of such a checkpoint.
+inline void report_quantized(Report& r, const QuantFormat& f) {
+    r.loaded = true;
+    r.method = quantization_method(f);
+    r.options = {{"format", json_quote(quantization_name(f))},
+                 {"bits", std::to_string(f.bits)},
+                 {"activation_bits", std::to_string(f.abits)},
+                 {"group_size", std::to_string(f.group_size)},
+                 {"sym", f.symmetric ? "true" : "false"}};
+    if (f.kind == QuantFormat::FP8)
+        r.notes.push_back("activations stay as they are; what serves fp8 rounds them to E4M3 as well");
+}
+
 // Quantizes and evaluates one model, as the options say.
 inline Report run_model(const Options& options) {
     Clock total;
@@ -1288,6 +1356,7 @@ inline Report run_model(const Options& options) {
     const Config& c = run.model.config;
     Report& r = run.report;
     const std::string data_dir = data_folder(o, run.model);
+    take_quantized(run.options, run.model);
     if (o.rotate) run.rotation = rotation_for(o, c);
     if (run.method.whole_groups) check_group_size(c, o.quant);
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
@@ -1298,13 +1367,15 @@ inline Report run_model(const Options& options) {
     r.options = method_settings(o, run.method), r.rotation = rotation_settings(o);
     r.narrower_groups = narrower_groups(c, o.quant);
     if (!r.narrower_groups.empty()) r.notes.push_back(r.narrower_groups);
+    if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model.quantization);
     r.limit = o.limit;
     if (settings_are_the_papers(o))
-        r.paper = paper_row_find(project_file("data/paper/tables.csv"), r.model, r.method, r.wbits, r.abits, r.group);
+        r.paper = paper_row_find(project_file("data/paper/tables.csv"), r.loaded ? unquantized_name(r.model) : r.model, r.method,
+                                 r.wbits, r.abits, r.group);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the study");
+    require_tensors(run.model, r.notes);
     print_settings(run, data_dir);
-    require_tensors(run.model);
 
     add_streams(run, data_dir);
     if (!o.logits.empty()) {

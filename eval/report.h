@@ -56,6 +56,7 @@ struct Report {
     std::string model, method, device, commit, precision;
     int wbits = 0, abits = 0, group = 0, limit = 0;
     bool stand_in = false;
+    bool loaded = false;  // the checkpoint was quantized already; `method` is its format
     Settings options, calibration, rotation;
     std::vector<std::string> notes;  // on the checkpoint and the run, in words
     std::vector<TaskResult> tasks;  // in the order of the paper's columns
@@ -146,7 +147,8 @@ inline std::string report_text(const Report& r) {
     std::string model = r.model;
     if (r.stand_in) model += " (stand-in)";
     if (r.limit) model += format(" (first %d only)", r.limit);
-    row = {model, r.method, r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
+    row = {model, r.loaded ? r.method + ", loaded" : r.method,
+           r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
            r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
     bool any_norm = false, any_paper = false, any_star = false;
     auto column = [&](const std::string& name, const Estimate& value, bool percent, const std::string& cell) {
@@ -213,6 +215,7 @@ inline std::string report_json(const Report& r) {
     line("model", json_quote(r.model));
     line("stand_in", r.stand_in ? "true" : "false");
     line("method", json_quote(r.method));
+    line("loaded", r.loaded ? "true" : "false");
     line("wbits", std::to_string(r.wbits));
     if (r.effective_bits) line("effective_bits", json_format(r.effective_bits));
     line("abits", std::to_string(r.abits));

@@ -18,9 +18,12 @@
 #include "../cuda/hadamard.cuh"
 #include "../cuda/linalg.cuh"
 #include "../data/csv.h"
+#include "../data/export.h"
 #include "../data/json.h"
 #include "../data/lines.h"
 #include "../data/numpy_random.h"
+#include "../data/packed.h"
+#include "../data/quantized.h"
 #include "../data/random.h"
 #include "../data/safetensors.h"
 #include "../data/sha256.h"
@@ -57,6 +60,9 @@ namespace test_json {
 }
 namespace test_safetensors {
 #include "test_safetensors.cu"
+}
+namespace test_packed {
+#include "test_packed.cu"
 }
 namespace test_data {
 #include "test_data.cu"

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <random>
+#include "../data/export.h"
 #include "../data/sha256.h"
 #include "../quant/rotation.cuh"
 #include "golden.h"
@@ -29,6 +30,9 @@ namespace test_billm {
 }
 namespace test_rotation {
 #include "test_rotation.cu"
+}
+namespace test_export {
+#include "test_export.cu"
 }
 namespace test_methods {
 #include "test_methods.cu"

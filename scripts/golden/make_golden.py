@@ -22,6 +22,7 @@ Packages: numpy, safetensors, tokenizers, torch, transformers.
 3. test/golden/gptq.safetensors: golden_gptq.py's results (see references() there); codes are packed two a byte.
    test/golden/billm.safetensors: golden_billm.py's; masks are packed four a byte.
    test/golden/awq.safetensors: golden_awq.py's.
+   (test/golden/packed/ is written by golden_packed.py itself, which needs numpy alone.)
 4. test/golden/prompts/: golden_prompts.py's prompts, token ids and scores of the multiple-choice tasks (see there). Its
    real.json needs the real sets ($QWEN3_DATA, else ../shared/data); without them the stored one stays.
 """
