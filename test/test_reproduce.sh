@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests scripts/reproduce.sh: with $QWEN3 (./qwen3) that every row of the paper's tables is a command it accepts, with a
+# Tests scripts/reproduce.sh and table.sh: with $QWEN3 (./qwen3) that every row of the paper's tables is a command it accepts, with a
 # stand-in for it everything else, on a Slurm of one node too where Slurm is installed. And runs scripts/plot.py's own
 # check. Ends like the C++ tests with "N passed, N failed, N skipped".
 set -u
@@ -300,6 +300,45 @@ two_at_once() {
     check [ "$(starts '')" -eq 9 ]
 }
 
+# scripts/table.sh: every cell of the report's numbers, once; what fails is said and run again.
+table_of_methods() {
+    local run=(scripts/table.sh -m some/model --data "$tmp" --group 64 --limit 3 --results "$tmp/results" -- --kl)
+    cat >"$tmp/reporter" <<'STUB'
+#!/usr/bin/env bash
+echo "$*" >>"$STUB/calls"
+case "$*" in *"-b 3"*) if [ -s "$STUB/fail" ]; then echo "qwen3: no luck. HINT: none" >&2; exit 1; fi ;; esac
+kl='"kl": {}'
+case "$*" in *--kl*) kl='"kl": {"wikitext2": {"mean": 0.012345, "stderr": 1}, "c4": {"mean": 2e-05, "stderr": 1}}' ;; esac
+while [ $# -gt 0 ]; do [ "$1" = --json ] && json=$2; shift; done
+cat >"$json" <<JSON
+  "results": {
+    "wikitext2": {"metric": "ppl", "value": 12.345678, "stderr": 1},
+    "c4": {"metric": "ppl", "value": 98765.4, "stderr": 1}
+  },
+  $kl,
+  "seconds": {"total": 1.5},
+  "commit": "abc"
+JSON
+STUB
+    chmod +x "$tmp/reporter"
+    echo yes >"$STUB/fail"
+    QWEN3=$tmp/reporter "${run[@]}" >"$out" 2>&1 && problem "a failed cell is no failure"
+    says "qwen3: no luck. HINT: none"
+    says "| rtn |  | 12.35 / 9.877e+04 (0.0123 / 2e-05) | 12.35 / 9.877e+04 (0.0123 / 2e-05) | failed |"
+    : >"$STUB/fail"
+    : >"$STUB/calls"
+    QWEN3=$tmp/reporter "${run[@]}" >"$out" 2>&1 || problem "status $?"
+    check [ "$(grep -c -- '-b 3' "$STUB/calls")" -eq 6 ]
+    check [ "$(wc -l <"$STUB/calls")" -eq 6 ]
+    says "| full precision | 12.35 / 9.877e+04 |"
+    says "30 cells, 45 s in all; commit abc"
+    for wrong in "-x" "--group" "--limit x"; do
+        # shellcheck disable=SC2086
+        scripts/table.sh $wrong >"$out" 2>&1 && problem "$wrong is taken"
+        says "HINT: scripts/table.sh -h"
+    done
+}
+
 program_writes_nothing() {
     QWEN3=/bin/true reproduce 1 --row $awq
     says "failed: $awq: qwen3 ended without writing"
@@ -334,7 +373,7 @@ slurm() {
 
 for name in every_row_is_a_command known_commands selection wrong_usage hostile_table odd_names missing_model bundled_model resume \
     failures_do_not_stop_the_rest other_settings stopped_by_sigint stopped_by_sigterm stopped_by_sigkill \
-    script_killed_program_goes_on two_at_once program_writes_nothing; do
+    script_killed_program_goes_on two_at_once program_writes_nothing table_of_methods; do
     run $name
 done
 if cluster=$(test/slurm_single_node.sh start "$tmp/slurm"); then run slurm; else skip slurm "$cluster"; fi
