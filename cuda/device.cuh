@@ -28,6 +28,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #else
+#include "amx.h"
 #include <omp.h>
 #include <sys/mman.h>
 #endif
@@ -372,9 +373,13 @@ inline std::string device_name() {
     cuda_check(cudaGetDeviceProperties(&prop, 0));
     return prop.name;
 #else
-    std::string name = proc_value("/proc/cpuinfo", "model name");
+    const std::string name = proc_value("/proc/cpuinfo", "model name");
     const int threads = omp_get_max_threads();
-    return format("%s, %d thread%s", name.empty() ? "CPU" : name.c_str(), threads, threads == 1 ? "" : "s");
+    std::string text = format("%s, %d thread%s", name.empty() ? "CPU" : name.c_str(), threads, threads == 1 ? "" : "s");
+#ifndef PRECISION_FP32
+    text += std::string(", ") + bf16_product_text();
+#endif
+    return text;
 #endif
 }
 

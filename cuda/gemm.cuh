@@ -4,36 +4,16 @@
 // the end. A size of 0 is no work: the result stays as it is. The same call gives the same bytes, whatever the number
 // of threads.
 //
-// How the CPU's products work (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). Each
-// is C[i,j] = sum over k of A(i,k) B(j,k), with A and B read through strides, so that one routine serves A B^T, A B and
-// X^T X. Both are first copied ("packed") into the order in which the innermost loop reads them:
-//     A in panels of MR rows: panel[k][r], with room for whole vectors       B in panels of NR rows: panel[k][c]
-// in words. A word is a float, a double, or two bf16 (k and k + 1) that the bf16 dot product of AVX-512 takes at once.
-// The micro-kernel keeps MR x NR sums in registers (on AVX-512, 14 x 2 vectors of the 32 there are). For every k it
-// does MR x 2 fused multiply-adds on MR + 2 loads, so that the multipliers are the bound and not the memory. What stays
-// where, with words of 4 bytes:
-//     L1   KC = 192 k's of a panel of B (24 KB), while the panels of A (12 KB each) pass by
-//     L2   KC k's of the MC = 336 rows of A in a tile (288 KB), while the panels of B pass by; and the tile's MC x NC
-//          sums (336 KB), to which every KC k's add
-//     L3   what is packed at a time of A (a tile's rows and all k) and of B (8 MB, but 1024 rows at least)
-// Threads share the MC x NC tiles of C. A sum is made by one thread, KC by KC; its order depends on K alone.
-// Besides the multipliers, what bounds it is waiting for memory. So the next panel of B, and C before it is stored, are asked
-// for ahead, into L2; and so little of A is packed at a time that it is still in a cache when it is used. On two cores
-// of a Zen 5, at the shapes of Qwen3-0.6B and M = 2048 and 4096, this was 89..94 % (float) and 78..92 % (bf16) of multiply-adds on
-// registers alone, and in float 2 % or more above OpenBLAS 0.3.21 (make bench, two runs).
+// gemm_cpu.h says how the CPU's products work.
 //
-// What pads the panels never meets a stored result: a tile at C's lower edge runs a kernel of fewer rows, the columns
-// beyond the right edge are dropped, and where an odd K is filled up to a pair it is 0 on both sides. So NaN and Inf
-// reach what they should and nothing else. The bf16 dot product takes denormals for zeros, and makes none.
-//
-// defines: gemm, gemm_logits, hessian_add, gemm_float; for linalg.cuh: blocked_product, Strided and KRange on the CPU,
-//          cublas_handle and cublas_check on the GPU
+// defines: gemm, gemm_logits, hessian_add, gemm_float; for linalg.cuh: blocked_product, Strided and KRange on the CPU (from
+//          gemm_cpu.h), cublas_handle and cublas_check on the GPU
 #pragma once
 #include "device.cuh"
 #ifdef __CUDACC__
 #include <cublas_v2.h>
-#elif defined(__AVX512BF16__)
-#include <immintrin.h>
+#else
+#include "gemm_cpu.h"
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -86,322 +66,6 @@ void cublas_product(T* C, int ldc, Factor<S> A, Factor<S> B, int M, int N, int K
                               A.ld, &beta, C, out, ldc, compute, CUBLAS_GEMM_DEFAULT));
 }
 
-#else
-
-// ---------------------------------------------------------------------------------------------------------------------
-// CPU: vectors, words and the micro-kernel
-
-#if defined(__AVX512F__)
-constexpr int VECTOR_BYTES = 64, MR = 14;  // 32 registers: 14 x 2 sums, 2 of B, 1 of A
-#elif defined(__AVX__)
-constexpr int VECTOR_BYTES = 32, MR = 6;  // 16 registers: 6 x 2 sums, 2 of B, 1 of A
-#else
-constexpr int VECTOR_BYTES = 16, MR = 6;
-#endif
-template <class Word> constexpr int KC = 768 / sizeof(Word);
-constexpr int MC_PANELS = 24, NC_PANELS = 8;  // MC = 24 MR at most, NC = 8 NR
-constexpr size_t A_BLOCK_BYTES = 1 << 20;     // of A that are packed at a time, but at least two tiles for each thread
-constexpr size_t B_BLOCK_BYTES = 8 << 20;     // of B, but at least
-constexpr int B_BLOCK_ROWS = 1024;            // this many rows
-
-template <class T> struct VectorOf { typedef T type __attribute__((vector_size(VECTOR_BYTES))); };
-template <class T> using Vector = typename VectorOf<T>::type;
-
-typedef uint32_t Bf16Pair;  // k in the low half, k + 1 in the high half
-
-// How many k's a word holds, and what the products of words are summed in.
-template <class Word> struct Words {
-    static constexpr int K = 1;
-    typedef Word Sum;
-};
-template <> struct Words<Bf16Pair> {
-    static constexpr int K = 2;
-    typedef float Sum;
-};
-template <class Word> using SumOf = typename Words<Word>::Sum;
-template <class Word> constexpr int LANES = VECTOR_BYTES / sizeof(Word);
-template <class Word> constexpr int NR = 2 * LANES<Word>;
-template <class Word> constexpr int A_WIDTH = LANES<Word> * ceil_div(MR, LANES<Word>);
-
-template <class T> Vector<T> load_vector(const T* p) {
-    Vector<T> v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-template <class T> void store_vector(T* p, Vector<T> v) { memcpy(p, &v, sizeof v); }
-
-template <class T> Vector<T> multiply_add(Vector<T> sum, T a, Vector<T> b) { return sum + a * b; }
-
-// What floatX is packed into: pairs where there is a bf16 dot product, else float.
-#if defined(__AVX512BF16__) && !defined(PRECISION_FP32)
-typedef Bf16Pair FloatXWord;
-inline Vector<float> multiply_add(Vector<float> sum, Bf16Pair a, Vector<Bf16Pair> b) {
-    return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
-}
-#else
-typedef float FloatXWord;
-#endif
-
-// sums[ROWS,NR] = or += the products of a panel of A and a panel of B over n_words of k.
-template <int ROWS, class Word>
-void micro_kernel(SumOf<Word>* sums, const Word* a /*[n_words,A_WIDTH]*/, const Word* b /*[n_words,NR]*/, int n_words, bool add) {
-    Vector<SumOf<Word>> sum[ROWS][2] = {};
-    for (int k = 0; k < n_words; k++, a += A_WIDTH<Word>, b += NR<Word>) {
-        const Vector<Word> b0 = load_vector(b), b1 = load_vector(b + LANES<Word>);
-#pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) {
-            sum[r][0] = multiply_add(sum[r][0], a[r], b0);
-            sum[r][1] = multiply_add(sum[r][1], a[r], b1);
-        }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < 2; v++, sums += LANES<Word>) store_vector(sums, add ? load_vector(sums) + sum[r][v] : sum[r][v]);
-}
-
-// The kernel of `rows` rows, 1 <= rows <= ROWS.
-template <int ROWS, class Word>
-void run_micro_kernel(int rows, SumOf<Word>* sums, const Word* a, const Word* b, int n_words, bool add) {
-    if constexpr (ROWS > 1)
-        if (rows < ROWS) return run_micro_kernel<ROWS - 1>(rows, sums, a, b, n_words, add);
-    micro_kernel<ROWS>(sums, a, b, n_words, add);
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// CPU: packing
-
-// A matrix of rows and k's, read as data[row * stride + k * k_stride]. One of the strides is 1.
-template <class T> struct Strided {
-    const T* data;
-    size_t stride, k_stride;
-
-    Strided at(int row, int k) const { return {data + row * stride + k * k_stride, stride, k_stride}; }
-};
-
-inline void convert(float& word, float x) { word = x; }
-inline void convert(float& word, bf16 x) { word = to_float(x); }
-inline void convert(double& word, double x) { word = x; }
-inline void convert(bf16& result, float x) { result = to_bf16(x); }
-
-// The n values at src, or, if they are fewer than `all`, a copy of them with zeros behind.
-template <int all, class T> const T* padded(T (&copy)[all], const T* src, int n) {
-    if (n >= all) return src;
-    for (int i = 0; i < all; i++) copy[i] = i < n ? src[i] : T{};
-    return copy;
-}
-
-// A vector of words from n values in a row, zeros beyond.
-template <class Word, class T> Vector<Word> load_words(const T* src, int n) {
-    constexpr int all = LANES<Word> * Words<Word>::K;
-    T copy[all];
-    src = padded(copy, src, n);
-    if constexpr (sizeof(T) * all == VECTOR_BYTES) {
-        return load_vector((const Word*)src);
-    } else {
-        Word words[all];
-        for (int i = 0; i < all; i++) convert(words[i], src[i]);
-        return load_vector(words);
-    }
-}
-
-// A vector of pairs: n low halves from src, n high halves from next (zeros if that is null), zeros beyond.
-template <class T> Vector<Bf16Pair> load_pairs(const T* src, const T* next, int n) {
-    constexpr int all = LANES<Bf16Pair>;
-    T low[all], high[all];
-    src = padded(low, src, n), next = padded(high, next, next ? n : 0);
-    Bf16Pair words[all];
-    for (int i = 0; i < all; i++) words[i] = src[i].bits | (Bf16Pair)next[i].bits << 16;
-    return load_vector(words);
-}
-
-// In place, LANES x LANES. To interleave the upper half of the rows with the lower half, log2(LANES) times, transposes.
-template <class Word> void transpose(Vector<Word>* rows) {
-    constexpr int n = LANES<Word>;
-    Vector<typename std::conditional<sizeof(Word) == 8, int64_t, int32_t>::type> low, high;
-    for (int i = 0; i < n; i++) {
-        low[i] = i / 2 + i % 2 * n;
-        high[i] = low[i] + n / 2;
-    }
-    for (int done = 1; done < n; done *= 2) {
-        Vector<Word> next[n];
-#pragma GCC unroll 16
-        for (int i = 0; i < n / 2; i++) {
-            next[2 * i] = __builtin_shuffle(rows[i], rows[i + n / 2], low);
-            next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + n / 2], high);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < n; i++) rows[i] = next[i];
-    }
-}
-
-// panel[n_words, WIDTH] = X's first `rows` rows (at most WIDTH of them) at its first n_k k's, zeros beyond. Where X's rows
-// are neighbours in memory, word by word; where its k's are, a square of words at a time.
-template <int WIDTH, class Word, class T> void pack_panel(Word* panel, Strided<T> X, int rows, int n_k, int n_words) {
-    constexpr int lanes = LANES<Word>, per_word = Words<Word>::K;
-    if (X.k_stride != 1) {
-        for (int w = 0; w < n_words; w++)
-            for (int lane = 0; lane < WIDTH; lane += lanes, panel += lanes) {
-                const int n = std::max(0, rows - lane);
-                const T* src = n ? X.at(lane, w * per_word).data : X.data;
-                if constexpr (per_word == 2) store_vector(panel, load_pairs(src, 2 * w + 1 < n_k ? src + X.k_stride : nullptr, n));
-                else store_vector(panel, load_words<Word>(src, n));
-            }
-        return;
-    }
-    for (int lane = 0; lane < WIDTH; lane += lanes)
-        for (int w = 0; w < n_words; w += lanes) {
-            const int n_rows = std::min(lanes, rows - lane), n = std::min(lanes * per_word, n_k - w * per_word);
-            const Strided<T> from = X.at(lane, w * per_word);
-            Vector<Word> block[lanes] = {};
-            if (n_rows == lanes && n == lanes * per_word) {  // nearly always: constant bounds keep it in registers
-#pragma GCC unroll 16
-                for (int r = 0; r < lanes; r++) block[r] = load_words<Word>(from.at(r, 0).data, lanes * per_word);
-            } else {
-                for (int r = 0; r < n_rows; r++) block[r] = load_words<Word>(from.at(r, 0).data, n);
-            }
-            transpose<Word>(block);
-            for (int i = 0; i < std::min(lanes, n_words - w); i++) store_vector(panel + (w + i) * WIDTH + lane, block[i]);
-        }
-}
-
-// Panels of WIDTH words a k. For each KC words of k in turn, all panels follow each other: what shares a cache is
-// together in memory.
-template <class Word, int WIDTH> struct Panels {
-    Word* data;
-    int panels, n_words;
-
-    int words(int word) const { return std::min(KC<Word>, n_words - word); }  // of those KC that begin with this one
-    Word* at(int panel, int word) const {
-        const int k0 = word / KC<Word> * KC<Word>;
-        return data + ((size_t)k0 * panels + (size_t)panel * words(k0) + (word - k0)) * WIDTH;
-    }
-};
-
-// Packs n rows of X. A panel's WIDTH may exceed its ROWS; what is there is not used.
-template <int ROWS, class Word, int WIDTH, class T> void pack(Panels<Word, WIDTH> packed, Strided<T> X, int n, int K, int threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int p = 0; p < packed.panels; p++)
-        for (int word = 0; word < packed.n_words; word += KC<Word>) {
-            const int row = p * ROWS, k = word * Words<Word>::K;
-            pack_panel<WIDTH>(packed.at(p, word), X.at(row, k), std::min(WIDTH, n - row), K - k, packed.words(word));
-        }
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// CPU: the loops around
-
-// The k's that some elements of C need; an empty range leaves them alone.
-struct KRange {
-    int begin, end;
-};
-
-struct ProductBuffers {
-    Array<unsigned char> a, b, sums;
-};
-inline ProductBuffers& product_buffers() {
-    static thread_local ProductBuffers buffers;
-    return buffers;
-}
-
-// At least `bytes` of a buffer that is kept from call to call: fresh memory is slow to touch.
-inline void* grown(Array<unsigned char>& buffer, size_t bytes) {
-    if (buffer.n < bytes) {
-        buffer.clear();
-        buffer = Array<unsigned char>(bytes, "packed matrices", Place::Host);
-    }
-    return buffer.data;
-}
-
-// How many of n rows to pack at a time: at least `least`, else as many as `bytes` hold, in whole steps.
-inline int block_rows(int n, size_t row_bytes, int step, size_t bytes, int least) {
-    const size_t rows = std::max(bytes / row_bytes, (size_t)least);
-    return rows < (size_t)n ? std::min(n, ceil_div((int)rows, step) * step) : n;
-}
-
-// Asks for memory to be brought into L2. In n parts, one at each run(), since all at once would be more than can be under way.
-struct Prefetch {
-    const char *next, *end;
-    size_t part;
-
-    Prefetch(const void* data, size_t bytes, int n)
-        : next((const char*)data), end(next + bytes), part(ceil_div(bytes, (size_t)n)) {}
-    void run() {
-        const char* stop = std::min(next + part, end);
-        for (; next < stop; next += 64) __builtin_prefetch(next, 0, 2);
-    }
-};
-
-// For all i < M, j < N: the sum over k < K of A(i,k) B(j,k), for C [M,N], whose rows are ldc apart. Hands the sums out in pieces
-// of rows, each once, from any thread: store(c, i, j, n, sums), where c points at C[i,j], for C[i, j..j+n).
-// k_range(i0, i1, j0, j1) says which k's those rows and columns need; at all others, all products must be 0.
-template <class Word, class Out, class T, class Range, class Store>
-void blocked_product(Out* C, size_t ldc, int M, int N, int K, Strided<T> A, Strided<T> B, Range k_range, Store store) {
-    typedef SumOf<Word> Sum;
-    constexpr int per_word = Words<Word>::K, nr = NR<Word>, a_width = A_WIDTH<Word>;
-    const int threads = (double)M * N * K < 1e6 ? 1 : omp_get_max_threads();
-    // Tiles of equal height; less wide where there would be too few for the threads.
-    const int mc = ceil_div(ceil_div(M, ceil_div(M, MC_PANELS * MR)), MR) * MR;
-    int nc = NC_PANELS * nr;
-    while (nc > 2 * nr && (size_t)ceil_div(M, mc) * ceil_div(N, nc) < 4 * (size_t)threads) nc /= 2;
-
-    const int n_words = ceil_div(K, per_word);
-    const size_t row_bytes = n_words * sizeof(Word), tile_sums = (size_t)mc * nc;
-    const int n_block = block_rows(N, row_bytes, nc, B_BLOCK_BYTES, B_BLOCK_ROWS);
-    const int m_block = block_rows(M, row_bytes, mc, A_BLOCK_BYTES, ceil_div(2 * threads, ceil_div(n_block, nc)) * mc);
-    ProductBuffers& buffers = product_buffers();
-    Word* a_data = (Word*)grown(buffers.a, ceil_div(m_block, MR) * a_width * row_bytes);
-    Word* b_data = (Word*)grown(buffers.b, ceil_div(n_block, nr) * nr * row_bytes);
-    Sum* all_sums = (Sum*)grown(buffers.sums, threads * tile_sums * sizeof(Sum));
-
-    // One tile of C, rows i0.. and columns j0.. of what is packed, whose first row and column in C are m0 and n0.
-    typedef Panels<Word, a_width> APanels;
-    typedef Panels<Word, nr> BPanels;
-    const auto make_tile = [=](APanels a, int m0, int m, int i0, BPanels b, int n0, int n, int j0) {
-        const int i1 = std::min(i0 + mc, m), j1 = std::min(j0 + nc, n);
-        for (int k0 = 0; k0 < n_words; k0 += KC<Word>) {
-            Sum* sums = all_sums + omp_get_thread_num() * tile_sums;
-            for (int j = j0; j < j1; j += nr) {
-                const bool last = j + nr >= j1;
-                const int next_j = last ? j0 : j + nr, next_k = last ? k0 + KC<Word> : k0;
-                const size_t next_bytes = next_k < n_words ? b.words(next_k) * nr * sizeof(Word) : 0;
-                Prefetch next_b(next_bytes ? b.at(next_j / nr, next_k) : nullptr, next_bytes, ceil_div(i1 - i0, MR));
-                for (int i = i0; i < i1; i += MR, sums += MR * nr) {
-                    const int rows = std::min(MR, i1 - i), columns = std::min(nr, j1 - j);
-                    const KRange k = k_range(m0 + i, m0 + i + rows, n0 + j, n0 + j + columns);
-                    const int begin = k.begin / per_word, end = ceil_div(k.end, per_word);
-                    const int from = std::max(begin, k0), to = std::min(end, k0 + KC<Word>);
-                    if (from >= to) continue;
-                    Out* c = C + (m0 + i) * ldc + n0 + j;
-                    next_b.run();
-                    if (to == end)
-                        for (int r = 0; r < rows; r++) Prefetch(c + r * ldc, columns * sizeof(Out), 1).run();
-                    run_micro_kernel<MR>(rows, sums, a.at(i / MR, from), b.at(j / nr, from), to - from, from > begin);
-                    if (to < end) continue;
-                    for (int r = 0; r < rows; r++) store(c + r * ldc, m0 + i + r, n0 + j, columns, sums + r * nr);
-                }
-            }
-        }
-    };
-
-    for (int n0 = 0; n0 < N; n0 += n_block) {
-        const int n = std::min(n_block, N - n0), across = ceil_div(n, nc);
-        const BPanels b = {b_data, ceil_div(n, nr), n_words};
-        pack<nr>(b, B.at(n0, 0), n, K, threads);
-        for (int m0 = 0; m0 < M; m0 += m_block) {
-            const int m = std::min(m_block, M - m0), tiles = ceil_div(m, mc) * across;
-            const APanels a = {a_data, ceil_div(m, MR), n_words};
-            pack<MR>(a, A.at(m0, 0), m, K, threads);
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-            for (int t = 0; t < tiles; t++) make_tile(a, m0, m, t / across * mc, b, n0, n, t % across * nc);
-        }
-    }
-}
-
-// For products that need every k.
-struct AllK {
-    int K;
-    KRange operator()(int, int, int, int) const { return {0, K}; }
-};
 
 #endif
 
@@ -416,10 +80,8 @@ template <class Out> void linear_product(Out* C, const floatX* A, const floatX* 
 #else
     const size_t ld = K;
     const Strided<floatX> a = {A, ld, 1}, b = {B, ld, 1};
-    const auto store = [](Out* c, int, int, int n, const float* sums) {
-        for (int x = 0; x < n; x++) convert(c[x], sums[x]);
-    };
-    blocked_product<FloatXWord>(C, N, M, N, K, a, b, AllK{K}, store);
+    const auto store = [](Out* c, int, int, int n, const float* sums) { convert_row(c, sums, n); };
+    floatx_product(C, N, M, N, K, a, b, AllK{K}, store);
 #endif
 }
 
@@ -449,7 +111,7 @@ inline void hessian_add(float* H /*[I,I]*/, const floatX* X /*[T,I]*/, int T, in
     const auto store = [](float* h, int i, int j, int n, const float* sums) {
         for (int c = std::max(0, i - j); c < n; c++) h[c] += sums[c];
     };
-    blocked_product<FloatXWord>(H, ld, I, I, T, x, x, k_range, store);
+    floatx_product(H, ld, I, I, T, x, x, k_range, store);
 #endif
 }
 

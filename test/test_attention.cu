@@ -1,5 +1,6 @@
 // test_attention.cu: attention over a token trie against a float64 loop over each query's ancestors.
 #include "../cuda/attention.cuh"
+#include "products.h"
 #include "test.h"
 #include <functional>
 #include <random>
@@ -139,14 +140,14 @@ static std::vector<std::pair<int, int>> random_trie(int n, int depth, int longes
     return trie;
 }
 
-TEST(one_segment) {
+TEST_ON_EVERY_PRODUCT(one_segment) {
     const int heads[][2] = {{3, 3}, {4, 2}, {4, 1}, {8, 1}};
     for (int D : {32, 64, 80, 128})
         for (auto [H, KV] : heads)
             for (int len : {1, 7, 64, 65}) check(make_problem({{len, -1}}, H, KV, D));
 }
 
-TEST(one_long_segment) {
+TEST_ON_EVERY_PRODUCT(one_long_segment) {
     for (int D : {32, 64, 80, 128}) {
         check(make_problem({{1025, -1}}, 2, 1, D), 73);
         check(make_problem({{2048, -1}}, 2, 2, D), 149);
@@ -154,15 +155,15 @@ TEST(one_long_segment) {
     check(make_problem({{2048, -1}}, 8, 1, 128), 211);
 }
 
-TEST(odd_head_dims_and_groups) {
+TEST_ON_EVERY_PRODUCT(odd_head_dims_and_groups) {
     for (int D : {8, 24, 72, 96, 200, 256}) check(make_problem({{150, -1}, {40, 0}, {33, 0}}, 2, 1, D), 3);
     for (int H : {5, 16, 100, 128}) check(make_problem({{50, -1}, {9, 0}, {9, 0}}, H, 1, 64), 3);
 }
 
-TEST(windows) { check(make_problem({{300, -1}, {1, -1}, {129, -1}, {64, -1}, {5, -1}, {77, -1}}, 4, 2, 64), 3); }
+TEST_ON_EVERY_PRODUCT(windows) { check(make_problem({{300, -1}, {1, -1}, {129, -1}, {64, -1}, {5, -1}, {77, -1}}, 4, 2, 64), 3); }
 
 // Prefixes and runs that end around the edges of key blocks (64 and 96), under siblings that share a tile.
-TEST(edges_of_key_blocks) {
+TEST_ON_EVERY_PRODUCT(edges_of_key_blocks) {
     for (int len : {1, 2, 62, 63, 64, 65, 94, 95, 96, 97, 127, 128, 129, 191, 192, 193}) {
         check(make_problem({{len, -1}, {1, -1}, {2, 0}, {1, 0}, {3, 0}, {40, 0}}, 2, 1, 64), 3);
         check(make_problem({{len, -1}, {130, -1}}, 4, 1, 64), 3);
@@ -170,7 +171,7 @@ TEST(edges_of_key_blocks) {
     }
 }
 
-TEST(deep_tries) {
+TEST_ON_EVERY_PRODUCT(deep_tries) {
     for (int depth = 1; depth <= 4; depth++) {
         check(make_problem(random_trie(40, depth, 30, depth), 4, 2, 64), 2);
         check(make_problem(random_trie(12, depth, 150, 10 + depth), 2, 1, 128), 5);
@@ -179,7 +180,7 @@ TEST(deep_tries) {
 }
 
 // MMLU: a long root with hundreds of short children. HellaSwag: contexts with four endings each.
-TEST(short_children) {
+TEST_ON_EVERY_PRODUCT(short_children) {
     std::vector<std::pair<int, int>> mmlu = {{700, -1}}, hellaswag;
     for (int i = 0; i < 300; i++) mmlu.push_back({1 + i * 7 % 11, 0});
     check(make_problem(mmlu, 2, 1, 64), 19);
@@ -191,7 +192,7 @@ TEST(short_children) {
 }
 
 // Scores in the hundreds; and a largest score that grows, or falls, with every key.
-TEST(sharp_softmax) {
+TEST_ON_EVERY_PRODUCT(sharp_softmax) {
     check(make_problem({{400, -1}, {100, 0}, {100, 0}}, 2, 1, 64, 100), 3);
     for (int sign : {1, -1}) {
         Problem p = make_problem({{500, -1}}, 2, 1, 64);
@@ -201,7 +202,7 @@ TEST(sharp_softmax) {
     }
 }
 
-TEST(the_trie_equals_separate_sequences) {
+TEST_ON_EVERY_PRODUCT(the_trie_equals_separate_sequences) {
     Problem trie = make_problem({{90, -1}, {40, 0}, {25, 1}, {1, 1}, {30, 0}, {70, 4}, {20, 4}, {1, 0}}, 4, 2, 128);
     const std::vector<floatX> shared = run(trie);
     for (int leaf : {2, 3, 5, 6, 7}) {
@@ -222,7 +223,7 @@ TEST(the_trie_equals_separate_sequences) {
     }
 }
 
-TEST(nothing_else_is_read) {
+TEST_ON_EVERY_PRODUCT(nothing_else_is_read) {
     Problem p = make_problem({{150, -1}, {30, 0}, {40, 1}, {20, 0}, {50, -1}, {9, 4}}, 4, 2, 64);
     const std::vector<floatX> before = run(p);
     for (int changed : {0, 70, 149, 150, 200, 221, 240, 295}) {
@@ -237,7 +238,7 @@ TEST(nothing_else_is_read) {
 }
 
 // A NaN or Inf reaches the queries that see it, and no others.
-TEST(nan_and_inf_go_where_they_belong) {
+TEST_ON_EVERY_PRODUCT(nan_and_inf_go_where_they_belong) {
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int D : {64, 80, 128})
         for (float x : bad)
@@ -264,7 +265,7 @@ TEST(nan_and_inf_go_where_they_belong) {
             }
 }
 
-TEST(same_bytes_every_time) {
+TEST_ON_EVERY_PRODUCT(same_bytes_every_time) {
     const Problem p = make_problem(random_trie(60, 3, 40, 5), 8, 4, 128);
     const std::vector<floatX> first = run(p);
     for (int threads : {1, 2, 3}) {

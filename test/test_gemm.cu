@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 #include "../cuda/gemm.cuh"
+#include "products.h"
 #include "test.h"
 
 typedef std::vector<float> Floats;
@@ -94,7 +95,7 @@ template <class T, class Product> static Floats linear(Product product, const Fl
     return download(C);
 }
 
-TEST(gemm) {
+TEST_ON_EVERY_PRODUCT(gemm) {
     for (Size s : SIZES) {
         const Floats a = random_values((size_t)s.M * s.K, 1), b = random_values((size_t)s.N * s.K, 2);
         const Floats c = linear<floatX>(gemm, a, b, s);
@@ -105,7 +106,7 @@ TEST(gemm) {
     }
 }
 
-TEST(gemm_logits) {
+TEST_ON_EVERY_PRODUCT(gemm_logits) {
     for (Size s : SIZES) {
         const Floats a = random_values((size_t)s.M * s.K, 3), b = random_values((size_t)s.N * s.K, 4);
         const Floats c = linear<float>(gemm_logits, a, b, s);
@@ -116,7 +117,7 @@ TEST(gemm_logits) {
     }
 }
 
-TEST(hessian_add) {
+TEST_ON_EVERY_PRODUCT(hessian_add) {
     for (Size s : {Size{0, 1, 1}, {0, 5, 1}, {0, 33, 17}, {0, 64, 200}, {0, 129, 385}, {0, 1000, 77}, {0, 2100, 500}}) {
         const int I = s.N, T = s.K;
         const Floats x = random_values((size_t)T * I, 7), before = random_values((size_t)I * I, 8);
@@ -187,7 +188,7 @@ TEST(gemm_float_is_not_tf32) {
     for (size_t e = 0; e < c.size(); e++) CHECK_EQ(c[e], x * b[e]);
 }
 
-TEST(a_size_of_zero_is_no_work) {
+TEST_ON_EVERY_PRODUCT(a_size_of_zero_is_no_work) {
     Array<floatX> X = upload<floatX>(Floats(4, 3));
     Array<float> F = upload<float>(Floats(4, 3));
     for (Size s : {Size{0, 2, 2}, {2, 0, 2}, {2, 2, 0}}) {
@@ -207,7 +208,7 @@ static bool as_it_should_be(float found, bool belongs, double bad_product) {
 }
 
 // A NaN or an Inf reaches its row (from A) or its column (from B) of C and nothing else, at every edge of the padding.
-TEST(nan_and_inf_go_where_they_belong) {
+TEST_ON_EVERY_PRODUCT(nan_and_inf_go_where_they_belong) {
     for (Size s : {Size{17, 33, 129}, {15, 31, 193}, {3, 5, 1}, {169, 513, 33}}) {
         const Floats a = random_values((size_t)s.M * s.K, 13), b = random_values((size_t)s.N * s.K, 14);
         for (double bad : {(double)NAN, (double)INFINITY, -(double)INFINITY}) {
@@ -231,7 +232,7 @@ TEST(nan_and_inf_go_where_they_belong) {
     }
 }
 
-TEST(nan_in_the_hessian) {
+TEST_ON_EVERY_PRODUCT(nan_in_the_hessian) {
     const int I = 70, T = 33;
     Floats x = random_values((size_t)T * I, 15);
     x[(size_t)(T - 1) * I + 40] = NAN;
@@ -255,13 +256,13 @@ static std::vector<Floats> all_products(int M, int N, int K) {
     return {linear<floatX>(gemm, a, b, s), linear<float>(gemm_logits, a, b, s), download(H), download(C)};
 }
 
-TEST(two_runs_give_the_same_bytes) {
+TEST_ON_EVERY_PRODUCT(two_runs_give_the_same_bytes) {
     const auto first = all_products(200, 1000, 700), second = all_products(200, 1000, 700);
     for (size_t p = 0; p < first.size(); p++) CHECK(same_bytes(first[p], second[p]));
 }
 
 #ifndef __CUDACC__
-TEST(threads_do_not_change_a_byte) {
+TEST_ON_EVERY_PRODUCT(threads_do_not_change_a_byte) {
     const int threads = omp_get_max_threads();
     std::vector<std::vector<Floats>> results;
     for (int n : {1, 2, 3, 16}) {
