@@ -6,7 +6,7 @@
 //
 // gemm_cpu.h says how the CPU's products work.
 //
-// defines: gemm, gemm_logits, hessian_add, gemm_float; for linalg.cuh: blocked_product, Strided and KRange on the CPU (from
+// defines: gemm, gemm_logits, hessian_add, cross_add, gemm_float; for linalg.cuh: blocked_product, Strided and KRange on the CPU (from
 //          gemm_cpu.h), cublas_handle and cublas_check on the GPU
 #pragma once
 #include "device.cuh"
@@ -70,7 +70,7 @@ void cublas_product(T* C, int ldc, Factor<S> A, Factor<S> B, int M, int N, int K
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The four products
+// The five products
 
 // C[M,N] = A[M,K] B[N,K]^T, a linear layer, A activations, B weights. Out is floatX or float.
 template <class Out> void linear_product(Out* C, const floatX* A, const floatX* B, int M, int N, int K) {
@@ -115,14 +115,31 @@ inline void hessian_add(float* H /*[I,I]*/, const floatX* X /*[T,I]*/, int T, in
 #endif
 }
 
+// D[I,I] += A[T,I]^T X[T,I], for inputs that are not the same: all of it, for it is not symmetric.
+inline void cross_add(float* D /*[I,I]*/, const floatX* A /*[T,I]*/, const floatX* X /*[T,I]*/, int T, int I) {
+    if (T < 1 || I < 1) return;
+#ifdef __CUDACC__
+    cublas_product(D, I, Factor<floatX>{A, I, true}, Factor<floatX>{X, I, false}, I, I, T, 1, 1);
+#else
+    const size_t ld = I;
+    const Strided<floatX> a = {A, 1, ld}, x = {X, 1, ld};
+    const auto store = [](float* d, int, int, int n, const float* sums) {
+        for (int c = 0; c < n; c++) d[c] += sums[c];
+    };
+    floatx_product(D, ld, I, I, T, a, x, AllK{T}, store);
+#endif
+}
+
 // C[M,N] = alpha A[M,K] B[K,N] + beta C, in float throughout, rows ldc, lda and ldb apart. With beta = 0 C is not read.
+// B_transposed: B is stored as [N,K].
 inline void gemm_float(float* C /*[M,N]*/, int ldc, const float* A /*[M,K]*/, int lda, const float* B /*[K,N]*/, int ldb, int M,
-                       int N, int K, float alpha, float beta) {
+                       int N, int K, float alpha, float beta, bool B_transposed = false) {
     if (M < 1 || N < 1 || K < 1) return;
 #ifdef __CUDACC__
-    cublas_product(C, ldc, Factor<float>{A, lda, false}, Factor<float>{B, ldb, false}, M, N, K, alpha, beta);
+    cublas_product(C, ldc, Factor<float>{A, lda, false}, Factor<float>{B, ldb, B_transposed}, M, N, K, alpha, beta);
 #else
-    const Strided<float> a = {A, (size_t)lda, 1}, b = {B, 1, (size_t)ldb};
+    const size_t ld = (size_t)ldb;
+    const Strided<float> a = {A, (size_t)lda, 1}, b = {B, B_transposed ? ld : 1, B_transposed ? 1 : ld};
     const auto store = [=](float* c, int, int, int n, const float* sums) {
         if (beta == 0)  // outside of the loop: a masked load of c would be waited for
             for (int x = 0; x < n; x++) c[x] = alpha * sums[x];

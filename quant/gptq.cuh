@@ -23,7 +23,8 @@
 // defaults: --act-order, asymmetric, damp 0.01, 128 x 2048 tokens of C4, true-sequential: the paper's flags
 // cost: O I^2 multiply-adds for the corrections, I^3 for U; H costs T I^2 / 2 and dominates
 //
-// defines: gptq_solve, gptq_weights
+// defines: gptq_solve, gptq_weights; for gptaq.cuh and foem.cuh: gptq_columns, gptq_columns_bytes,
+//          gptq_report
 #pragma once
 #include "hessian.cuh"
 #include "rtn.cuh"
@@ -49,13 +50,22 @@ KERNEL gptq_fit_kernel(Grid* grids /*[O, ceil(I / G)]*/, const float* W /*[O, I]
     if (threadIdx.x == 0) grids[(size_t)blockIdx.x * n_grids + c] = grid;
 }
 
+// What GPTQ's descendants add. GPTQ itself has neither, and what is below under `if (more...)` is nothing to it.
+struct GptqTerms {
+    const float* P;           // gptaq.cuh, or null: [I, I], column i also changes the later ones by w_i P_ij
+    float* V;                 // with P: [O, 128], the block's weights as the columns after the block see them
+    float beta;               // foem.cuh, or 0: the share of its drift from W0 that a column gives up
+    const float* W0;          // [O, I] in the original order
+    const int *order, *dead;  // [I]
+};
+
 // Quantizes the columns [start, start + n) of one row, one after another. Thread t owns columns t, t + blockDim, ...: it alone
 // corrects them, so that the owner of column i finds it complete; the others need only its error, hence one block_sync a column.
 // A block has a power of two of threads.
 KERNEL gptq_block_kernel(float* W /*[O, I]*/, float* E /*[O, 128]*/, float* losses /*[O]*/, const Grid* grids /*[O, n_grids]*/,
                          const int* grid_of_column /*[I]*/, const float* U /*[I, I]*/, int I, int n_grids, int start, int n,
-                         float maxq) {
-    SHARED float w[GPTQ_BLOCK], e[GPTQ_BLOCK];
+                         float maxq, GptqTerms more) {
+    SHARED float w[GPTQ_BLOCK], e[GPTQ_BLOCK], v[GPTQ_BLOCK];
     float* row = W + (size_t)blockIdx.x * I + start;
     const Grid* row_grids = grids + (size_t)blockIdx.x * n_grids;
     const float* U_block = U + (size_t)start * I + start;
@@ -64,15 +74,27 @@ KERNEL gptq_block_kernel(float* W /*[O, I]*/, float* E /*[O, 128]*/, float* loss
     for (int i = 0; i < n; i++) {
         const float* U_i = U_block + (size_t)i * I;
         if (i % blockDim.x == threadIdx.x) {
+            float drift = 0;
+            if (more.beta != 0) {
+                const int j = more.order[start + i];
+                const float w0 = more.dead[j] ? 0 : more.W0[(size_t)blockIdx.x * I + j];
+                if (i > 0) w[i] -= more.beta * (w[i] - w0);
+                drift = more.beta * (w[i] - w0);
+            }
             const float rounded = grid_round(w[i], row_grids[grid_of_column[start + i]], maxq);
             e[i] = (w[i] - rounded) / U_i[i];
-            w[i] = rounded;
             loss += e[i] * e[i] / 2;
+            if (more.beta != 0) e[i] -= drift / U_i[i];
+            if (more.P) v[i] = w[i], more.V[(size_t)blockIdx.x * GPTQ_BLOCK + i] = rounded + drift;
+            w[i] = rounded;
         }
         block_sync();
         const float e_i = e[i];
         const int first = i + 1 + ((threadIdx.x - i - 1) & (blockDim.x - 1));  // the first column after i that is mine
         for (int j = first; j < n; j += blockDim.x) w[j] -= e_i * U_i[j];
+        if (!more.P) continue;
+        const float v_i = v[i], *P_i = more.P + (size_t)(start + i) * I + start;
+        for (int j = first; j < n; j += blockDim.x) w[j] += v_i * P_i[j];
     }
     for (int j = threadIdx.x; j < n; j += blockDim.x) {
         row[j] = w[j];
@@ -88,21 +110,19 @@ struct GptqResult {
     int dead;                   // dead columns
 };
 
-// Quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats, H [I, I] (both halves) = sum over
-// the tokens of n sequences of x x^T. `where` names the layer and module in errors.
-inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, size_t n, const QuantOptions& opt,
-                               const std::string& where) {
+// Steps 5 and 6: quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats. P [I, I] (null: none) and beta are a
+// descendant's.
+inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFactor& f, const QuantOptions& opt,
+                               const float* P = nullptr, double beta = 0) {
     const int O = group.O, I = group.I;
     const int G = grid_columns(opt, I), n_grids = grids_in_row(opt, I);
     const bool per_channel = opt.group_size == -1;
     const float maxq = (float)((1 << opt.wbits) - 1);
-
-    // Steps 1 to 4.
-    const HessianFactor f = hessian_factor(H, I, n, opt.damp, opt.act_order, where);
     Array<int> order_d(I, "column order"), dead_d(I, "dead columns");
     copy(order_d.data, f.order.data(), I), copy(dead_d.data, f.dead.data(), I);
+    Array<float> V(P ? (size_t)O * GPTQ_BLOCK : 0, "GPTQ weights of a block");
+    const GptqTerms more = {P, V.data, (float)beta, W0, order_d.data, dead_d.data};
 
-    // Step 5.
     std::vector<int> grid_of_column(I);
     for (int k = 0; k < I; k++) grid_of_column[k] = opt.static_groups ? f.order[k] / G : k / G;
     Array<int> grid_of_column_d(I, "grid of column");
@@ -131,11 +151,12 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
         if (!fit_first)
             launch(gptq_fit_kernel, dim3(O, n_starting), std::min(G, 256), grids.data, W.data, I, G, first, maxq, opt.sym, opt.mse);
         launch(gptq_block_kernel, O, GPTQ_BLOCK, W.data, E.data, losses.data, grids.data, grid_of_column_d.data, f.U.data, I,
-               n_grids, start, n_columns, maxq);
-        gemm_float(W.data + end, I, E.data, GPTQ_BLOCK, f.U.data + (size_t)start * I + end, I, O, I - end, n_columns, -1.0f, 1.0f);
+               n_grids, start, n_columns, maxq, more);
+        const size_t later = (size_t)start * I + end;
+        gemm_float(W.data + end, I, E.data, GPTQ_BLOCK, f.U.data + later, I, O, I - end, n_columns, -1.0f, 1.0f);
+        if (P) gemm_float(W.data + end, I, V.data, GPTQ_BLOCK, P + later, I, O, I - end, n_columns, 1.0f, 1.0f);
     }
 
-    // Step 6.
     launch(gptq_unpermute_weights_kernel, O, 256, group.W, W.data, order_d.data, I);
     GptqResult result;
     result.losses.resize(O);
@@ -145,28 +166,31 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
     return result;
 }
 
-// Beside U: W, E and the grids.
+// All steps. H [I, I] (both halves) = sum over the tokens of n sequences of x x^T. `where` names the layer and module in errors.
+inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, size_t n, const QuantOptions& opt,
+                               const std::string& where) {
+    return gptq_columns(group, W0, hessian_factor(H, group.I, n, opt.damp, opt.act_order, where), opt);
+}
+
+// What gptq_columns allocates: W, E and the grids.
+inline size_t gptq_columns_bytes(const Group& group, const QuantOptions& opt) {
+    const size_t grids = (size_t)group.O * grids_in_row(opt, group.I) * sizeof(Grid);
+    return float_bytes(group) + (size_t)group.O * GPTQ_BLOCK * sizeof(float) + grids;
+}
+
 inline size_t gptq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t) {
     size_t most = 0;
     for (const Group& group : layer.groups) {
-        const size_t grids = (size_t)group.O * grids_in_row(opt, group.I) * sizeof(Grid);
         const size_t hessians = opt.true_sequential ? hessian_bytes(group) : hessian_bytes(layer);
-        const size_t E = (size_t)group.O * GPTQ_BLOCK * sizeof(float);
-        most = std::max(most, hessian_solve_bytes(group, hessians, float_bytes(group) + E + grids));
+        most = std::max(most, hessian_solve_bytes(group, hessians, gptq_columns_bytes(group, opt)));
     }
     return most;
 }
 
-inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
-    auto start = std::chrono::steady_clock::now();
-    Group& group = layer.groups[g];
-    const std::string where = format("layer %d, %s", layer.index, group.name);
-    Hessian h = std::move(q.hessian[g]);  // freed when this returns
-    mirror_upper(h.H.data, group.I);
-    Array<float> W0 = checked_weights(layer, group);
-    GptqResult result = gptq_weights(group, W0.data, h.H.data, h.n, q.opt, where);
-    std::vector<double> errors = output_errors(group, W0.data, h.H.data);
-    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+// A line for each linear. `objectives`, if there are any, stand in for GPTQ's loss, which is no measure for gptaq.cuh.
+inline void gptq_report(Quantizer& q, const Layer& layer, int g, const GptqResult& result, const std::vector<double>& errors,
+                        const std::vector<double>& objectives, double seconds) {
+    const Group& group = layer.groups[g];
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         double loss = 0;
@@ -174,13 +198,21 @@ inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
         if (!std::isfinite(loss) || !std::isfinite(errors[k]))
             fail("layer %d, %s: GPTQ's loss is not finite (%g, output error %g). HINT: a higher --damp, or check the checkpoint",
                  layer.index, linear.name, loss, errors[k]);
-        const std::string note = hessian_factor_note(q.opt.damp, result.damp, result.dead);
-        q.reports.push_back({layer.index,
-                             linear.name,
-                             "output",
-                             errors[k],
-                             seconds * linear.O / group.O,
-                             {{"damp", result.damp}, {"loss", loss}},
-                             note});
+        std::vector<std::pair<std::string, double>> values = {{"damp", result.damp}};
+        if (objectives.empty()) values.push_back({"loss", loss});
+        else values.push_back({"objective", objectives[k]});
+        q.reports.push_back({layer.index, linear.name, "output", errors[k], seconds * linear.O / group.O, values,
+                             hessian_factor_note(q.opt.damp, result.damp, result.dead)});
     }
+}
+
+inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
+    auto start = std::chrono::steady_clock::now();
+    Group& group = layer.groups[g];
+    Hessian h = std::move(q.hessian[g]);  // freed when this returns
+    mirror_upper(h.H.data, group.I);
+    const Array<float> W0 = checked_weights(layer, group);
+    const GptqResult result = gptq_weights(group, W0.data, h.H.data, h.n, q.opt, format("layer %d, %s", layer.index, group.name));
+    const std::vector<double> errors = output_errors(group, W0.data, h.H.data);
+    gptq_report(q, layer, g, result, errors, {}, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }

@@ -54,7 +54,7 @@ struct QuantOptions {
     double damp = 0.01;
     std::string salient_metric = "hessian";  // of BiLLM: hessian or magnitude
     bool smooth = true;
-    double alpha = 0.5;
+    double alpha = 0.5, beta = 0.1;  // alpha: SmoothQuant's or GPTAQ's, beta: FOEM's
 };
 
 // G, and how many grids a row of I columns has. The last one's columns may be fewer.
@@ -64,6 +64,7 @@ inline int grids_in_row(const QuantOptions& opt, int I) { return ceil_div(I, gri
 // sum over calibration tokens of x x^T, of which the upper half is right until a method mirrors it.
 struct Hessian {
     Array<float> H;  // [I, I]
+    Array<float> D;  // [I, I] if the stream is one of a pair: the same of (x~ - x) x^T, all of it (gptaq.cuh)
     size_t n = 0;    // calibration sequences: the originals mean over sequences, not over tokens
 };
 
@@ -83,8 +84,9 @@ struct ForwardContext;  // what the modules' forward passes need besides the lay
 struct Quantizer {
     QuantOptions opt;
     std::vector<float> channel_max[4];  // largest |x| of each input channel, for SmoothQuant
-    Hessian hessian[4];       // of the current layer's groups, for the methods that collect it
-    Array<floatX> inputs[4];  // [n_calibration, I] of the groups' inputs, for AWQ, of which n_inputs are there
+    Hessian hessian[4];                 // of the current layer's groups, for the methods that collect it
+    Array<floatX> difference;           // [n, I] of a pair's inputs, for pair_collect
+    Array<floatX> inputs[4];            // [n_calibration, I] of the groups' inputs, for AWQ, of which n_inputs are there
     size_t n_inputs[4] = {0, 0, 0, 0};
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
@@ -105,6 +107,7 @@ enum class Order {
     NONE,            // nothing is quantized
     WEIGHTS,         // from the weights alone: no calibration
     SEQUENTIAL,      // each group from inputs that passed through the layer's earlier, already quantized groups (true-sequential)
+    PAIRED,          // as SEQUENTIAL, and beside it the same tokens through the original layers: each group gets both inputs
     LAYERWISE,       // all four from one pass through the unquantized layer; the next layer sees the quantized one
     FULL_PRECISION,  // all four from one pass through the unquantized layer; so does the next layer: it never sees quantized inputs
 };
@@ -120,6 +123,8 @@ struct Method {
     void (*solve_layer)(Quantizer&, Layer&);
     // The most it holds on the device at a time, besides the layer and the activations; of the layer only the shapes count.
     size_t (*device_bytes)(const Layer&, const QuantOptions&, size_t n_calibration);
+    // In place of collect with Order::PAIRED: X of the quantized path, X_full of the full-precision model, the same n tokens.
+    void (*collect_pair)(Quantizer&, const Group&, int g, const floatX* X /*[n, I]*/, const floatX* X_full, int n) = nullptr;
     bool whole_groups = false;  // its group size must divide every row's width; else the last group of a row is narrower
 };
 

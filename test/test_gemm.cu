@@ -136,6 +136,39 @@ TEST_ON_EVERY_PRODUCT(hessian_add) {
     }
 }
 
+TEST(cross_add) {
+    for (Size s : {Size{0, 1, 1}, {0, 5, 1}, {0, 33, 17}, {0, 64, 200}, {0, 129, 385}, {0, 1000, 77}, {0, 1100, 500}}) {
+        const int I = s.N, T = s.K;
+        const Floats x = random_values((size_t)T * I, 21), y = random_values((size_t)T * I, 22);
+        const Floats before = random_values((size_t)I * I, 23);
+        Array<float> D = upload<float>(before);
+        Array<floatX> X = upload<floatX>(x), Y = upload<floatX>(y);
+        cross_add(D.data, Y.data, X.data, T, I);
+        cross_add(D.data, Y.data, X.data, T, I);
+        const Floats d = download(D);
+        for (auto [i, j] : entries(I, I)) {
+            const Exact exact = exact_sum(&y[i], I, &x[j], I, T);
+            const double expected = before[(size_t)i * I + j] + 2 * exact.sum;
+            const double last_adds = 2 * FLOAT_UNIT * (1 + 2 * std::fabs(exact.sum));
+            CHECK_NEAR(d[(size_t)i * I + j], expected, 2 * exact.tolerance + last_adds);
+        }
+    }
+}
+
+TEST(gemm_float_takes_a_transposed_factor) {
+    for (Size s : {Size{1, 1, 1}, {17, 33, 129}, {64, 200, 128}, {3, 700, 1}, {300, 1100, 700}}) {
+        const int ldb = s.K + 3;
+        const Floats a = random_values((size_t)s.M * s.K, 24), b = random_values((size_t)s.N * ldb, 25);
+        Array<float> C = upload<float>(poison((size_t)s.M * s.N)), A = upload<float>(a), B = upload<float>(b);
+        gemm_float(C.data, s.N, A.data, s.K, B.data, ldb, s.M, s.N, s.K, 2, 0, true);
+        const Floats c = download(C);
+        for (auto [i, j] : entries(s.M, s.N)) {
+            const Exact exact = exact_sum(&a[(size_t)i * s.K], 1, &b[(size_t)j * ldb], 1, s.K);
+            CHECK_NEAR(c[(size_t)i * s.N + j], 2 * exact.sum, 2 * exact.tolerance + 4 * FLOAT_UNIT * std::fabs(exact.sum));
+        }
+    }
+}
+
 TEST(gemm_float) {
     struct Case {
         Size size;
@@ -195,7 +228,7 @@ TEST_ON_EVERY_PRODUCT(a_size_of_zero_is_no_work) {
         gemm(X.data, X.data, X.data, s.M, s.N, s.K);
         gemm_logits(F.data, X.data, X.data, s.M, s.N, s.K);
         gemm_float(F.data, 2, F.data, 2, F.data, 2, s.M, s.N, s.K, 1, 0);
-        if (s.M == 0 || s.N == 0) hessian_add(F.data, X.data, s.M, s.N);
+        if (s.M == 0 || s.N == 0) hessian_add(F.data, X.data, s.M, s.N), cross_add(F.data, X.data, X.data, s.M, s.N);
     }
     for (float x : download(X)) CHECK_EQ(x, 3);
     for (float x : download(F)) CHECK_EQ(x, 3);
@@ -244,16 +277,18 @@ TEST_ON_EVERY_PRODUCT(nan_in_the_hessian) {
         for (int j = i; j < I; j++) CHECK(std::isnan(h[(size_t)i * I + j]) == (i == 40 || j == 40));
 }
 
-// All four products in one run, for the tests below.
+// All products in one run, for the tests below.
 static std::vector<Floats> all_products(int M, int N, int K) {
     const Size s = {M, N, K};
     const Floats a = random_values((size_t)M * K, 16), b = random_values((size_t)N * K, 17);
-    Array<float> H = upload<float>(Floats((size_t)K * K, 0)), C = upload<float>(poison((size_t)M * N));
+    Array<float> H = upload<float>(Floats((size_t)K * K, 0)), D = upload<float>(Floats((size_t)K * K, 0));
+    Array<float> C = upload<float>(poison((size_t)M * N));
     Array<float> A = upload<float>(a), B = upload<float>(b);
     Array<floatX> X = upload<floatX>(a);
     hessian_add(H.data, X.data, M, K);
+    cross_add(D.data, upload<floatX>(random_values((size_t)M * K, 18)).data, X.data, M, K);
     gemm_float(C.data, N, A.data, K, B.data, N, M, N, K, -1, 0);
-    return {linear<floatX>(gemm, a, b, s), linear<float>(gemm_logits, a, b, s), download(H), download(C)};
+    return {linear<floatX>(gemm, a, b, s), linear<float>(gemm_logits, a, b, s), download(H), download(D), download(C)};
 }
 
 TEST_ON_EVERY_PRODUCT(two_runs_give_the_same_bytes) {

@@ -1,5 +1,6 @@
-// GPTQ and RTN against references that share no code with them: a PyTorch implementation's codes on a 256 x 512 problem
-// (scripts/golden/golden_gptq.py), and here a float64 one written from the definition alone: optimal brain quantization with the explicit
+// GPTQ, its descendants GPTAQ and FOEM, and RTN against references that share no code with them: a PyTorch implementation's codes on a
+// 256 x 512 problem (scripts/golden/golden_gptq.py), those of the descendants' own code on another (golden_gptaq.py), and here a float64
+// one written from the definition alone: optimal brain quantization with the explicit
 // inverse of the Hessian, which is downdated column by column (no Cholesky factor).
 #include "golden.h"
 #include "test.h"
@@ -9,7 +10,9 @@
 // The definition in float64
 
 struct Problem : GoldenProblem {
-    std::vector<double> H;  // [I, I] = 2/sequences X^T X
+    std::vector<double> H;      // [I, I] = 2/sequences X^T X
+    std::vector<float> X_full;  // [n, I], for GPTAQ
+    std::vector<double> D;      // [I, I] = 2/sequences (X_full - X)^T X
 };
 
 // Column `dead_column`, and with `dead_every` also each of that many, never has an input.
@@ -32,6 +35,24 @@ static Problem make_problem(int O, int I, int n, unsigned seed, int dead_column,
     for (int t = 0; t < n; t++)
         for (int i = 0; i < I; i++)
             for (int j = 0; j < I; j++) p.H[(size_t)i * I + j] += 2.0 / sequences * p.X[(size_t)t * I + i] * p.X[(size_t)t * I + j];
+    return p;
+}
+
+// The problem with inputs of the full-precision model beside its own, which have something of their neighbours as well.
+static Problem make_pair(int O, int I, int n, unsigned seed, int dead_column, int dead_every = 0, int sequences = 1) {
+    Problem p = make_problem(O, I, n, seed, dead_column, dead_every, sequences);
+    std::mt19937 random(seed + 100);
+    std::normal_distribution<float> normal;
+    p.D.assign((size_t)I * I, 0);
+    for (int t = 0; t < n; t++) {
+        const float *x = &p.X[(size_t)t * I], common = normal(random);
+        for (int i = 0; i < I; i++)
+            p.X_full.push_back(to_float(to_floatX(x[i] + 0.2f * x[(i + 1) % I] - 0.1f * x[(i + 7) % I] + 0.1f * common)));
+        // As the program has it: the difference is rounded to floatX.
+        for (int i = 0; i < I; i++)
+            for (int j = 0; j < I; j++)
+                p.D[(size_t)i * I + j] += 2.0 / sequences * to_float(to_floatX(p.X_full[(size_t)t * I + i] - x[i])) * x[j];
+    }
     return p;
 }
 
@@ -80,15 +101,16 @@ static float round_ref_float(float w, GridRef g, int bits) {
     return g.scale * (std::min(maxq, std::max(0.0f, std::nearbyint(w / g.scale) + g.zero)) - g.zero);
 }
 
-// Returns W^ [O, I] in the original column order.
-static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o) {
+// Returns W^ [O, I] in the original column order. alpha and beta are those of GPTAQ and FOEM.
+static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o, double alpha = 0, double beta = 0) {
     const int O = p.O, I = p.I, G = o.group_size == -1 ? I : o.group_size, n_grids = (I + G - 1) / G;
     std::vector<double> H = p.H, W(p.W.begin(), p.W.end()), result((size_t)O * I);
-    std::vector<int> order(I);
+    std::vector<int> order(I), dead(I, 0);
     double mean = 0;
     for (int i = 0; i < I; i++) {
         order[i] = i;
         if (H[(size_t)i * I + i] == 0) {
+            dead[i] = 1;
             H[(size_t)i * I + i] = 1;
             for (int r = 0; r < O; r++) W[(size_t)r * I + i] = 0;
         }
@@ -119,6 +141,7 @@ static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o) {
         const double* original = &W[(size_t)r * I];
         for (int k = 0; k < I; k++) w[k] = original[order[k]];
         std::vector<double> at_block = w;  // as the grids see the row: corrected by whole blocks of 128 only
+        const std::vector<double> w0 = w;
         if (o.group_size == -1)
             grids[0] =
                 fit_ref(std::vector<double>(p.W.begin() + (size_t)r * I, p.W.begin() + (size_t)(r + 1) * I), o.wbits, o.sym, o.mse);
@@ -129,11 +152,17 @@ static std::vector<double> gptq_ref(const Problem& p, const QuantOptions& o) {
             if (o.group_size != -1 && !o.static_groups && k % G == 0)
                 grids[k / G] = fit_ref(std::vector<double>(at_block.begin() + k, at_block.begin() + std::min(k + G, I)), o.wbits,
                                        o.sym, o.mse);
-            const double q = round_ref(w[k], grids[o.static_groups ? order[k] / G : k / G], o.wbits);
-            const double d = inv[(size_t)k * I + k], e = (w[k] - q) / d;
+            if (k % 128 != 0) w[k] -= beta * (w[k] - w0[k]);
+            const double q = round_ref(w[k], grids[o.static_groups ? order[k] / G : k / G], o.wbits), drift = beta * (w[k] - w0[k]);
+            const double d = inv[(size_t)k * I + k], e = (w[k] - q - drift) / d;
             for (int j = k + 1; j < I; j++) w[j] -= e * inv[(size_t)k * I + j];
             for (int i = k + 1; i < I; i++)  // the inverse of what is left of H
                 for (int j = k + 1; j < I; j++) inv[(size_t)i * I + j] -= inv[(size_t)i * I + k] * inv[(size_t)k * I + j] / d;
+            for (int m = k + 1; m < I && alpha > 0; m++) {  // w_k (x~_k - x_k) on what is left, solved with that inverse
+                const double D_km = dead[order[m]] ? 0 : p.D[(size_t)order[k] * I + order[m]];
+                for (int j = k + 1; j < I; j++)
+                    w[j] += alpha * (j / 128 == k / 128 ? w[k] : q + drift) * D_km * inv[(size_t)m * I + j];
+            }
             w[k] = q;
             result[(size_t)r * I + order[k]] = q;
         }
@@ -169,6 +198,28 @@ static Solved solve(const GoldenProblem& p, const QuantOptions& o) {
     s.error = output_errors(layer.groups[0], W0.data, q.hessian[0].H.data)[0];
     s.W = download(W);
     return s;
+}
+
+// The same with GPTAQ's and FOEM's terms.
+struct SolvedPair {
+    std::vector<float> W;
+    double objective;  // as reported
+};
+
+static SolvedPair solve_pair(int O, int I, int n, int sequences, const std::vector<float>& weights, const std::vector<float>& x,
+                             const std::vector<float>& x_full, QuantOptions o, double alpha, double beta) {
+    Array<floatX> W = upload(weights), X = upload(x), X_full = upload(x_full);
+    Group group = {"test", O, I, W.data, nullptr, 1, {{"test", 0, O}}};
+    Quantizer q;
+    q.n_sequences = (size_t)sequences;
+    const int first = n / 2;  // in two chunks, the second the longer one where n is odd
+    pair_collect(q, group, 0, X.data, X_full.data, first);
+    pair_collect(q, group, 0, X.data + (size_t)first * I, X_full.data + (size_t)first * I, n - first);
+    mirror_upper(q.hessian[0].H.data, I);
+    const Array<float> W0 = weights_to_float(group);
+    o.alpha = alpha;
+    gptaq_weights(group, W0.data, q.hessian[0], o, beta, "test");
+    return {download(W), gptaq_objectives(group, W0.data, q.hessian[0])[0]};
 }
 
 // ||(W - V) X^T|| / ||W X^T|| in float64.
@@ -352,6 +403,115 @@ TEST(gptq_gives_the_codes_of_the_pytorch_reference) {
         CHECK_NEAR(s.error, expected_error, 1e-3 * expected_error);
         CHECK_NEAR(loss, expected_loss, 1e-3 * expected_loss);
         CHECK_EQ(s.result.dead, 1);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// GPTAQ and FOEM
+
+static void check_pair_against_definition(const Problem& p, const QuantOptions& o, double alpha, double beta) {
+    const SolvedPair s = solve_pair(p.O, p.I, p.n, p.sequences, p.W, p.X, p.X_full, o, alpha, beta);
+    const std::vector<double> expected = gptq_ref(p, o, alpha, beta);
+    size_t wrong = 0;
+    for (size_t i = 0; i < expected.size(); i++)
+        wrong += std::fabs(s.W[i] - expected[i]) > (sizeof(floatX) == 4 ? 1e-4 : 8e-3) * (std::fabs(expected[i]) + 0.1);
+    if (wrong * 500 > expected.size())
+        fail("%d bits, group %d, act_order %d, static %d, sym %d, mse %d, alpha %g, beta %g: %zu of %zu weights differ", o.wbits,
+             o.group_size, o.act_order, o.static_groups, o.sym, o.mse, alpha, beta, wrong, expected.size());
+    // ||W X~ - W^ X||^2 - ||W (X~ - X)||^2, relative to ||W X||^2, from the inputs themselves.
+    double objective = 0, norm = 0;
+    for (int r = 0; r < p.O; r++)
+        for (int t = 0; t < p.n; t++) {
+            double y = 0, full = 0, found = 0;
+            for (int i = 0; i < p.I; i++) {
+                const double w = p.W[(size_t)r * p.I + i], x = p.X[(size_t)t * p.I + i];
+                const double d = to_float(to_floatX(p.X_full[(size_t)t * p.I + i] - p.X[(size_t)t * p.I + i]));
+                y += w * x, full += w * d, found += (w - s.W[(size_t)r * p.I + i]) * x;
+            }
+            objective += (full + found) * (full + found) - full * full, norm += y * y;
+        }
+    CHECK_NEAR(s.objective, objective / norm, 1e-4 * std::fabs(objective / norm) + 1e-5);
+}
+
+TEST(gptaq_and_foem_are_their_definitions_for_every_option) {
+    const Problem p = make_pair(5, 288, 400, 21, 33), dead = make_pair(5, 288, 400, 22, -1, 10, 4);
+    const std::pair<double, double> terms[] = {{0.25, 0}, {1, 0}, {0, 0.1}, {0, 0.25}, {0.25, 0.2}};
+    for (const auto& [alpha, beta] : terms) {
+        for (int group : {-1, 32, 100, 128, 288}) check_pair_against_definition(p, options(3, group, true), alpha, beta);
+        check_pair_against_definition(p, options(4, 128, false), alpha, beta);
+        check_pair_against_definition(p, options(2, 64, true, true), alpha, beta);
+        check_pair_against_definition(p, options(3, 100, false, true, true), alpha, beta);
+        check_pair_against_definition(p, options(3, 128, true, false, false, true), alpha, beta);
+        check_pair_against_definition(dead, options(3, 128, true), alpha, beta);
+        check_pair_against_definition(dead, options(3, -1, true), alpha, beta);
+    }
+}
+
+TEST(gptaq_and_foem_without_their_terms_are_gptq) {
+    const Problem p = make_pair(40, 300, 401, 23, 33);
+    auto solved = [&](const std::vector<float>& x_full, const QuantOptions& o, double alpha, double beta) {
+        return solve_pair(p.O, p.I, p.n, 1, p.W, p.X, x_full, o, alpha, beta);
+    };
+    for (const QuantOptions& o : {options(3, 128, true), options(4, -1, false), options(2, 100, true, true)}) {
+        const std::vector<float> gptq = solve(p, o).W;
+        CHECK(solved(p.X_full, o, 0, 0).W == gptq);
+        CHECK(solved(p.X, o, 0.25, 0).W == gptq);  // two equal streams: D is 0
+        CHECK(solved(p.X_full, o, 0.25, 0).W != gptq);
+        CHECK(solved(p.X_full, o, 0, 0.1).W != gptq);
+    }
+    const SolvedPair equal = solved(p.X, options(3, 128, true), 0.25, 0);
+    CHECK_NEAR(equal.objective, std::pow(output_error_ref(p, equal.W), 2), 1e-3 * equal.objective);
+}
+
+TEST(gptaq_comes_closer_to_the_full_precision_outputs) {
+    const Problem p = make_pair(16, 256, 800, 24, -1);
+    const QuantOptions o = options(4, 128, true);
+    const auto objective = [&](double alpha) { return solve_pair(p.O, p.I, p.n, 1, p.W, p.X, p.X_full, o, alpha, 0).objective; };
+    CHECK(objective(0) > 0 && objective(0.25) < 0);
+}
+
+// The outputs of the original code.
+TEST(gptaq_and_foem_give_the_codes_of_the_originals) {
+    Checkpoint ck = safetensors_open("test/golden/gptaq.safetensors");
+    const auto numbers = [&](const char* name) {
+        std::vector<float> values;
+        for (uint16_t bits : golden<uint16_t>(ck, name)) {
+            bf16 x;
+            memcpy(&x, &bits, 2);
+            values.push_back(to_float(x));
+        }
+        return values;
+    };
+    const int O = 64, I = 256, n = 768;
+    const std::vector<float> W = numbers("W"), X = numbers("X"), X_full = numbers("X_full");
+    const std::vector<int> order = golden<int>(ck, "order");
+    std::vector<int> group(I);
+    for (int k = 0; k < I; k++) group[order[k]] = k / 128;
+    const struct {
+        std::string name;
+        double alpha, beta;
+    } runs[] = {{"gptq", 0, 0}, {"gptaq", 0.25, 0}, {"foem", 0, 0.1}, {"foem_gptaq", 0.25, 0.2}};
+    for (const auto& run : runs) {
+        const SolvedPair s = solve_pair(O, I, n, 1, W, X, X_full, options(3, 128, true), run.alpha, run.beta);
+        const std::vector<uint8_t> codes = golden<uint8_t>(ck, run.name + ".codes");
+        const std::vector<float> scale = golden<float>(ck, run.name + ".scale"), zero = golden<float>(ck, run.name + ".zero");
+        size_t wrong = 0;
+        double difference = 0, norm = 0;
+        for (int r = 0; r < O; r++) {
+            for (int j = 0; j < I; j++) {
+                const int g = r * 2 + group[j];
+                wrong += std::fabs(s.W[r * I + j] - scale[g] * ((float)codes[r * I + j] - zero[g])) > 0.25f * scale[g];
+            }
+            for (int t = 0; t < n; t++) {
+                double full = 0, y = 0;
+                for (int j = 0; j < I; j++)
+                    full += (double)W[r * I + j] * X_full[t * I + j], y += (double)s.W[r * I + j] * X[t * I + j];
+                difference += (full - y) * (full - y), norm += full * full;
+            }
+        }
+        if (wrong * 500 > codes.size()) fail("%s: %zu of %zu codes differ", run.name.c_str(), wrong, codes.size());
+        const double error = golden<double>(ck, run.name + ".error")[0];
+        CHECK_NEAR(std::sqrt(difference / norm), error, (sizeof(floatX) == 4 ? 1e-3 : 4e-3) * error);
     }
 }
 
