@@ -154,22 +154,25 @@ inline std::vector<Param> layer_params(const Config& c, const Layer& layer) {
     auto norm = [&](const char* name, floatX* data, int n) {
         if (data) params.push_back({prefix + name + ".weight", {(size_t)n}, data});
     };
-    auto group = [&](const Group& g, const std::string& module) {
-        for (int k = 0; k < g.n_linears; k++) {
-            const Linear& lin = g.linears[k];
-            const std::string name = prefix + module + lin.name;
-            params.push_back({name + ".weight", {(size_t)lin.O, (size_t)g.I}, g.W + (size_t)lin.row * g.I, true});
-            if (g.bias) params.push_back({name + ".bias", {(size_t)lin.O}, g.bias + lin.row});
+    auto stage = [&](int at, const std::string& module) {
+        for (int i = layer.first_group[at]; i < layer.first_group[at + 1]; i++) {
+            const Group& g = layer.groups[i];
+            for (int k = 0; k < g.n_linears; k++) {
+                const Linear& lin = g.linears[k];
+                const std::string name = prefix + module + lin.name;
+                params.push_back({name + ".weight", {(size_t)lin.O, (size_t)g.I}, g.W + (size_t)lin.row * g.I, true});
+                if (g.bias) params.push_back({name + ".bias", {(size_t)lin.O}, g.bias + lin.row});
+            }
         }
     };
     norm("input_layernorm", layer.input_norm, c.C);
-    group(layer.groups[0], "self_attn.");
+    stage(0, "self_attn.");
     norm("self_attn.q_norm", layer.q_norm, c.D);
     norm("self_attn.k_norm", layer.k_norm, c.D);
-    group(layer.groups[1], "self_attn.");
+    stage(1, "self_attn.");
     norm("post_attention_layernorm", layer.post_norm, c.C);
-    group(layer.groups[2], "mlp.");
-    group(layer.groups[3], "mlp.");
+    stage(2, "mlp.");
+    stage(3, "mlp.");
     return params;
 }
 
@@ -528,19 +531,34 @@ inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams
     return s;
 }
 
-// One stage of a layer on one chunk. Stage g = 0..3 ends with the input of linear group g in `in`; stage g + 1 begins with the
-// product of group g. Stage 4 is the product of the last group alone.
-//   x [T, C] is the residual stream, in [T, I] the input of the previous group and then of this one.
+// The rows of a stage's inputs and products that belong to a group.
+struct Rows {
+    size_t first;
+    int n;
+};
+
+inline Rows group_rows(const Group&, const Chunk& chunk) { return {0, chunk.T}; }
+
+// The products of a stage's groups: out [rows, O] from in [rows, I].
+inline void stage_products(const Layer& layer, int stage, floatX* out, floatX* in, const Chunk& chunk) {
+    for (int i = layer.first_group[stage]; i < layer.first_group[stage + 1]; i++) {
+        const Group& g = layer.groups[i];
+        const Rows rows = group_rows(g, chunk);
+        floatX *X = in + rows.first * g.I, *Y = out + rows.first * g.O;
+        if (g.abits < 16) launch(quantize_tokens_kernel, rows.n, 256, X, g.I, g.abits);
+        gemm(Y, X, g.W, rows.n, g.O, g.I);
+        if (g.bias) launch(add_bias_kernel, rows.n, 256, Y, g.bias, g.O);
+    }
+}
+
+// One stage of a layer on one chunk. Stage 0..3 ends with the inputs of its groups in `in`; the next begins with their products.
+// Stage 4 is the products of the last alone.
+//   x [T, C] is the residual stream, in [rows, I] the inputs of the previous stage's groups and then of this one's.
 inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* x, floatX* in, const Chunk& chunk,
                         Scratch& scratch) {
     const int T = chunk.T;
     floatX* out = scratch.out.data;
-    if (stage > 0) {
-        const Group& g = layer.groups[stage - 1];
-        if (g.abits < 16) launch(quantize_tokens_kernel, T, 256, in, g.I, g.abits);
-        gemm(out, in, g.W, T, g.O, g.I);
-        if (g.bias) launch(add_bias_kernel, T, 256, out, g.bias, g.O);
-    }
+    if (stage > 0) stage_products(layer, stage - 1, out, in, chunk);
     switch (stage) {
     case 0: launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.input_norm, c.C, c.eps); break;
     case 1:
@@ -568,11 +586,14 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
     require_finite(x, chunk.T, c.C,
                    layer.index ? format("layer %d: its input for %s", layer.index, name.c_str())
                                : "model.embed_tokens.weight, rows for " + name);
-    for (int stage = 0; stage < 4; stage++) {
-        const Group& group = layer.groups[stage];
+    for (int stage = 0; stage < STAGES; stage++) {
         layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
-        require_finite(scratch.in.data, chunk.T, group.I,
-                       format("layer %d, %s: its input for %s", layer.index, group.name, name.c_str()));
+        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) {
+            const Group& group = layer.groups[g];
+            const Rows rows = group_rows(group, chunk);
+            require_finite(scratch.in.data + rows.first * group.I, rows.n, group.I,
+                           format("layer %d, %s: its input for %s", layer.index, group.name, name.c_str()));
+        }
     }
     fail("layer %d, down: its output for %s holds NaN or Inf. HINT: check the checkpoint", layer.index, name.c_str());
 }
@@ -582,7 +603,7 @@ inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratc
     for (const Chunk& chunk : s.chunks) {
         floatX* x = s.x.fetch(chunk, scratch.x.data);
         copy(scratch.x2.data, x, (size_t)chunk.T * c.C);  // kept for fail_at_module
-        for (int stage = 0; stage <= 4; stage++) layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
+        for (int stage = 0; stage <= STAGES; stage++) layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
         if (count_nonfinite(x, chunk.T, c.C)) fail_at_module(c, layer, scratch.x2.data, chunk, s.name, scratch);
         s.x.store(chunk, x);
     }
@@ -604,16 +625,15 @@ struct ForwardContext {
     Scratch& scratch;
 };
 
-// From the input of the module's first group to the product of its last; `stage` reads the former and leaves the latter's input in
+// From the input of the module's first stage to the product of its last; `stage` reads the former and leaves the latter's input in
 // the same place.
 inline void module_forward(Quantizer& q, const Layer& layer, int stage, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
     const Config& c = q.forward->config;
     Scratch& scratch = q.forward->scratch;
-    const Group& last = layer.groups[stage];
     for (const Chunk& chunk : q.forward->calibration.chunks) {
         copy(scratch.in.data, X + chunk.start * c.C, (size_t)chunk.T * c.C);
         layer_stage(c, layer, stage, nullptr, scratch.in.data, chunk, scratch);
-        gemm(out + chunk.start * c.C, scratch.in.data, last.W, chunk.T, last.O, last.I);
+        stage_products(layer, stage, out + chunk.start * c.C, scratch.in.data, chunk);
     }
 }
 
@@ -625,25 +645,36 @@ inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, float
 // ---------------------------------------------------------------------------------------------------------------------
 // Quantizing one layer from the calibration stream, and pushing that stream through the result
 
-// Each group is solved from inputs that passed through the groups before it, as they are after quantization. The inputs of the
-// current group are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all.
+// Shows the method what reaches the groups of a stage, whose inputs are `in`.
+inline void stage_collect(const Method& method, Quantizer& q, const Layer& layer, int stage, const floatX* in /*[rows, I]*/,
+                          const Chunk& chunk) {
+    for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) {
+        const Group& group = layer.groups[g];
+        const Rows rows = group_rows(group, chunk);
+        if (rows.n > 0) method.collect(q, group, g, in + rows.first * group.I, rows.n);
+    }
+}
+
+// Each group is solved from inputs that passed through the stages before it, as they are after quantization. The inputs of the
+// current stage are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all.
 inline void quantize_sequential(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
-    for (int stage = 0; stage <= 4; stage++) {
+    for (int stage = 0; stage <= STAGES; stage++) {
         for (const Chunk& chunk : s.chunks) {
             floatX* x = s.x.fetch(chunk, scratch.x.data);
-            floatX* in = s.in.fetch(chunk, scratch.in.data);  // [T, I], I the group's own, in a place that fits the widest
+            floatX* in = s.in.fetch(chunk, scratch.in.data);  // [rows, I], I the stage's own, in a place that fits the widest
             layer_stage(c, layer, stage, x, in, chunk, scratch);
-            if (stage < 4) method.collect(q, layer.groups[stage], stage, in, chunk.T);
+            if (stage < STAGES) stage_collect(method, q, layer, stage, in, chunk);
             s.in.store(chunk, in);
             s.x.store(chunk, x);
         }
-        if (stage < 4) method.solve_group(q, layer, stage);
+        if (stage == STAGES) break;
+        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) method.solve_group(q, layer, g);
     }
 }
 
 inline void solve_all(const Method& method, Quantizer& q, Layer& layer) {
     if (method.solve_layer) method.solve_layer(q, layer);
-    for (int g = 0; method.solve_group && g < 4; g++) method.solve_group(q, layer, g);
+    for (int g = 0; method.solve_group && g < (int)layer.groups.size(); g++) method.solve_group(q, layer, g);
 }
 
 // All groups are solved from one pass through the layer as it was. The stream then goes through the quantized layer, or, for
@@ -656,12 +687,12 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
             copy(scratch.x.data, x, (size_t)chunk.T * c.C);
             x = scratch.x.data;
         }
-        for (int stage = 0; stage < 4; stage++) {
+        for (int stage = 0; stage < STAGES; stage++) {
             layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
-            method.collect(q, layer.groups[stage], stage, scratch.in.data, chunk.T);
+            stage_collect(method, q, layer, stage, scratch.in.data, chunk);
         }
         if (!full_precision) continue;
-        layer_stage(c, layer, 4, x, scratch.in.data, chunk, scratch);
+        layer_stage(c, layer, STAGES, x, scratch.in.data, chunk, scratch);
         s.x.store(chunk, x);
     }
     solve_all(method, q, layer);
@@ -670,6 +701,7 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
 
 inline void quantize_layer(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream* calibration,
                            Scratch& scratch) {
+    quantizer_expect(q, layer);
     if (method.order == Order::NONE) return;
     if (method.order == Order::WEIGHTS) solve_all(method, q, layer);
     else if (method.order == Order::SEQUENTIAL) quantize_sequential(c, layer, method, q, *calibration, scratch);
