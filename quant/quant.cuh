@@ -4,8 +4,9 @@
 // one matrix W [O, I], so that a group is one product in the forward pass and one problem for a method:
 //     0  norm            -> q_proj k_proj v_proj          2  norm            -> gate_proj up_proj
 //     1  attention       -> o_proj                        3  silu(gate) * up -> down_proj
-// The groups of a stage are independent of each other, and each is reached by rows of the stage's inputs; most stages have one group,
-// which all rows reach. A group is known by its place g in the layer.
+// The groups of a stage are independent of each other, and each is reached by rows of the stage's inputs. Stages 0 and 1 have one group,
+// which all rows reach, and so have 2 and 3 of a dense layer; of a mixture they have one for each expert, which is reached by the rows
+// that a router sends there (cuda/experts.cuh). A group is known by its place g in the layer; no method asks what kind of layer it is.
 // A method is two functions: `collect` sees the inputs of a group, chunk by chunk; `solve` puts the group's W on its grid.
 // W is "fake quantized": on the grid, but stored as floatX; what the bits would look like packed is a matter of export.
 //
@@ -17,6 +18,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <deque>
 #include <string>
 #include <vector>
 #include "../cuda/device.cuh"
@@ -35,6 +37,7 @@ struct Group {
     int n_linears;
     Linear linears[3];
     int abits = 16;    // bits of its inputs in the forward pass; 16: as they are
+    int expert = -1;   // that it belongs to; -1: to none, all tokens reach it
 };
 
 struct Rotation;  // rotation.cuh's
@@ -47,6 +50,8 @@ struct Layer {
     Array<floatX> storage;           // owns all of the following
     floatX *input_norm, *post_norm;  // [C] gains of the norms before stages 0 and 2
     floatX *q_norm, *k_norm;         // [D] Qwen3's norms over each head, or null
+    floatX* router = nullptr;        // [E, C] of a mixture of experts, which reads what stage 2 does and is never quantized; else null
+    std::deque<std::string> names;   // of experts and their linears
     std::vector<Group> groups = std::vector<Group>(STAGES);  // stage after stage
     int first_group[STAGES + 1] = {0, 1, 2, 3, 4};           // a stage's groups end where the next one's begin
 };
