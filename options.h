@@ -40,7 +40,7 @@ inline std::vector<Flag> all_flags(Options& o) {
     return {
         {Flag::SECTION, "", "", "model and method", nullptr, nullptr},
         {Flag::TEXT, "-m", "MODEL",
-         "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:32b\n"
+         "a checkpoint folder, a name looked up under models/, or random:0.6b .. random:235b-a22b\n"
          "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)",
          &o.model, nullptr},
         {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},

@@ -10,8 +10,8 @@
 //
 // Top to bottom: the model's weights, the kernels, streams of tokens, one layer's forward pass, quantizing it, the head, saving, and
 // the run that puts them together. Shapes are written in a small alphabet:
-//     T tokens, C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, V vocabulary, L layers,
-//     O x I a weight's output rows and input columns
+//     T tokens, C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, V vocabulary, L layers, E experts, of which
+//     K are a token's, O x I a weight's output rows and input columns
 #ifndef QWEN3_CU  // the tests include this file
 #define QWEN3_CU
 #include <memory>
@@ -27,6 +27,8 @@
 #include "cuda/gemm.cuh"
 // defines: Segment, AttentionPlan, attention_plan, attention
 #include "cuda/attention.cuh"
+// defines: Routing, route, gather_routed, add_routed: mixtures of experts
+#include "cuda/experts.cuh"
 // defines: Clock, duration_text / project_file, base_name
 #include "data/clock.h"
 #include "data/paths.h"
@@ -61,8 +63,17 @@
 // The model's shape
 
 inline int qkv_rows(const Config& c) { return (c.H + 2 * c.KV) * c.D; }
-inline int widest_input(const Config& c) { return std::max({c.C, c.H * c.D, c.F}); }
-inline int widest_output(const Config& c) { return std::max({c.C, qkv_rows(c), 2 * c.F}); }
+
+// The most values a token has among the inputs of a stage, and among its products. An expert's are K times a token's.
+inline int widest_input(const Config& c) {
+    const int dense = has_dense(c) ? c.F : 0, mixture = has_mixture(c) ? c.mixture.K * c.mixture.F : 0;
+    return std::max({c.C, c.H * c.D, dense, mixture});
+}
+inline int widest_output(const Config& c) {
+    const int dense = has_dense(c) ? 2 * c.F : 0;
+    const int mixture = has_mixture(c) ? std::max({c.mixture.E, c.mixture.K * 2 * c.mixture.F, c.mixture.K * c.C}) : 0;
+    return std::max({c.C, qkv_rows(c), dense, mixture});
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Weights: from a checkpoint's raw files, or made up
@@ -154,35 +165,50 @@ inline std::vector<Param> layer_params(const Config& c, const Layer& layer) {
     auto norm = [&](const char* name, floatX* data, int n) {
         if (data) params.push_back({prefix + name + ".weight", {(size_t)n}, data});
     };
-    auto group = [&](const Group& g, const std::string& module) {
-        for (int k = 0; k < g.n_linears; k++) {
-            const Linear& lin = g.linears[k];
-            const std::string name = prefix + module + lin.name;
-            params.push_back({name + ".weight", {(size_t)lin.O, (size_t)g.I}, g.W + (size_t)lin.row * g.I, true});
-            if (g.bias) params.push_back({name + ".bias", {(size_t)lin.O}, g.bias + lin.row});
+    auto stage = [&](int at, const std::string& module) {
+        for (int i = layer.first_group[at]; i < layer.first_group[at + 1]; i++) {
+            const Group& g = layer.groups[i];
+            for (int k = 0; k < g.n_linears; k++) {
+                const Linear& lin = g.linears[k];
+                const std::string name = prefix + module + lin.name;
+                params.push_back({name + ".weight", {(size_t)lin.O, (size_t)g.I}, g.W + (size_t)lin.row * g.I, true});
+                if (g.bias) params.push_back({name + ".bias", {(size_t)lin.O}, g.bias + lin.row});
+            }
         }
     };
     norm("input_layernorm", layer.input_norm, c.C);
-    group(layer.groups[0], "self_attn.");
+    stage(0, "self_attn.");
     norm("self_attn.q_norm", layer.q_norm, c.D);
     norm("self_attn.k_norm", layer.k_norm, c.D);
-    group(layer.groups[1], "self_attn.");
+    stage(1, "self_attn.");
     norm("post_attention_layernorm", layer.post_norm, c.C);
-    group(layer.groups[2], "mlp.");
-    group(layer.groups[3], "mlp.");
+    if (layer.router) params.push_back({prefix + "mlp.gate.weight", {(size_t)c.mixture.E, (size_t)c.C}, layer.router});
+    stage(2, "mlp.");
+    stage(3, "mlp.");
     return params;
 }
 
-inline size_t layer_size(const Config& c) {  // values
+// Values of layer l, or only of those weights that a token meets, where it meets `experts` of a mixture's.
+inline size_t layer_size(const Config& c, int l, int experts) {
     const size_t C = c.C, F = c.F, HD = (size_t)c.H * c.D, QKV = qkv_rows(c);
-    return QKV * C + C * HD + 3 * F * C + 2 * C + (c.qk_norm ? 2 * c.D : 0) + (c.qkv_bias ? QKV : 0);
+    const size_t mlp = is_mixture(c, l) ? c.mixture.E * C + (size_t)experts * 3 * c.mixture.F * C : 3 * F * C;
+    return QKV * C + C * HD + mlp + 2 * C + (c.qk_norm ? 2 * c.D : 0) + (c.qkv_bias ? QKV : 0);
+}
+inline size_t layer_size(const Config& c) {  // of the largest layer
+    size_t most = 0;
+    for (int l = 0; l < c.L; l++) most = std::max(most, layer_size(c, l, c.mixture.E));
+    return most;
+}
+inline size_t layers_size(const Config& c, int experts) {  // of all layers
+    size_t sum = 0;
+    for (int l = 0; l < c.L; l++) sum += layer_size(c, l, experts);
+    return sum;
 }
 
-// One allocation, pointers walked through it. W of a group holds the rows of its linears one after another.
-inline Layer layer_alloc(const Config& c) {
-    Layer layer;
-    layer.index = 0;
-    layer.storage = Array<floatX>(layer_size(c), "a layer's weights");
+// The layer becomes layer l: its groups, and where its tensors lie, one after another in its storage. W of a group holds the rows of
+// its linears one after another.
+inline void layer_place(const Config& c, Layer& layer, int l) {
+    layer.index = l;
     floatX* next = layer.storage.data;
     auto take = [&](size_t n) {
         floatX* p = next;
@@ -190,15 +216,37 @@ inline Layer layer_alloc(const Config& c) {
         return p;
     };
     const int HD = c.H * c.D, KVD = c.KV * c.D;
+    const int n = is_mixture(c, l) ? c.mixture.E : 1, F = is_mixture(c, l) ? c.mixture.F : c.F;  // groups of stages 2 and 3
+    layer.groups.resize(2 + 2 * (size_t)n);
+    const int first[] = {0, 1, 2, 2 + n, 2 + 2 * n};
+    std::copy(first, first + STAGES + 1, layer.first_group);
     layer.groups[0] = {
         "qkv", qkv_rows(c), c.C, nullptr, nullptr, 3, {{"q_proj", 0, HD}, {"k_proj", HD, KVD}, {"v_proj", HD + KVD, KVD}}};
     layer.groups[1] = {"o", c.C, HD, nullptr, nullptr, 1, {{"o_proj", 0, c.C}}};
-    layer.groups[2] = {"gate_up", 2 * c.F, c.C, nullptr, nullptr, 2, {{"gate_proj", 0, c.F}, {"up_proj", c.F, c.F}}};
-    layer.groups[3] = {"down", c.C, c.F, nullptr, nullptr, 1, {{"down_proj", 0, c.C}}};
+    layer.names.clear();
+    for (int e = 0; e < n; e++) {
+        auto name = [&](const char* of) {
+            if (!is_mixture(c, l)) return of;
+            layer.names.push_back(format("experts.%d.%s", e, of));
+            return layer.names.back().c_str();
+        };
+        Group &gate_up = layer.groups[2 + e], &down = layer.groups[2 + n + e];
+        gate_up = {name("gate_up"), 2 * F, c.C, nullptr, nullptr, 2, {{name("gate_proj"), 0, F}, {name("up_proj"), F, F}}};
+        down = {name("down"), c.C, F, nullptr, nullptr, 1, {{name("down_proj"), 0, c.C}}};
+        if (is_mixture(c, l)) gate_up.expert = down.expert = e;
+    }
     for (Group& g : layer.groups) g.W = take((size_t)g.O * g.I);
+    layer.router = is_mixture(c, l) ? take((size_t)c.mixture.E * c.C) : nullptr;
     if (c.qkv_bias) layer.groups[0].bias = take(layer.groups[0].O);
     layer.input_norm = take(c.C), layer.post_norm = take(c.C);
     layer.q_norm = c.qk_norm ? take(c.D) : nullptr, layer.k_norm = c.qk_norm ? take(c.D) : nullptr;
+}
+
+// Room for any layer; it is the first one's.
+inline Layer layer_alloc(const Config& c) {
+    Layer layer;
+    layer.storage = Array<floatX>(layer_size(c), "a layer's weights");
+    layer_place(c, layer, 0);
     return layer;
 }
 
@@ -226,7 +274,7 @@ struct LayerReader {
     // Begins with layer l, if there is one.
     void start(int l) {
         if (model.random || l == model.config.L) return;
-        next.index = l;
+        layer_place(model.config, next, l);
         thread = std::thread([this] {
             try {
                 for (const Param& p : layer_params(model.config, next)) {
@@ -244,8 +292,8 @@ struct LayerReader {
     void finish(Layer& layer, int l) {
         if (thread.joinable()) thread.join();
         if (error) std::rethrow_exception(error);
-        if (!model.random) std::swap(layer, next);
-        layer.index = l;
+        if (model.random) layer_place(model.config, layer, l);
+        else std::swap(layer, next);
         for (const Param& p : layer_params(model.config, layer)) {
             if (model.random) load_param(model, p);
             else require_finite_param(model, p);
@@ -359,7 +407,8 @@ struct Chunk {
     size_t start;  // in the stream
     int T;
     AttentionPlan plan;
-    Array<int> positions;  // [T]
+    Array<int> positions;     // [T]
+    mutable Routing routing;  // where its tokens go in the layer at hand, if that is a mixture; stage 2 sets it
 };
 
 // Activations [T, width] of a stream, on the device or, where that is too small, in page-locked host memory.
@@ -489,6 +538,7 @@ struct Scratch {
     Array<floatX> x, x2;          // [chunk, C]            residual stream of a host-resident Stream, and of another
     Array<floatX> in;             // [chunk, widest input]   input of a linear group
     Array<floatX> out;            // [chunk, widest output]  its product
+    Array<floatX> routed;         // [chunk K, C]          inputs of experts, where there are some
     Array<float> cosines, sines;  // [positions, D/2]
 };
 
@@ -511,6 +561,7 @@ inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams
     s.x2 = Array<floatX>(T * c.C, "residual scratch");
     s.in = Array<floatX>(T * widest_input(c), "input scratch");
     s.out = Array<floatX>(T * widest_output(c), "output scratch");
+    if (has_mixture(c)) s.routed = Array<floatX>(T * c.mixture.K * c.C, "experts' input scratch");
     int positions = 0;
     for (const Stream& stream : streams)
         for (const Segment& seg : stream.segments) positions = std::max(positions, seg.pos + seg.len);
@@ -528,19 +579,48 @@ inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams
     return s;
 }
 
-// One stage of a layer on one chunk. Stage g = 0..3 ends with the input of linear group g in `in`; stage g + 1 begins with the
-// product of group g. Stage 4 is the product of the last group alone.
-//   x [T, C] is the residual stream, in [T, I] the input of the previous group and then of this one.
+// The rows of a stage's inputs and products that belong to a group.
+struct Rows {
+    size_t first;
+    int n;
+};
+
+inline Rows group_rows(const Group& group, const Chunk& chunk) {
+    if (group.expert < 0) return {0, chunk.T};
+    const int* first = &chunk.routing.first[group.expert];
+    return {(size_t)first[0], first[1] - first[0]};
+}
+
+// The inputs `in` of a stage as rows that lie together for each group. They do already, unless groups share a token.
+inline floatX* grouped_inputs(const Layer& layer, int stage, floatX* in, const Chunk& chunk, Scratch& scratch) {
+    if (stage != 2 || !layer.router) return in;
+    gather_routed(chunk.routing, scratch.routed.data, in, layer.groups[layer.first_group[2]].I);
+    return scratch.routed.data;
+}
+
+// The products of a stage's groups, out [rows, O], from its inputs.
+inline void stage_products(const Layer& layer, int stage, floatX* out, floatX* in, const Chunk& chunk, Scratch& scratch) {
+    in = grouped_inputs(layer, stage, in, chunk, scratch);
+    for (int i = layer.first_group[stage]; i < layer.first_group[stage + 1]; i++) {
+        const Group& g = layer.groups[i];
+        const Rows rows = group_rows(g, chunk);
+        if (rows.n == 0) continue;
+        floatX *X = in + rows.first * g.I, *Y = out + rows.first * g.O;
+        if (g.abits < 16) launch(quantize_tokens_kernel, rows.n, 256, X, g.I, g.abits);
+        gemm(Y, X, g.W, rows.n, g.O, g.I);
+        if (g.bias) launch(add_bias_kernel, rows.n, 256, Y, g.bias, g.O);
+    }
+}
+
+// One stage of a layer on one chunk. Stage 0..3 ends with the inputs of its groups in `in`; the next begins with their products.
+// Stage 4 is the products of the last alone.
+//   x [T, C] is the residual stream; `in` the inputs of the previous stage's groups and then of this one's, [T, I], or [T K, I] where
+//   they are the experts' own (stage 3).
 inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* x, floatX* in, const Chunk& chunk,
                         Scratch& scratch) {
     const int T = chunk.T;
     floatX* out = scratch.out.data;
-    if (stage > 0) {
-        const Group& g = layer.groups[stage - 1];
-        if (g.abits < 16) launch(quantize_tokens_kernel, T, 256, in, g.I, g.abits);
-        gemm(out, in, g.W, T, g.O, g.I);
-        if (g.bias) launch(add_bias_kernel, T, 256, out, g.bias, g.O);
-    }
+    if (stage > 0) stage_products(layer, stage - 1, out, in, chunk, scratch);
     switch (stage) {
     case 0: launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.input_norm, c.C, c.eps); break;
     case 1:
@@ -553,12 +633,19 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
     case 2:
         launch(add_kernel, T, 256, x, out, c.C);
         launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.post_norm, c.C, c.eps);
+        if (!layer.router) break;
+        gemm(out, in, layer.router, T, c.mixture.E, c.C);
+        route(chunk.routing, out, T, c.mixture.E, c.mixture.K, c.mixture.renormalize);
         break;
     case 3:
-        launch(silu_mul_kernel, T, 256, in, out, c.F);
+        if (layer.router) launch(silu_mul_kernel, T * c.mixture.K, 256, in, out, c.mixture.F);
+        else launch(silu_mul_kernel, T, 256, in, out, c.F);
         if (layer.rotation) rotate_down_input(in, T, *layer.rotation);
         break;
-    case 4: launch(add_kernel, T, 256, x, out, c.C); break;
+    case 4:
+        if (layer.router) add_routed(chunk.routing, x, out, c.C);
+        else launch(add_kernel, T, 256, x, out, c.C);
+        break;
     }
 }
 
@@ -568,11 +655,15 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
     require_finite(x, chunk.T, c.C,
                    layer.index ? format("layer %d: its input for %s", layer.index, name.c_str())
                                : "model.embed_tokens.weight, rows for " + name);
-    for (int stage = 0; stage < 4; stage++) {
-        const Group& group = layer.groups[stage];
+    for (int stage = 0; stage < STAGES; stage++) {
         layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
-        require_finite(scratch.in.data, chunk.T, group.I,
-                       format("layer %d, %s: its input for %s", layer.index, group.name, name.c_str()));
+        floatX* in = grouped_inputs(layer, stage, scratch.in.data, chunk, scratch);
+        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) {
+            const Group& group = layer.groups[g];
+            const Rows rows = group_rows(group, chunk);
+            require_finite(in + rows.first * group.I, rows.n, group.I,
+                           format("layer %d, %s: its input for %s", layer.index, group.name, name.c_str()));
+        }
     }
     fail("layer %d, down: its output for %s holds NaN or Inf. HINT: check the checkpoint", layer.index, name.c_str());
 }
@@ -582,7 +673,7 @@ inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratc
     for (const Chunk& chunk : s.chunks) {
         floatX* x = s.x.fetch(chunk, scratch.x.data);
         copy(scratch.x2.data, x, (size_t)chunk.T * c.C);  // kept for fail_at_module
-        for (int stage = 0; stage <= 4; stage++) layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
+        for (int stage = 0; stage <= STAGES; stage++) layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
         if (count_nonfinite(x, chunk.T, c.C)) fail_at_module(c, layer, scratch.x2.data, chunk, s.name, scratch);
         s.x.store(chunk, x);
     }
@@ -604,16 +695,22 @@ struct ForwardContext {
     Scratch& scratch;
 };
 
-// From the input of the module's first group to the product of its last; `stage` reads the former and leaves the latter's input in
+// From the input of the module's first stage to the product of its last; `stage` reads the former and leaves the latter's input in
 // the same place.
 inline void module_forward(Quantizer& q, const Layer& layer, int stage, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
     const Config& c = q.forward->config;
     Scratch& scratch = q.forward->scratch;
-    const Group& last = layer.groups[stage];
     for (const Chunk& chunk : q.forward->calibration.chunks) {
         copy(scratch.in.data, X + chunk.start * c.C, (size_t)chunk.T * c.C);
         layer_stage(c, layer, stage, nullptr, scratch.in.data, chunk, scratch);
-        gemm(out + chunk.start * c.C, scratch.in.data, last.W, chunk.T, last.O, last.I);
+        floatX* to = out + chunk.start * c.C;
+        if (layer.groups[layer.first_group[stage]].expert < 0) {
+            stage_products(layer, stage, to, scratch.in.data, chunk, scratch);
+        } else {
+            stage_products(layer, stage, scratch.out.data, scratch.in.data, chunk, scratch);
+            fill_zero(to, (size_t)chunk.T * c.C);
+            add_routed(chunk.routing, to, scratch.out.data, c.C);
+        }
     }
 }
 
@@ -625,25 +722,37 @@ inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, float
 // ---------------------------------------------------------------------------------------------------------------------
 // Quantizing one layer from the calibration stream, and pushing that stream through the result
 
-// Each group is solved from inputs that passed through the groups before it, as they are after quantization. The inputs of the
-// current group are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all.
+// Shows the method what reaches the groups of a stage, whose inputs are `in`.
+inline void stage_collect(const Method& method, Quantizer& q, const Layer& layer, int stage, floatX* in, const Chunk& chunk,
+                          Scratch& scratch) {
+    in = grouped_inputs(layer, stage, in, chunk, scratch);
+    for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) {
+        const Group& group = layer.groups[g];
+        const Rows rows = group_rows(group, chunk);
+        if (rows.n > 0) method.collect(q, group, g, in + rows.first * group.I, rows.n);
+    }
+}
+
+// Each group is solved from inputs that passed through the stages before it, as they are after quantization. The inputs of the
+// current stage are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all.
 inline void quantize_sequential(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
-    for (int stage = 0; stage <= 4; stage++) {
+    for (int stage = 0; stage <= STAGES; stage++) {
         for (const Chunk& chunk : s.chunks) {
             floatX* x = s.x.fetch(chunk, scratch.x.data);
-            floatX* in = s.in.fetch(chunk, scratch.in.data);  // [T, I], I the group's own, in a place that fits the widest
+            floatX* in = s.in.fetch(chunk, scratch.in.data);  // [rows, I], I the stage's own, in a place that fits the widest
             layer_stage(c, layer, stage, x, in, chunk, scratch);
-            if (stage < 4) method.collect(q, layer.groups[stage], stage, in, chunk.T);
+            if (stage < STAGES) stage_collect(method, q, layer, stage, in, chunk, scratch);
             s.in.store(chunk, in);
             s.x.store(chunk, x);
         }
-        if (stage < 4) method.solve_group(q, layer, stage);
+        if (stage == STAGES) break;
+        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) method.solve_group(q, layer, g);
     }
 }
 
 inline void solve_all(const Method& method, Quantizer& q, Layer& layer) {
     if (method.solve_layer) method.solve_layer(q, layer);
-    for (int g = 0; method.solve_group && g < 4; g++) method.solve_group(q, layer, g);
+    for (int g = 0; method.solve_group && g < (int)layer.groups.size(); g++) method.solve_group(q, layer, g);
 }
 
 // All groups are solved from one pass through the layer as it was. The stream then goes through the quantized layer, or, for
@@ -656,12 +765,12 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
             copy(scratch.x.data, x, (size_t)chunk.T * c.C);
             x = scratch.x.data;
         }
-        for (int stage = 0; stage < 4; stage++) {
+        for (int stage = 0; stage < STAGES; stage++) {
             layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
-            method.collect(q, layer.groups[stage], stage, scratch.in.data, chunk.T);
+            stage_collect(method, q, layer, stage, scratch.in.data, chunk, scratch);
         }
         if (!full_precision) continue;
-        layer_stage(c, layer, 4, x, scratch.in.data, chunk, scratch);
+        layer_stage(c, layer, STAGES, x, scratch.in.data, chunk, scratch);
         s.x.store(chunk, x);
     }
     solve_all(method, q, layer);
@@ -670,6 +779,7 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
 
 inline void quantize_layer(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream* calibration,
                            Scratch& scratch) {
+    quantizer_expect(q, layer);
     if (method.order == Order::NONE) return;
     if (method.order == Order::WEIGHTS) solve_all(method, q, layer);
     else if (method.order == Order::SEQUENTIAL) quantize_sequential(c, layer, method, q, *calibration, scratch);
@@ -833,8 +943,10 @@ inline std::vector<TensorSpec> checkpoint_specs(const Config& c) {
     const std::string dtype = sizeof(floatX) == 2 ? "BF16" : "F32";
     std::vector<TensorSpec> specs = {{"model.embed_tokens.weight", dtype, {(size_t)c.V, (size_t)c.C}}};
     Layer layer = layer_alloc(c);
-    for (layer.index = 0; layer.index < c.L; layer.index++)
+    for (int l = 0; l < c.L; l++) {
+        layer_place(c, layer, l);
         for (const Param& p : layer_params(c, layer)) specs.push_back({p.name, dtype, p.shape});
+    }
     specs.push_back({"model.norm.weight", dtype, {(size_t)c.C}});
     if (!c.tied) specs.push_back({"lm_head.weight", dtype, {(size_t)c.V, (size_t)c.C}});
     return specs;
@@ -847,15 +959,18 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
     const Config& c = m.config;
     const size_t C = c.C, V = c.V;
     checkpoint_get(m.checkpoint, "model.embed_tokens.weight", {V, C});
-    size_t quantized = 0;
+    size_t linears = 0, quantized = 0;
     std::string as_it_is;  // the first linear that isn't quantized
     Layer layer = layer_alloc(c);
-    for (layer.index = 0; layer.index < c.L; layer.index++)
+    for (int l = 0; l < c.L; l++) {
+        layer_place(c, layer, l);
         for (const Param& p : layer_params(c, layer)) {
+            linears += p.linear;
             if (!p.linear) checkpoint_get(m.checkpoint, p.name, p.shape);
             else if (param_linear(m, p).quantized) quantized++;
             else if (as_it_is.empty()) as_it_is = p.name;
         }
+    }
     checkpoint_get(m.checkpoint, "model.norm.weight", {C});
     if (!c.tied) checkpoint_get(m.checkpoint, head_name(c), {V, C});
     if (m.quantization.kind == QuantFormat::NONE || as_it_is.empty()) return;
@@ -865,7 +980,7 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
     if (m.quantization.abits < 16)
         fail("%s: \"%s\" is not quantized, other linears and their inputs are; this program quantizes all inputs or none",
              m.checkpoint.path.c_str(), as_it_is.c_str());
-    notes.push_back(format("%zu of %d linears are quantized; %s, for one, is not", quantized, 7 * c.L, as_it_is.c_str()));
+    notes.push_back(format("%zu of %zu linears are quantized; %s, for one, is not", quantized, linears, as_it_is.c_str()));
 }
 
 inline void save_param(CheckpointWriter& writer, const Param& p) {
@@ -938,6 +1053,17 @@ inline bool same_values(const TensorView& a, const TensorView& b) {
     return true;
 }
 
+// Experts are read one by one, as transformers' files hold them, and not as it holds them in memory, one tensor for all.
+inline void refuse_fused_experts(const Model& m) {
+    for (int l = 0; l < m.config.L; l++)
+        for (const char* name : {"gate_up_proj", "down_proj"}) {
+            const std::string fused = format("model.layers.%d.mlp.experts.%s", l, name);
+            if (is_mixture(m.config, l) && checkpoint_find(m.checkpoint, fused))
+                fail("%s: %s holds all experts in one tensor, which is not supported. HINT: transformers' save_pretrained writes each "
+                     "expert's gate_proj, up_proj and down_proj", m.dir.c_str(), fused.c_str());
+        }
+}
+
 // The model with its shape and its tensors' places; what is noteworthy of them goes to `notes`.
 inline Model model_open(const Options& o, std::vector<std::string>* notes = nullptr) {
     Model m = model_find(o);
@@ -945,6 +1071,7 @@ inline Model model_open(const Options& o, std::vector<std::string>* notes = null
     m.config = config_load(m.dir + "/config.json");
     m.quantization = quantization_format(json_parse_file(m.dir + "/config.json"), m.dir + "/config.json");
     m.checkpoint = checkpoint_open(m.dir);
+    refuse_fused_experts(m);
     Config& c = m.config;
     const TensorView* head = c.tied ? checkpoint_find(m.checkpoint, "lm_head.weight") : nullptr;
     if (!head) return m;
@@ -987,7 +1114,10 @@ inline std::vector<int> read_token_ids(const std::string& path, int V) {
 
 // The widths of the model's rows, and whose they are.
 inline std::vector<std::pair<const char*, int>> row_widths(const Config& c) {
-    return {{"hidden_size (q, k, v, gate, up)", c.C}, {"heads * head_dim (o)", c.H * c.D}, {"intermediate_size (down)", c.F}};
+    std::vector<std::pair<const char*, int>> widths = {{"hidden_size (q, k, v, gate, up)", c.C}, {"heads * head_dim (o)", c.H * c.D}};
+    if (has_dense(c)) widths.push_back({"intermediate_size (down)", c.F});
+    if (has_mixture(c)) widths.push_back({"moe_intermediate_size (experts' down)", c.mixture.F});
+    return widths;
 }
 
 // For a method whose groups must all be of one width.
@@ -1024,7 +1154,9 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
         tokens += s.tokens.size();
         for (const Segment& segment : s.segments) positions = std::max(positions, (size_t)(segment.pos + segment.len));
     }
-    const size_t chunk = longest_chunk(streams) * (2 * c.C + widest_input(c) + widest_output(c)) * x;
+    const size_t routed = has_mixture(c) ? (size_t)c.mixture.K * c.C : 0;
+    const size_t chunk = longest_chunk(streams) * (2 * c.C + widest_input(c) + widest_output(c) + routed) * x;
+    const size_t routing = has_mixture(c) ? routing_bytes(tokens, c.mixture.K) : 0;
     const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
     const size_t small = 64 * (widest_input(c) + widest_output(c));  // what has one value a row or column
     const size_t layers = layer_size(c) * x * (reading ? 2 : 1);
@@ -1034,7 +1166,7 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
     const bool scored = !o.tasks.empty() || !o.logits.empty();
     const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
     const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
-    return std::max(layers + solving, head) + chunk + rotary + plans + small;
+    return std::max(layers + solving, head) + chunk + rotary + plans + routing + small;
 }
 
 #ifdef __CUDACC__
@@ -1120,7 +1252,7 @@ inline double head_in_layers(const Run& run) {
         tokens += (double)run.streams[s].tokens.size();
         for (size_t k = 0; k < targets.size(); k++) rows += k == 0 || targets[k].row != targets[k - 1].row;
     }
-    return tokens > 0 ? rows * c.V * c.C / (tokens * layer_size(c)) : 0;
+    return tokens > 0 ? rows * c.V * c.C * c.L / (tokens * layers_size(c, c.mixture.K)) : 0;
 }
 
 // The sweep: every stream through every layer, each layer quantized on the way.
@@ -1250,10 +1382,13 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     const Options& o = run.options;
     const Config& c = run.model.config;
     const Report& r = run.report;
-    double params = (double)layer_size(c) * c.L + (double)c.V * c.C * (c.tied ? 1 : 2) + c.C;
+    const double params = (double)layers_size(c, c.mixture.E) + (double)c.V * c.C * (c.tied ? 1 : 2) + c.C;
     const std::string size = params >= 1e8 ? format("%.2fB", params / 1e9) : format("%.1fM", params / 1e6);
     fprintf(stderr, "model:  %s, %s, %s parameters: hidden %d, ffn %d, layers %d, heads %d/%d x %d, vocabulary %d, %s head\n",
             r.model.c_str(), c.model_type.c_str(), size.c_str(), c.C, c.F, c.L, c.H, c.KV, c.D, c.V, c.tied ? "tied" : "untied");
+    if (has_mixture(c))
+        fprintf(stderr, "        %d experts, %d a token, of ffn %d, in %d of the layers\n", c.mixture.E, c.mixture.K, c.mixture.F,
+                (int)std::count(c.mixture.layers.begin(), c.mixture.layers.end(), true));
     if (r.stand_in)
         fprintf(stderr, "        STAND-IN: the bundled toy model and its own texts. No number below is Qwen3's. HINT: "
                         "scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");
@@ -1344,6 +1479,14 @@ inline void report_quantized(Report& r, const QuantFormat& f) {
         r.notes.push_back("activations stay as they are; what serves fp8 rounds them to E4M3 as well");
 }
 
+// What is not done for mixtures of experts.
+inline void refuse_on_mixture(const Options& o, const Config& c) {
+    if (!has_mixture(c)) return;
+    if (!is_word_of(o.method, "fp16 rtn"))
+        usage_fail("-q %s on a mixture of experts is not supported yet. HINT: -q rtn is", o.method.c_str());
+    if (o.rotate) usage_fail("--rotate on a mixture of experts is not supported");
+}
+
 // Quantizes and evaluates one model, as the options say.
 inline Report run_model(const Options& options) {
     Clock total;
@@ -1358,6 +1501,7 @@ inline Report run_model(const Options& options) {
     const std::string data_dir = data_folder(o, run.model);
     take_quantized(run.options, run.model);
     if (o.rotate) run.rotation = rotation_for(o, c);
+    refuse_on_mixture(o, c);
     if (run.method.whole_groups) check_group_size(c, o.quant);
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
     if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));

@@ -1,20 +1,24 @@
 // quant.cuh: what every quantization method is given.
 //
-// A layer has four linear groups. The linears of a group share their input X, and their weights lie one after another in one
-// matrix W [O, I], so that a group is one product in the forward pass and one problem for a method:
+// A layer has four stages of linear groups. The linears of a group share their input X, and their weights lie one after another in
+// one matrix W [O, I], so that a group is one product in the forward pass and one problem for a method:
 //     0  norm            -> q_proj k_proj v_proj          2  norm            -> gate_proj up_proj
 //     1  attention       -> o_proj                        3  silu(gate) * up -> down_proj
+// The groups of a stage are independent of each other, and each is reached by rows of the stage's inputs. Stages 0 and 1 have one group,
+// which all rows reach, and so have 2 and 3 of a dense layer; of a mixture they have one for each expert, which is reached by the rows
+// that a router sends there (cuda/experts.cuh). A group is known by its place g in the layer; no method asks what kind of layer it is.
 // A method is two functions: `collect` sees the inputs of a group, chunk by chunk; `solve` puts the group's W on its grid.
 // W is "fake quantized": on the grid, but stored as floatX; what the bits would look like packed is a matter of export.
 //
 // symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid, maxq = 2^bits - 1
-// defines: Linear, Group, Layer, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer, Method, hessian_collect,
-//          weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes, hessian_bytes, output_error_bytes,
-//          two_copies_bytes, for Method's device_bytes
+// defines: Linear, Group, STAGES, Layer, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer, Method,
+//          hessian_collect, weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes, hessian_bytes,
+//          output_error_bytes, two_copies_bytes, for Method's device_bytes
 #pragma once
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <deque>
 #include <string>
 #include <vector>
 #include "../cuda/device.cuh"
@@ -33,17 +37,23 @@ struct Group {
     int n_linears;
     Linear linears[3];
     int abits = 16;    // bits of its inputs in the forward pass; 16: as they are
+    int expert = -1;   // that it belongs to; -1: to none, all tokens reach it
 };
 
 struct Rotation;  // rotation.cuh's
+
+static constexpr int STAGES = 4;
 
 struct Layer {
     int index = 0;
     const Rotation* rotation = nullptr;  // what its forward pass does online, where the weights were rotated
     Array<floatX> storage;           // owns all of the following
-    floatX *input_norm, *post_norm;  // [C] gains of the norms before groups 0 and 2
+    floatX *input_norm, *post_norm;  // [C] gains of the norms before stages 0 and 2
     floatX *q_norm, *k_norm;         // [D] Qwen3's norms over each head, or null
-    Group groups[4];
+    floatX* router = nullptr;        // [E, C] of a mixture of experts, which reads what stage 2 does and is never quantized; else null
+    std::deque<std::string> names;   // of experts and their linears
+    std::vector<Group> groups = std::vector<Group>(STAGES);  // stage after stage
+    int first_group[STAGES + 1] = {0, 1, 2, 3, 4};           // a stage's groups end where the next one's begin
 };
 
 struct QuantOptions {
@@ -83,16 +93,18 @@ struct ForwardContext;  // what the modules' forward passes need besides the lay
 
 struct Quantizer {
     QuantOptions opt;
-    std::vector<float> channel_max[4];  // largest |x| of each input channel, for SmoothQuant
-    Hessian hessian[4];                 // of the current layer's groups, for the methods that collect it
-    Array<floatX> difference;           // [n, I] of a pair's inputs, for pair_collect
-    Array<floatX> inputs[4];            // [n_calibration, I] of the groups' inputs, for AWQ, of which n_inputs are there
-    size_t n_inputs[4] = {0, 0, 0, 0};
+    // Of the current layer's groups:
+    std::vector<std::vector<float>> channel_max;  // largest |x| of each input channel, for SmoothQuant
+    std::vector<Hessian> hessian;                 // for the methods that collect it
+    Array<floatX> difference;                     // [n, I] of a pair's inputs, for pair_collect
+    std::vector<Array<floatX>> inputs;            // [n_calibration, I], for AWQ, of which n_inputs are there
+    std::vector<size_t> n_inputs;
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
     size_t n_sequences = 1;               // that it consists of
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
+    Quantizer() : channel_max(STAGES), hessian(STAGES), inputs(STAGES), n_inputs(STAGES) {}
 };
 
 // A module on all calibration tokens, with the layer's weights as they are at the time of the call; defined in qwen3.cu.
@@ -102,17 +114,23 @@ struct Quantizer {
 inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out);
 inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out);
 
+// Makes room for what is collected for the layer's groups.
+inline void quantizer_expect(Quantizer& q, const Layer& layer) {
+    const size_t n = layer.groups.size();
+    q.channel_max.resize(n), q.hessian.resize(n), q.inputs.resize(n), q.n_inputs.resize(n);
+}
+
 // When the groups of a layer are solved, and what the layer passes on to the next one.
 enum class Order {
     NONE,            // nothing is quantized
     WEIGHTS,         // from the weights alone: no calibration
     SEQUENTIAL,      // each group from inputs that passed through the layer's earlier, already quantized groups (true-sequential)
     PAIRED,          // as SEQUENTIAL, and beside it the same tokens through the original layers: each group gets both inputs
-    LAYERWISE,       // all four from one pass through the unquantized layer; the next layer sees the quantized one
-    FULL_PRECISION,  // all four from one pass through the unquantized layer; so does the next layer: it never sees quantized inputs
+    LAYERWISE,       // all from one pass through the unquantized layer; the next layer sees the quantized one
+    FULL_PRECISION,  // all from one pass through the unquantized layer; so does the next layer: it never sees quantized inputs
 };
 
-// A method is a file and a line in methods.cuh. It has one of solve_group and solve_layer; the latter sees all four groups.
+// A method is a file and a line in methods.cuh. It has one of solve_group and solve_layer; the latter sees all groups.
 struct Method {
     const char* name;
     const char* about;       // for -h

@@ -79,7 +79,8 @@ inline Scratch push_through(const Model& m, std::vector<Stream>& one) {
     stream_embed(m, s);
     Scratch scratch = scratch_alloc(c, one);
     Layer layer = layer_alloc(c);
-    for (layer.index = 0; layer.index < c.L; layer.index++) {
+    for (int l = 0; l < c.L; l++) {
+        layer_place(c, layer, l);
         for (const Param& p : layer_params(c, layer)) load_param(m, p);
         layer_forward(c, layer, s, scratch);
     }

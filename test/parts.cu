@@ -30,6 +30,7 @@
 #include "../eval/mmlu.h"
 #include "../quant/learn_rotation.cuh"
 #include "../tokenizer/bpe.h"
+#include "products.h"
 #include "temp.h"
 #include "test.h"
 

@@ -134,7 +134,7 @@ TEST(the_rotated_weights_are_what_the_table_says) {
         });
 
         Layer layer = random_layer(c, 1);
-        const Group* g = layer.groups;
+        const Group* g = layer.groups.data();
         auto weights = [&](int k) { return matrix_of(g[k].W, (size_t)g[k].O * g[k].I); };
         const Matrix qkv = weights(0), o = weights(1), gate_up = weights(2), down = weights(3);
         const Matrix input_gain = matrix_of(layer.input_norm, c.C), post_gain = matrix_of(layer.post_norm, c.C);

@@ -16,6 +16,9 @@ namespace test_kernels {
 namespace test_model {
 #include "test_model.cu"
 }
+namespace test_moe {
+#include "test_moe.cu"
+}
 namespace test_gptq {
 #include "test_gptq.cu"
 }
