@@ -2,7 +2,7 @@
 // as the log and the JSON report them.
 //
 // defines: Options, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates,
-//          method_settings, rotation_settings, settings_are_the_papers
+//          method_settings, kv_settings, rotation_settings, settings_are_the_papers
 #pragma once
 #include <algorithm>
 #include <cerrno>
@@ -23,7 +23,7 @@ struct Options {
     QuantOptions quant;
     bool rotate = false;
     std::string rotate_only = "r1,r2,r3,r4";
-    int rotate_block = 0;
+    int rotate_block = 0, kv_bits = 16;
     bool kl = false, bf16_scores = false, help = false;
     std::string help_method;  // of -h METHOD
     std::set<std::string> given;  // names of the flags that were given
@@ -47,6 +47,18 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits, "rtn gptq awq smoothquant"},
         {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)",
          &o.quant.abits, "rtn gptq awq smoothquant billm"},
+        {Flag::ON, "--a-asym", "", "activations on asymmetric grids (default: symmetric)", &o.quant.a_asym,
+         "rtn gptq awq smoothquant billm"},
+        {Flag::REAL, "--a-clip", "X", "an activation's range is multiplied by this", &o.quant.a_clip,
+         "rtn gptq awq smoothquant billm"},
+        {Flag::INT, "--a-group", "N", "activations of a token that share a grid, -1: all", &o.quant.a_group,
+         "rtn gptq awq smoothquant billm"},
+        {Flag::ON, "--a-heads", "", "o's input has a grid for each head", &o.quant.a_heads, "rtn gptq awq smoothquant billm"},
+        {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head; 16: as they are",
+         &o.kv_bits, "rtn gptq awq smoothquant billm"},
+        {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq awq smoothquant billm"},
+        {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq awq smoothquant billm"},
+        {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq awq smoothquant billm"},
         {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
          "rtn gptq awq"},
         {Flag::SECTION, "", "", "calibration", nullptr, nullptr},
@@ -235,6 +247,23 @@ inline std::vector<std::string> task_list(const std::string& text) {
 
 inline bool is_text_set(const std::string& task) { return task == "wikitext2" || task == "c4"; }
 
+inline void check_flow_grids(const Options& o) {
+    const QuantOptions& q = o.quant;
+    for (const char* flag : {"--a-asym", "--a-clip", "--a-group", "--a-heads"})
+        if (q.abits == 16 && o.given.count(flag)) usage_fail("%s has no meaning without bits of activations. HINT: -a 4", flag);
+    if (o.given.count("--kv-clip") && q.k_bits == 16 && q.v_bits == 16)
+        usage_fail("--kv-clip has no meaning without bits of keys and values. HINT: --kv-bits 4");
+    const std::pair<const char*, int> bits[] = {{"--kv-bits", o.kv_bits}, {"--k-bits", q.k_bits}, {"--v-bits", q.v_bits}};
+    for (const auto& b : bits)
+        if (b.second != 16 && (b.second < 2 || b.second > 8))
+            usage_fail("%s %d: expected 2 to 8 bits, or 16 for none", b.first, b.second);
+    const std::pair<const char*, double> clips[] = {{"--a-clip", q.a_clip}, {"--kv-clip", q.kv_clip}};
+    for (const auto& c : clips)
+        if (!(c.second > 0 && c.second <= 1)) usage_fail("%s %g: expected more than 0 and at most 1", c.first, c.second);
+    if (q.a_group < 1 && q.a_group != -1)
+        usage_fail("--a-group %d: expected a positive number, or -1 for a whole token", q.a_group);
+}
+
 // Of --rotate-only's list, whether `part` is there.
 inline bool rotates(const Options& o, const std::string& part) {
     return ("," + o.rotate_only + ",").find("," + part + ",") != std::string::npos;
@@ -302,6 +331,9 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.given.count("-b") && (o.quant.wbits < 1 || o.quant.wbits > 8)) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
     if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16)
         usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
+    if (!o.given.count("--k-bits")) o.quant.k_bits = o.kv_bits;
+    if (!o.given.count("--v-bits")) o.quant.v_bits = o.kv_bits;
+    check_flow_grids(o);
     if (o.quant.group_size < 1 && o.quant.group_size != -1)
         usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
     if (o.method == "smoothquant" && o.quant.wbits == 1) usage_fail("-b 1: SmoothQuant's symmetric grid needs at least 2 bits");
@@ -349,6 +381,10 @@ inline Settings method_settings(const Options& o, const Method& method) {
     s = {{"bits", std::to_string(q.wbits)},
          {"activation_bits", std::to_string(q.abits)},
          {"group_size", std::to_string(q.group_size)}};
+    if (q.abits < 16 && (q.a_asym || q.a_heads || q.a_clip != 1 || q.a_group != -1)) {
+        s.push_back({"activation_asymmetric", flag(q.a_asym)}), s.push_back({"activation_clip", json_format(q.a_clip)});
+        s.push_back({"activation_group", std::to_string(q.a_group)}), s.push_back({"activation_heads", flag(q.a_heads)});
+    }
     if (name == "rtn" || name == "gptq") s.push_back({"sym", flag(q.sym)}), s.push_back({"mse", flag(q.mse)});
     if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
     if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
@@ -359,6 +395,11 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"damp", json_format(q.damp)});
     }
     return s;
+}
+
+inline Settings kv_settings(const QuantOptions& q) {
+    if (q.k_bits == 16 && q.v_bits == 16) return {};
+    return {{"k_bits", std::to_string(q.k_bits)}, {"v_bits", std::to_string(q.v_bits)}, {"clip", json_format(q.kv_clip)}};
 }
 
 inline Settings rotation_settings(const Options& o) {

@@ -317,18 +317,6 @@ KERNEL rmsnorm_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const 
     for (int i = threadIdx.x; i < C; i += blockDim.x) to[i] = to_floatX(to_float(in[i]) * scale * to_float(gain[i]));
 }
 
-// Activation quantization, per token and dynamic: x becomes round(x / scale) * scale, scale = max(max |x|, 1e-5) / (2^(bits-1) - 1).
-KERNEL quantize_tokens_kernel(floatX* x /*[T, I]*/, int I, int bits) {
-    floatX* row = x + (size_t)blockIdx.x * I;
-    float most = 1e-5f;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) {
-        const float a = fabsf(to_float(row[i]));
-        most = a > most ? a : most;
-    }
-    const float scale = block_max(most) / (float)((1 << (bits - 1)) - 1);
-    for (int i = threadIdx.x; i < I; i += blockDim.x) row[i] = to_floatX(rintf(to_float(row[i]) / scale) * scale);
-}
-
 KERNEL add_bias_kernel(floatX* y /*[T, O]*/, const floatX* bias /*[O]*/, int O) {
     floatX* row = y + (size_t)blockIdx.x * O;
     for (int i = threadIdx.x; i < O; i += blockDim.x) row[i] = to_floatX(to_float(row[i]) + to_float(bias[i]));
@@ -606,7 +594,7 @@ inline void stage_products(const Layer& layer, int stage, floatX* out, floatX* i
         const Rows rows = group_rows(g, chunk);
         if (rows.n == 0) continue;
         floatX *X = in + rows.first * g.I, *Y = out + rows.first * g.O;
-        if (g.abits < 16) launch(quantize_tokens_kernel, rows.n, 256, X, g.I, g.abits);
+        flow_grid_apply(X, rows.n, g.I, g.I, g.grid);
         gemm(Y, X, g.W, rows.n, g.O, g.I);
         if (g.bias) launch(add_bias_kernel, rows.n, 256, Y, g.bias, g.O);
     }
@@ -627,6 +615,8 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
         launch(qk_norm_rotary_kernel, T * (c.H + c.KV), 64, out, layer.q_norm, layer.k_norm, chunk.positions.data,
                scratch.cosines.data, scratch.sines.data, c.H, c.KV, c.D, c.eps);
         if (layer.rotation) rotate_queries_and_keys(out, T, *layer.rotation);
+        flow_grid_apply(out + c.H * c.D, T, qkv_rows(c), c.KV * c.D, layer.k_grid);
+        flow_grid_apply(out + (c.H + c.KV) * c.D, T, qkv_rows(c), c.KV * c.D, layer.v_grid);
         attention(in, out, chunk.plan, T, c.H, c.KV, c.D);
         if (layer.rotation) rotate_o_input(in, T, *layer.rotation);
         break;
@@ -1144,6 +1134,13 @@ inline std::string narrower_groups(const Config& c, const QuantOptions& q) {
     return text;
 }
 
+inline void check_activation_group(const Config& c, int group) {
+    for (const auto& w : row_widths(c))
+        if (group != -1 && w.second % group != 0)
+            usage_fail("--a-group %d: expected a divisor of the model's %s = %d. HINT: --a-group 128, or -1 for a whole token", group,
+                       w.first, w.second);
+}
+
 // Bytes on the device besides the activations of whole streams: what a chunk needs, and the sweep or the head, which follow each
 // other. `reading`: the next layer waits beside the one at hand.
 inline size_t working_bytes(const Options& o, const Config& c, const Method& method, const std::vector<Stream>& streams,
@@ -1300,9 +1297,9 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
 
         Clock evaluate;
         // Calibration is never on quantized activations; only what is evaluated is.
-        for (Group& g : layer.groups) g.abits = run.options.quant.abits;
+        layer_set_grids(layer, run.options.quant, c.D, true);
         for (size_t s = run.calibrated(); s < run.first_full(); s++) layer_forward(c, layer, run.streams[s], scratch);
-        for (Group& g : layer.groups) g.abits = 16;
+        layer_set_grids(layer, run.options.quant, c.D, false);
         device_wait();
         const double evaluate_seconds = evaluate.seconds() + full_seconds;
         run.report.seconds_evaluate += evaluate_seconds;
@@ -1395,6 +1392,7 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     fprintf(stderr, "method: %s", r.loaded ? (quantization_text(run.model.quantization) + ", loaded").c_str() : r.method.c_str());
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
     for (const std::string& note : r.notes) fprintf(stderr, "\nnote:   %s", note.c_str());
+    if (!r.kv.empty()) fprintf(stderr, "\nkv:     %s", json_settings(r.kv).c_str());
     if (!r.rotation.empty()) fprintf(stderr, "\nrotate: %s", json_settings(r.rotation).c_str());
     fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(),
             r.precision.c_str(), r.commit.c_str());
@@ -1503,12 +1501,13 @@ inline Report run_model(const Options& options) {
     if (o.rotate) run.rotation = rotation_for(o, c);
     refuse_on_mixture(o, c);
     if (run.method.whole_groups) check_group_size(c, o.quant);
+    check_activation_group(c, o.quant.a_group);
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
     if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));
     r.model = run.model.name, r.stand_in = run.model.stand_in;
     r.method = o.method, r.wbits = o.quant.wbits, r.abits = o.quant.abits, r.group = o.quant.group_size;
     r.device = device_name(), r.commit = COMMIT, r.precision = FLOATX_NAME;
-    r.options = method_settings(o, run.method), r.rotation = rotation_settings(o);
+    r.options = method_settings(o, run.method), r.rotation = rotation_settings(o), r.kv = kv_settings(o.quant);
     r.narrower_groups = narrower_groups(c, o.quant);
     if (!r.narrower_groups.empty()) r.notes.push_back(r.narrower_groups);
     if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model.quantization);

@@ -57,7 +57,7 @@ struct Report {
     int wbits = 0, abits = 0, group = 0, limit = 0;
     bool stand_in = false;
     bool loaded = false;  // the checkpoint was quantized already; `method` is its format
-    Settings options, calibration, rotation;
+    Settings options, calibration, rotation, kv;
     std::vector<std::string> notes;  // on the checkpoint and the run, in words
     std::vector<TaskResult> tasks;  // in the order of the paper's columns
     std::vector<DivergenceResult> kl;
@@ -147,7 +147,11 @@ inline std::string report_text(const Report& r) {
     std::string model = r.model;
     if (r.stand_in) model += " (stand-in)";
     if (r.limit) model += format(" (first %d only)", r.limit);
-    row = {model, r.loaded ? r.method + ", loaded" : r.method,
+    std::string method = r.method;
+    if (!r.rotation.empty()) method += " rotated";
+    for (const auto& s : r.kv)
+        if (s.first == "k_bits" || s.first == "v_bits") method += " " + s.first.substr(0, 1) + s.second;
+    row = {model, r.loaded ? method + ", loaded" : method,
            r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
            r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
     bool any_norm = false, any_paper = false, any_star = false;
@@ -224,6 +228,7 @@ inline std::string report_json(const Report& r) {
     line("options", json_settings(r.options));
     line("calibration", json_settings(r.calibration));
     line("rotation", json_settings(r.rotation));
+    line("kv", json_settings(r.kv));
     line("limit", std::to_string(r.limit));
     std::string notes;
     for (const std::string& note : r.notes) notes += (notes.empty() ? "" : ", ") + json_quote(note);

@@ -11,9 +11,9 @@
 // W is "fake quantized": on the grid, but stored as floatX; what the bits would look like packed is a matter of export.
 //
 // symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid, maxq = 2^bits - 1
-// defines: Linear, Group, STAGES, Layer, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer, Method,
-//          hessian_collect, weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes, hessian_bytes,
-//          output_error_bytes, two_copies_bytes, for Method's device_bytes
+// defines: Linear, Group, STAGES, Layer, layer_set_grids, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer,
+//          Method, hessian_collect, weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes,
+//          hessian_bytes, output_error_bytes, two_copies_bytes, for Method's device_bytes
 #pragma once
 #include <algorithm>
 #include <cfloat>
@@ -22,6 +22,7 @@
 #include <string>
 #include <vector>
 #include "../cuda/device.cuh"
+#include "../cuda/flow_grid.cuh"
 #include "../cuda/gemm.cuh"
 
 struct Linear {
@@ -36,7 +37,7 @@ struct Group {
     floatX* bias;      // [O], or null
     int n_linears;
     Linear linears[3];
-    int abits = 16;    // bits of its inputs in the forward pass; 16: as they are
+    FlowGrid grid = {};  // of its inputs in the forward pass
     int expert = -1;   // that it belongs to; -1: to none, all tokens reach it
 };
 
@@ -54,10 +55,14 @@ struct Layer {
     std::deque<std::string> names;   // of experts and their linears
     std::vector<Group> groups = std::vector<Group>(STAGES);  // stage after stage
     int first_group[STAGES + 1] = {0, 1, 2, 3, 4};           // a stage's groups end where the next one's begin
+    FlowGrid k_grid, v_grid;  // of the keys, after the rotary embedding, and of the values
 };
 
 struct QuantOptions {
-    int wbits = 4, abits = 16;
+    int wbits = 4, abits = 16, k_bits = 16, v_bits = 16;
+    bool a_asym = false, a_heads = false;  // asymmetric grids of inputs; one a head for o's
+    int a_group = -1;                      // values of an input that share a grid, -1: a token's
+    double a_clip = 1, kv_clip = 1;
     int group_size = 128;  // -1: one grid a row. To GPTQ a group of the row's width is not the same
     bool sym = false, mse = false;
     bool act_order = true, static_groups = false, true_sequential = true;
@@ -226,6 +231,21 @@ KERNEL mirror_upper_kernel(float* H /*[I, I]*/, int I) {
 inline void mirror_upper(float* H /*[I, I]*/, int I) {
     const unsigned tiles = (unsigned)ceil_div(I, 32);
     launch(mirror_upper_kernel, dim3(tiles, tiles), 256, H, I);
+}
+
+// The grids of everything that flows through the layer, or none (`on` false); D is head_dim. K and V have one a token and kv head; that
+// of K holds the 0, as whole rows do, and those of groups need not (the published programs' rules).
+inline void layer_set_grids(Layer& layer, const QuantOptions& o, int D, bool on) {
+    FlowGrid inputs;
+    inputs.bits = on ? o.abits : 16, inputs.sym = !o.a_asym, inputs.clip = (float)o.a_clip, inputs.group = o.a_group;
+    inputs.zero = o.a_group == -1;
+    for (Group& g : layer.groups) g.grid = inputs;
+    if (o.a_heads) layer.groups[1].grid.group = D, layer.groups[1].grid.zero = false;
+    FlowGrid cache;
+    cache.sym = false, cache.clip = (float)o.kv_clip, cache.group = D;
+    layer.k_grid = layer.v_grid = cache;
+    layer.k_grid.bits = on ? o.k_bits : 16, layer.v_grid.bits = on ? o.v_bits : 16;
+    layer.v_grid.zero = false;
 }
 
 // For device_bytes: a group's weights in float; its Hessian, or all of the layer's.

@@ -12,7 +12,7 @@
 //   2  norm gain /= s, W[:, j] *= s_j, one s for all linears that share the norm; o and down are not smoothed
 //   3  weights per output row on the symmetric grid:  scale = max(max |w|, 1e-5) / qmax,  w^ = round(w / scale) scale,
 //      qmax = 2^(bits-1) - 1 (no zero point, and no clamp is needed)
-//   4  activations per token on the same grid while the model runs (quantize_tokens in qwen3.cu), for the inputs of all linears
+//   4  activations per token on the same grid while the model runs (cuda/flow_grid.cuh), for the inputs of all linears
 //
 // symbols: W [O, I], X [n, I], a, w, s [I]
 // defaults: alpha 0.5, W8A8. --no-smooth leaves steps 1 and 2 out, which is what the paper's published script does.

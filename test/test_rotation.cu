@@ -315,6 +315,115 @@ TEST(rotations_leave_the_bundled_model_as_it_is) {
     CHECK(std::fabs(blocks.kl[0].kl) < 5e-5);
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Keys, values and inputs on few bits
+
+// q, k and v [T, (H + 2 KV) D] as attention sees them, and o's input [T, H D] as its product sees it (after the next stage).
+struct Flow {
+    std::vector<float> qkv, o;
+};
+static Flow flow_of(const Model& m, const Rotation* r, const QuantOptions& opt) {
+    const Config& c = m.config;
+    std::vector<int> tokens;
+    for (int i = 0; i < 40; i++) tokens.push_back((i * i + 5) % c.V);
+    std::vector<Stream> one;
+    one.push_back(stream_of_windows(c, "tokens", tokens, 40, false));
+    Stream& s = one[0];
+    s.x.width = c.C, s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
+    stream_embed(m, s);
+    Scratch scratch = scratch_alloc(c, one);
+    Layer layer = layer_alloc(c);
+    for (const Param& p : layer_params(c, layer)) load_param(m, p);
+    layer.rotation = r;
+    QuantOptions cache = opt;
+    cache.abits = 16;  // the inputs of q, k and v stay
+    layer_set_grids(layer, cache, c.D, true);
+    Flow flow;
+    for (int stage = 0; stage <= 1; stage++) layer_stage(c, layer, stage, s.x.data.data, scratch.in.data, s.chunks[0], scratch);
+    const size_t n = tokens.size() * (c.H + 2 * c.KV) * c.D;
+    flow.qkv = download(scratch.out);
+    flow.qkv.resize(n);
+    layer_set_grids(layer, opt, c.D, true);
+    flow_grid_apply(scratch.in.data, 40, c.H * c.D, c.H * c.D, layer.groups[1].grid);
+    flow.o = download(scratch.in);
+    flow.o.resize(tokens.size() * c.H * c.D);
+    return flow;
+}
+
+static size_t distinct(const std::vector<float>& x, size_t first, size_t n) {
+    return std::set<float>(x.begin() + first, x.begin() + first + n).size();
+}
+
+TEST(keys_values_and_os_input_have_a_grid_a_head) {
+    const Config c = small_config(false);
+    const Model m = small_model(c);
+    const Rotation r = small_rotation(c);
+    const int D = c.D, heads = c.H + 2 * c.KV;
+    for (const Rotation* rotation : {(const Rotation*)nullptr, &r}) {
+        const Flow plain = flow_of(m, rotation, QuantOptions());
+        for (bool k : {true, false}) {
+            QuantOptions o;
+            (k ? o.k_bits : o.v_bits) = 3, o.abits = 4, o.a_asym = true, o.a_heads = true;
+            const Flow few = flow_of(m, rotation, o);
+            for (int t = 0; t < 40; t++)
+                for (int h = 0; h < heads; h++) {
+                    const size_t at = ((size_t)t * heads + h) * D;
+                    const bool on_grid = k ? h >= c.H && h < c.H + c.KV : h >= c.H + c.KV;
+                    if (on_grid) {  // each value is that of the unquantized head, to half a step of its own range
+                        float lo = 0, hi = 0;
+                        for (int d = 0; d < D; d++) lo = std::min(lo, plain.qkv[at + d]), hi = std::max(hi, plain.qkv[at + d]);
+                        for (int d = 0; d < D; d++)
+                            CHECK_NEAR(few.qkv[at + d], plain.qkv[at + d], 1.05 * (hi - lo) / 7 / 2 + 0.01 * hi);
+                        CHECK(distinct(few.qkv, at, D) <= 8 && distinct(plain.qkv, at, D) > 8);
+                    } else {
+                        for (int d = 0; d < D; d++) CHECK_EQ(few.qkv[at + d], plain.qkv[at + d]);
+                    }
+                }
+            for (int t = 1; t < 40; t++)
+                for (int h = 0; h < c.H; h++) CHECK(distinct(few.o, ((size_t)t * c.H + h) * D, D) <= 16);
+            CHECK(distinct(few.o, (size_t)c.H * D, c.H * D) > 16);  // not one grid for all heads
+        }
+    }
+}
+
+static double divergence(std::vector<const char*> method) {
+    std::vector<const char*> args = {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "--kl", "-b", "4", "-g", "-1"};
+    args.insert(args.end(), method.begin(), method.end());
+    return run_quietly(args).kl[0].kl;
+}
+
+TEST(rotations_save_four_bit_activations) {
+    skip_when_emulated();
+    const std::vector<const char*> few = {"-q", "gptq", "-n",       "4",         "-l",        "512",
+                                          "-a", "4",    "--a-asym", "--a-heads", "--kv-bits", "4"};
+    auto with = [](std::vector<const char*> a, const std::vector<const char*>& b) {
+        a.insert(a.end(), b.begin(), b.end());
+        return a;
+    };
+    const double plain = divergence(few), rotated = divergence(with(few, {"--rotate"}));
+    CHECK(rotated < 0.65 * plain);
+    // Keys and values each cost something.
+    const double none = divergence({"-q", "rtn", "--rotate"});
+    for (const char* flag : {"--k-bits", "--v-bits"}) CHECK(divergence({"-q", "rtn", "--rotate", flag, "3"}) > 1.02 * none);
+}
+
+TEST(grids_of_flows_that_make_no_sense_say_why) {
+    auto parse = [](std::vector<const char*> args) {
+        args.insert(args.begin(), "qwen3");
+        return options_parse((int)args.size(), args.data());
+    };
+    CHECK_ERROR(parse({"-q", "gptq", "--a-asym"}), "--a-asym has no meaning without bits of activations");
+    CHECK_ERROR(parse({"-q", "gptq", "--kv-bits", "1"}), "--kv-bits 1: expected 2 to 8 bits, or 16 for none");
+    CHECK_ERROR(parse({"-q", "gptq", "--kv-clip", "0.9"}), "--kv-clip has no meaning without");
+    CHECK_ERROR(parse({"-q", "gptq", "-a", "4", "--a-clip", "1.5"}), "--a-clip 1.5: expected more than 0");
+    CHECK_ERROR(parse({"-q", "gptq", "-a", "4", "--a-group", "0"}), "--a-group 0: expected a positive number");
+    CHECK_ERROR(check_activation_group(config_official("4b"), 96),
+                "--a-group 96: expected a divisor of the model's hidden_size");
+    const QuantOptions o = parse({"-q", "gptq", "--kv-bits", "4", "--v-bits", "8"}).quant;
+    CHECK_EQ(o.k_bits, 4);
+    CHECK_EQ(o.v_bits, 8);
+}
+
 TEST(methods_that_a_rotation_does_not_go_with_say_why) {
     auto parse = [](std::vector<const char*> args) {
         args.insert(args.begin(), "qwen3");

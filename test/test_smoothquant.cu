@@ -15,7 +15,9 @@ TEST(activations_are_quantized_per_token) {
             for (int i = 0; i < T * I; i++) x.push_back(to_float(to_floatX(normal(random) * (i % 7 == 3 ? 30 : 1))));
             for (int i = 0; i < I; i++) x[2 * I + i] = 0;  // a token of zeros stays one
             Array<floatX> device = upload(x);
-            launch(quantize_tokens_kernel, T, 64, device.data, I, bits);
+            FlowGrid grid;
+            grid.bits = bits;
+            flow_grid_apply(device.data, T, I, I, grid);
             const std::vector<float> found = download(device);
             for (int t = 0; t < T; t++) {
                 float most = 1e-5f;
@@ -102,7 +104,9 @@ TEST(smoothquant_gives_what_the_pytorch_reference_gives) {
         for (int t = 0; t < T; t++)
             for (int j = 0; j < p.I; j++) x.push_back(p.X[(size_t)t * p.I + j] * s.gain[j]);
         Array<floatX> X = upload(x), W = upload(s.W), out((size_t)T * p.O, "y");
-        launch(quantize_tokens_kernel, T, 64, X.data, p.I, set.abits);
+        FlowGrid grid;
+        grid.bits = set.abits;
+        flow_grid_apply(X.data, T, p.I, p.I, grid);
         gemm(out.data, X.data, W.data, T, p.O, p.I);
         const std::vector<float> found = download(out);
         double difference = 0, norm = 0;
