@@ -1414,8 +1414,8 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         const TextSet& set = run.sets[i];
         stream_score(c, head, s, run.options.kl ? &run.streams[run.first_full() + i] : nullptr, scratch, set.name.c_str());
         const Estimate ppl = perplexity(s.logprobs, set.n_windows, set.window);
-        r.tasks.push_back(
-            {set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), r.paper.cell(paper_column(set.name))});
+        const std::string paper = r.paper.cell(paper_column(set.name), set.official);
+        r.tasks.push_back({set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), paper});
         if (!run.options.kl) continue;
         const Estimate kl = window_mean(s.kl, set.n_windows), top = window_mean(s.same_top, set.n_windows);
         r.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
@@ -1436,7 +1436,7 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
                            result.acc.stderr_,
                            result.acc.n,
                            s.tokens.size(),
-                           r.paper.cell(paper_column(set.name)),
+                           r.paper.cell(paper_column(set.name), set.official),
                            exam.trie.tokens_asked};
         if (set.normalized) task.acc_norm = {result.acc_norm};
         if (!set.subjects.empty()) mmlu_parts(set, result.hits, task.subjects, task.categories);
@@ -1448,8 +1448,9 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
 // --tokenize: the ids of a text file, one a line.
 inline void print_token_ids(const Options& o) {
     const Model m = model_find(o);
-    MappedFile text(o.tokenize);
-    for (int id : tokenizer_encode(model_tokenizer(m, data_folder(o, m)), text.data, text.size)) printf("%d\n", id);
+    const MappedFile file(o.tokenize);
+    const std::string_view text = file_text(file);
+    for (int id : tokenizer_encode(model_tokenizer(m, data_folder(o, m)), text.data(), text.size())) printf("%d\n", id);
     if (fflush(stdout) != 0) fail("standard output: the token ids could not be written: %s", strerror(errno));
 }
 

@@ -113,7 +113,7 @@ inline std::vector<TensorView> safetensors_parse(const unsigned char* bytes, siz
              "HINT: the file is truncated or no safetensors file; get it again",
              path.c_str(), (unsigned long long)n_header, n, (unsigned long long)max_header);
     const std::string header_name = path + " (header)";
-    const Json header = json_parse((const char*)bytes + 8, (size_t)n_header, header_name);
+    const Json header = json_parse((const char*)bytes + 8, (size_t)n_header, header_name, limit_header);
     if (header.type != Json::OBJECT)
         fail("%s: expected an object, found %s", header_name.c_str(), json_describe(header).c_str());
 
@@ -176,7 +176,7 @@ inline Checkpoint checkpoint_open(const std::string& dir) {
         fail("%s: expected model.safetensors or model.safetensors.index.json, found neither. %s", dir.c_str(),
              checkpoint_hint(dir).c_str());
 
-    const Json index = json_parse_file(index_path);
+    const Json index = json_parse_file(index_path, limit_line);
     const Json& weight_map = json_object(index, "weight_map", index_path);
     std::unordered_map<std::string, std::string> shard_of;
     std::vector<std::string> shards;
