@@ -1580,6 +1580,7 @@ static void run_program(const Options& options) {
         for (const std::string& file : {options.json, options.questions})
             if (!file.empty()) require_writable(file);
         const Report report = run_model(options);
+        files_unchanged_or_fail();
         if (!report.tasks.empty()) fputs(report_text(report).c_str(), stdout);
         const bool printed = fflush(stdout) == 0;
         if (!options.json.empty()) write_whole_file(options.json, report_json(report));
@@ -1592,6 +1593,7 @@ static void run_program(const Options& options) {
 int main(int argc, char** argv) {
     open_standard_descriptors();
     remove_temporaries_on_signals();
+    fail_on_lost_files(remove_temporaries);
     try {
         run_program(options_parse(argc, argv));
         return 0;
