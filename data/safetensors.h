@@ -276,10 +276,10 @@ inline std::string tensors_format_found(const Checkpoint& ck, const std::string&
     if (end == std::string::npos || end + 7 != name.size()) return "";
     const std::string module = name.substr(0, end + 1);  // "model.layers.0.mlp.up_proj."
     static const std::pair<const char*, const char*> kinds[] = {
-        {"weight_packed", "compressed-tensors"},         {"qweight", "GPTQ or AWQ"},       {"weight_scale_inv", "fp8 with block scales"},
-        {"weight.absmax", "bitsandbytes, 4 bits"},       {"SCB", "bitsandbytes, 8 bits"},  {"weight.SCB", "bitsandbytes, 8 bits"},
-        {"weight_scale", "fp8 or int8 with row scales"}, {"W_q", "HQQ"},                   {"codebooks", "AQLM"},
-        {"weight_blocks", "mxfp4"},                      {"base_layer.weight", "an adapter (LoRA) beside the weights"}};
+        {"weight_packed", "compressed-tensors"},   {"qweight", "GPTQ or AWQ"},
+        {"weight.absmax", "bitsandbytes, 4 bits"}, {"SCB", "bitsandbytes, 8 bits"},
+        {"W_q", "HQQ"},                            {"codebooks", "AQLM"},
+        {"weight_blocks", "mxfp4"},                {"base_layer.weight", "an adapter (LoRA) beside the weights"}};
     for (const auto& kind : kinds)
         if (checkpoint_find(ck, module + kind.first)) return kind.second;
     return "";

@@ -291,7 +291,7 @@ TEST(checkpoint_with_packed_tensors) {
     const struct {
         const char *tensor, *found;
     } forms[] = {{"m.qweight", "(GPTQ or AWQ)"},         {"m.weight_packed", "(compressed-tensors)"},
-                 {"m.weight_scale_inv", "(fp8 with block"}, {"m.weight.absmax", "(bitsandbytes, 4 bits)"},
+                 {"m.codebooks", "(AQLM)"},              {"m.weight.absmax", "(bitsandbytes, 4 bits)"},
                  {"m.SCB", "(bitsandbytes, 8 bits)"},      {"m.W_q", "(HQQ)"}};
     for (const auto& form : forms) {
         TempFolder tmp;
