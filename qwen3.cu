@@ -1412,8 +1412,8 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         const TextSet& set = run.sets[i];
         stream_score(c, head, s, run.options.kl ? &run.streams[run.first_full() + i] : nullptr, scratch, set.name.c_str());
         const Estimate ppl = perplexity(s.logprobs, set.n_windows, set.window);
-        r.tasks.push_back(
-            {set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), r.paper.cell(paper_column(set.name))});
+        const std::string paper = r.paper.cell(paper_column(set.name), set.official);
+        r.tasks.push_back({set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), paper});
         if (!run.options.kl) continue;
         const Estimate kl = window_mean(s.kl, set.n_windows), top = window_mean(s.same_top, set.n_windows);
         r.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
@@ -1434,7 +1434,7 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
                            result.acc.stderr_,
                            result.acc.n,
                            s.tokens.size(),
-                           r.paper.cell(paper_column(set.name)),
+                           r.paper.cell(paper_column(set.name), set.official),
                            exam.trie.tokens_asked};
         if (set.normalized) task.acc_norm = {result.acc_norm};
         if (!set.subjects.empty()) mmlu_parts(set, result.hits, task.subjects, task.categories);
@@ -1446,8 +1446,9 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
 // --tokenize: the ids of a text file, one a line.
 inline void print_token_ids(const Options& o) {
     const Model m = model_find(o);
-    MappedFile text(o.tokenize);
-    for (int id : tokenizer_encode(model_tokenizer(m, data_folder(o, m)), text.data, text.size)) printf("%d\n", id);
+    const MappedFile file(o.tokenize);
+    const std::string_view text = file_text(file);
+    for (int id : tokenizer_encode(model_tokenizer(m, data_folder(o, m)), text.data(), text.size())) printf("%d\n", id);
     if (fflush(stdout) != 0) fail("standard output: the token ids could not be written: %s", strerror(errno));
 }
 
@@ -1578,6 +1579,7 @@ static void run_program(const Options& options) {
         for (const std::string& file : {options.json, options.questions})
             if (!file.empty()) require_writable(file);
         const Report report = run_model(options);
+        files_unchanged_or_fail();
         if (!report.tasks.empty()) fputs(report_text(report).c_str(), stdout);
         const bool printed = fflush(stdout) == 0;
         if (!options.json.empty()) write_whole_file(options.json, report_json(report));
@@ -1590,6 +1592,7 @@ static void run_program(const Options& options) {
 int main(int argc, char** argv) {
     open_standard_descriptors();
     remove_temporaries_on_signals();
+    fail_on_lost_files(remove_temporaries);
     try {
         run_program(options_parse(argc, argv));
         return 0;

@@ -1,6 +1,6 @@
 // csv.h: comma-separated values as RFC 4180 has them, which MMLU's files need: a field in double quotes may hold
 // commas, line ends and doubled quotes. A row ends with LF or CRLF; a CR that stands alone belongs to its field.
-// Nothing is trimmed; an empty line is a row of one empty field.
+// Nothing is trimmed. A line of white space is no row.
 //
 // defines: CsvRow, csv_parse, csv_parse_file
 #pragma once
@@ -12,8 +12,8 @@
 
 typedef std::vector<std::string> CsvRow;
 
-// The rows of text [n]. `what` names it in errors, together with the line.
-inline std::vector<CsvRow> csv_parse(const char* text, size_t n, const std::string& what) {
+// The rows of text [n]. `what` names it in errors, together with the line. `lines` becomes the line that each row begins in.
+inline std::vector<CsvRow> csv_parse(const char* text, size_t n, const std::string& what, std::vector<size_t>* lines = nullptr) {
     const char *p = text, *end = text + n;
     auto broken = [&](const char* at, const char* problem) {
         size_t line = 1 + (size_t)std::count(text, at, '\n');
@@ -24,7 +24,16 @@ inline std::vector<CsvRow> csv_parse(const char* text, size_t n, const std::stri
     if (bad != std::string::npos) broken(text + bad, "expected UTF-8");
 
     std::vector<CsvRow> rows;
+    size_t line = 1;
     while (p < end) {
+        const char* newline = (const char*)memchr(p, '\n', (size_t)(end - p));
+        const char* next = newline ? newline + 1 : end;
+        if (is_blank({p, (size_t)(next - p)})) {
+            p = next, line++;
+            continue;
+        }
+        if (lines) lines->push_back(line);
+        const char* start = p;
         CsvRow row;
         for (bool more = true; more;) {
             std::string field;
@@ -47,12 +56,14 @@ inline std::vector<CsvRow> csv_parse(const char* text, size_t n, const std::stri
             if (p < end && *p == '\r') p++;
             if (p < end) p++;  // the comma or the LF
         }
+        line += (size_t)std::count(start, p, '\n');
         rows.push_back(row);
     }
     return rows;
 }
 
-inline std::vector<CsvRow> csv_parse_file(const std::string& path) {
+inline std::vector<CsvRow> csv_parse_file(const std::string& path, std::vector<size_t>* lines = nullptr) {
     MappedFile file(path);
-    return csv_parse(file.data, file.size, path);
+    const std::string_view text = file_text(file);
+    return csv_parse(text.data(), text.size(), path, lines);
 }

@@ -2,15 +2,22 @@
 // until they are read; the text in it is checked to be UTF-8 (RFC 3629) before anybody interprets it. A file is written
 // with every byte accounted for.
 //
-// defines: file_exists, is_directory, MappedFile, utf8_invalid_at, OutputFile, write_file
+// A run reads its files for hours, and a number is only worth something if they stayed as they were: every file that was mapped is
+// remembered with its size and time, and compared at the end.
+//
+// defines: file_exists, is_directory, MappedFile, file_text, is_blank, files_unchanged_or_fail, fail_on_lost_files, utf8_invalid_at,
+//          OutputFile, write_file
 #pragma once
 #include "error.h"
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <fcntl.h>
+#include <map>
 #include <string>
+#include <string_view>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +31,55 @@ inline bool file_exists(const std::string& path) {
 inline bool is_directory(const std::string& path) {
     struct stat st;
     return stat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+// A file's size and time of change when it was first mapped, and where its bytes lie: what a lost page is looked up in.
+struct FileStamp {
+    off_t size;
+    struct timespec time;
+    const char* data;
+};
+inline std::map<std::string, FileStamp>& file_stamps() {
+    static std::map<std::string, FileStamp>* all = new std::map<std::string, FileStamp>;  // a signal may come while the program ends
+    return *all;
+}
+
+// Every file that was mapped so far must be as it was then. Call at the end, before a result is given.
+inline void files_unchanged_or_fail() {
+    for (const auto& [path, stamp] : file_stamps()) {
+        struct stat st;
+        const bool there = stat(path.c_str(), &st) == 0;
+        if (there && st.st_size == stamp.size && st.st_mtim.tv_sec == stamp.time.tv_sec && st.st_mtim.tv_nsec == stamp.time.tv_nsec)
+            continue;
+        fail("%s: the file %s while it was in use, so there is no result. HINT: leave a run's files alone until it ends, and run this "
+             "again",
+             path.c_str(), !there ? "went away" : st.st_size != stamp.size ? "changed its size" : "was written to");
+    }
+}
+
+inline void (*lost_file_cleanup)() = nullptr;
+
+// A page of a mapped file that can't be read, for the file became shorter or its disk failed, is the signal SIGBUS. It comes where
+// the page is touched, so nothing is half-done here, and the stamps are only ever changed by the thread that opens files.
+inline void lost_file_handler(int, siginfo_t* info, void*) {
+    const char* at = (const char*)info->si_addr;
+    std::string name = "a file";
+    for (const auto& [path, stamp] : file_stamps())
+        if (stamp.data && at >= stamp.data && at < stamp.data + stamp.size + 4096) name = path;
+    const std::string sentence = "qwen3: " + printable(name) + ": a part of it can't be read any more: it became shorter while it was in "
+                                 "use, or its disk failed. HINT: leave a run's files alone until it ends\n";
+    if (write(STDERR_FILENO, sentence.data(), sentence.size()) < 0) _exit(1);
+    if (lost_file_cleanup) lost_file_cleanup();
+    _exit(1);
+}
+
+// Call once: a lost page then ends the program with a sentence, after `cleanup` (may be null).
+inline void fail_on_lost_files(void (*cleanup)()) {
+    lost_file_cleanup = cleanup;
+    struct sigaction action = {};
+    action.sa_sigaction = lost_file_handler;
+    action.sa_flags = SA_SIGINFO | SA_RESETHAND;
+    sigaction(SIGBUS, &action, nullptr);
 }
 
 // A regular file's bytes, mapped read-only until the struct goes out of scope. Move-only; an empty file has size 0.
@@ -42,6 +98,8 @@ struct MappedFile {
     }
     ~MappedFile() {
         if (size > 0) munmap(const_cast<char*>(data), size);
+        const auto stamp = file_stamps().find(path);
+        if (size > 0 && stamp != file_stamps().end() && stamp->second.data == data) stamp->second.data = nullptr;
     }
     explicit MappedFile(const std::string& file) : path(file) {
         int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // O_NONBLOCK: opening a FIFO must not hang
@@ -61,6 +119,7 @@ struct MappedFile {
         if (error != 0) fail("%s: the file can't be mapped into memory: %s", path.c_str(), strerror(error));
         if (S_ISDIR(st.st_mode)) fail("%s: expected a file, found a directory", path.c_str());
         if (!S_ISREG(st.st_mode)) fail("%s: expected a regular file, found a device or pipe", path.c_str());
+        file_stamps().insert({path, {st.st_size, st.st_mtim, nullptr}}).first->second.data = data;  // the first stamp counts
     }
 
     void swap(MappedFile& other) noexcept {
@@ -69,6 +128,16 @@ struct MappedFile {
         std::swap(size, other.size);
     }
 };
+
+// The text of a file. A byte-order mark, which some editors put before it, is no part of it. Every reader of text begins here.
+inline std::string_view file_text(const MappedFile& file) {
+    std::string_view text(file.data, file.size);
+    if (text.compare(0, 3, "\xEF\xBB\xBF") == 0) text.remove_prefix(3);
+    return text;
+}
+
+// Whether a line is nothing but white space: layout, no content.
+inline bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 
 // Offset of the first byte of text [n] that isn't part of a well-formed UTF-8 character, or std::string::npos. Overlong
 // forms, surrogates and values above U+10FFFF are not well-formed.

@@ -1,10 +1,11 @@
 // json.h: a strict JSON reader (RFC 8259) and what it takes to write JSON. Nothing beyond the standard is accepted: no
 // comments, no trailing commas, no garbage after the value. Also refused: text that isn't UTF-8, a key that appears
 // twice, a surrogate without its other half (it has no UTF-8 form), a number beyond double, nesting deeper than
-// json_max_depth.
+// json_max_depth, and a file of more bytes or values than its reader expects: a value takes about 100 bytes of memory, and "[]" or "0,"
+// only two in the file.
 //
-// defines: Json, json_parse, json_parse_file, json_get, json_int, json_number, json_string, json_bool, json_array,
-//          json_object, json_quote, json_format
+// defines: Json, JsonLimit, json_parse, json_parse_file, json_get, json_int, json_number, json_string, json_bool, json_array,
+//          json_object, json_quote, json_format, json_set_string, json_write
 #pragma once
 #include "error.h"
 #include "file.h"
@@ -20,14 +21,22 @@
 
 constexpr int json_max_depth = 128;
 
+// The most that a reader accepts. Settings are a few kilobytes, and a megabyte where a model's modules are listed; a vocabulary of a
+// quarter of a million tokens comes with half a million merges, in some 33 MB; a safetensors header has its own limit of 100 MB.
+struct JsonLimit {
+    size_t bytes, values;
+};
+constexpr JsonLimit limit_settings = {4u << 20, 1u << 19}, limit_vocabulary = {256u << 20, 1u << 23}, limit_line = {64u << 20, 1u << 20},
+                    limit_header = {100u << 20, 1u << 23};
+
 struct Json {
     enum Type { NUL, BOOL, NUMBER, STRING, ARRAY, OBJECT };
     Type type = NUL;
     bool boolean = false;
     bool is_integer = false;  // a NUMBER written without fraction or exponent that fits `integer`, exactly
     long long integer = 0;
-    double number = 0;  // of every NUMBER, integers too
-    std::string string;
+    double number = 0;   // of every NUMBER, integers too
+    std::string string;  // of a STRING; of a NUMBER its digits, as the file has them
     std::vector<Json> array;
     std::vector<std::pair<std::string, Json>> object;  // in the file's order
 
@@ -48,7 +57,9 @@ inline std::string json_quote(std::string_view s);
 struct JsonParser {
     const char *begin, *p, *end;
     const std::string& what;  // names the text in errors
+    size_t most_values;
     int depth = 0;
+    size_t values = 0;
 
     [[noreturn]] void error(const char* at, const std::string& problem) const {
         size_t line = 1, column = 1;
@@ -109,7 +120,8 @@ struct JsonParser {
         }
         value.type = Json::NUMBER;
         value.is_integer = whole && std::from_chars(start, p, value.integer).ec == std::errc();
-        value.number = strtod(std::string(start, p).c_str(), nullptr);
+        value.string.assign(start, p);
+        value.number = strtod(value.string.c_str(), nullptr);
         if (std::isinf(value.number)) error(start, "the number is beyond the range of double");
     }
 
@@ -216,6 +228,7 @@ struct JsonParser {
     void parse_value(Json& value) {
         skip_space();
         if (p == end) expected(p, "a value");
+        if (++values > most_values) error(p, format("more than %zu values", most_values));
         if (++depth > json_max_depth) error(p, format("more than %d nested arrays and objects", json_max_depth));
         switch (*p) {
         case '{': parse_object(value); break;
@@ -241,8 +254,10 @@ struct JsonParser {
 };
 
 // The value in text [n]. `what` names the text in errors: a file, or "file:line".
-inline Json json_parse(const char* text, size_t n, const std::string& what) {
-    JsonParser parser = {text, text, text + n, what};
+inline Json json_parse(const char* text, size_t n, const std::string& what, JsonLimit limit = limit_line) {
+    if (n > limit.bytes)
+        fail("%s: expected at most %zu bytes of JSON, found %zu. HINT: is this the file it should be?", what.c_str(), limit.bytes, n);
+    JsonParser parser = {text, text, text + n, what, limit.values};
     size_t bad = utf8_invalid_at(text, n);
     if (bad != std::string::npos) parser.expected(text + bad, "UTF-8");
     Json value;
@@ -251,9 +266,10 @@ inline Json json_parse(const char* text, size_t n, const std::string& what) {
     return value;
 }
 
-inline Json json_parse_file(const std::string& path) {
+inline Json json_parse_file(const std::string& path, JsonLimit limit = limit_settings) {
     MappedFile file(path);
-    return json_parse(file.data, file.size, path);
+    const std::string_view text = file_text(file);
+    return json_parse(text.data(), text.size(), path, limit);
 }
 
 // ---- members of an object, checked ----
@@ -376,4 +392,39 @@ inline std::string json_format(double x) {
     if (std::isinf(x)) return x < 0 ? "\"-Infinity\"" : "\"Infinity\"";
     char text[32];
     return std::string(text, std::to_chars(text, text + sizeof text, x).ptr);
+}
+
+// The member `key` of an object becomes a string, where it stands, or at the end if there is none.
+inline void json_set_string(Json& object, const std::string& key, const std::string& text) {
+    Json value;
+    value.type = Json::STRING;
+    value.string = text;
+    for (auto& member : object.object) {
+        if (member.first != key) continue;
+        member.second = value;
+        return;
+    }
+    object.object.emplace_back(key, value);
+}
+
+// The value as text, a member or element a line. Keys keep their order and numbers their digits, so a file that is read, changed in
+// one place and written says the same in all others.
+inline std::string json_write(const Json& value, int indent = 0) {
+    const std::string inner = "\n" + std::string((size_t)indent + 2, ' '), outer = "\n" + std::string((size_t)indent, ' ');
+    std::string text;
+    switch (value.type) {
+    case Json::NUL: return "null";
+    case Json::BOOL: return value.boolean ? "true" : "false";
+    case Json::NUMBER:
+        if (!value.string.empty()) return value.string;
+        return value.is_integer ? std::to_string(value.integer) : json_format(value.number);
+    case Json::STRING: return json_quote(value.string);
+    case Json::ARRAY:
+        for (const Json& element : value.array) text += (text.empty() ? "" : ",") + inner + json_write(element, indent + 2);
+        return text.empty() ? "[]" : "[" + text + outer + "]";
+    default:
+        for (const auto& member : value.object)
+            text += (text.empty() ? "" : ",") + inner + json_quote(member.first) + ": " + json_write(member.second, indent + 2);
+        return text.empty() ? "{}" : "{" + text + outer + "}";
+    }
 }

@@ -1,5 +1,6 @@
-// lines.h: a text file by line. The file is memory-mapped and only the line starts are kept, so a C4 shard of 800 MB is
-// open within a second and its documents are read when they are asked for.
+// lines.h: a text file by line. The file is memory-mapped and only the lines' places are kept, so a C4 shard of 800 MB is open
+// within a second and its documents are read when they are asked for. A line of white space is layout: it is skipped, and counts only
+// for the line numbers that errors give.
 //
 // defines: LineFile
 #pragma once
@@ -11,33 +12,37 @@
 #include <vector>
 
 struct LineFile {
+    struct Line {
+        size_t start, size;  // bytes, without LF or CRLF
+        size_t number;       // in the file, from 1
+    };
     MappedFile file;
-    std::vector<size_t> starts;  // [count + 1]: where each line begins, and where one after the last would
+    std::vector<Line> lines;  // [count]
 
     explicit LineFile(const std::string& path) : file(path) {
-        size_t at = 0;
-        while (at < file.size) {
-            starts.push_back(at);
-            const char* newline = (const char*)memchr(file.data + at, '\n', file.size - at);
-            at = newline ? (size_t)(newline - file.data) + 1 : file.size + 1;  // the last line may lack its newline
+        const std::string_view text = file_text(file);
+        const size_t skipped = file.size - text.size();  // a byte-order mark
+        for (size_t at = 0, number = 1; at < text.size(); number++) {
+            const size_t newline = std::min(text.find('\n', at), text.size());  // the last line may lack its newline
+            std::string_view line = text.substr(at, newline - at);
+            if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+            if (!is_blank(line)) lines.push_back({skipped + at, line.size(), number});
+            at = newline + 1;
         }
-        starts.push_back(at);
     }
 
-    size_t count() const { return starts.size() - 1; }
+    size_t count() const { return lines.size(); }
 
-    // Line i, counted from 0, without its LF or CRLF. The view lives as long as the file.
+    // The i-th line, counted from 0. The view lives as long as the file.
     std::string_view line(size_t i) const {
         if (i >= count()) fail("%s: line %zu was asked for, the file has %zu", file.path.c_str(), i + 1, count());
-        std::string_view text(file.data + starts[i], starts[i + 1] - 1 - starts[i]);
-        if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
-        return text;
+        return {file.data + lines[i].start, lines[i].size};
     }
 
     // "path:7", as errors name a line.
-    std::string name(size_t i) const { return file.path + ":" + std::to_string(i + 1); }
+    std::string name(size_t i) const { return file.path + ":" + std::to_string(lines[i].number); }
 
-    // Line i of a JSONL file.
+    // The i-th line of a JSONL file.
     Json json(size_t i) const {
         std::string_view text = line(i);
         return json_parse(text.data(), text.size(), name(i));

@@ -7,7 +7,7 @@
 // Tensors may lie unaligned in the file, so values are loaded through memcpy.
 //
 // defines: dtype_size, shape_text, TensorView, tensor_size, Checkpoint, safetensors_parse, safetensors_open,
-//          checkpoint_open, checkpoint_find, checkpoint_get, tensor_to_f32, tensor_to_bf16,
+//          checkpoint_format_found, checkpoint_open, checkpoint_find, checkpoint_get, tensor_to_f32, tensor_to_bf16,
 //          TensorSpec, SafetensorsWriter, CheckpointWriter
 #pragma once
 #include "error.h"
@@ -113,7 +113,7 @@ inline std::vector<TensorView> safetensors_parse(const unsigned char* bytes, siz
              "HINT: the file is truncated or no safetensors file; get it again",
              path.c_str(), (unsigned long long)n_header, n, (unsigned long long)max_header);
     const std::string header_name = path + " (header)";
-    const Json header = json_parse((const char*)bytes + 8, (size_t)n_header, header_name);
+    const Json header = json_parse((const char*)bytes + 8, (size_t)n_header, header_name, limit_header);
     if (header.type != Json::OBJECT)
         fail("%s: expected an object, found %s", header_name.c_str(), json_describe(header).c_str());
 
@@ -161,6 +161,36 @@ inline std::string checkpoint_hint(const std::string& dir) {
            " gets a checkpoint into models/";
 }
 
+// What a folder or file holds that is weights, but in a form that isn't read here; empty if nothing like that is seen.
+inline std::string checkpoint_format_found(const std::string& path) {
+    auto ends = [](const std::string& name, const std::string& end) {
+        return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
+    };
+    static const std::pair<const char*, const char*> kinds[] = {
+        {".gguf", "GGUF (llama.cpp's format)"},
+        {".ggml", "GGML (an old format of llama.cpp's)"},
+        {"adapter_model.safetensors", "an adapter (LoRA) without its model"},
+        {"consolidated.safetensors", "weights under their authors' own names (consolidated.safetensors)"},
+        {".safetensors", "safetensors under another name, without an index"},
+        {".bin", "PyTorch's pickled weights"},
+        {".pth", "PyTorch's pickled weights"},
+        {".pt", "PyTorch's pickled weights"},
+        {".h5", "TensorFlow's weights"},
+        {".msgpack", "Flax's weights"},
+        {".onnx", "an ONNX graph"}};
+    std::vector<std::string> names;
+    std::error_code ignored;
+    if (is_directory(path))
+        for (const auto& entry : std::filesystem::directory_iterator(path, ignored)) names.push_back(entry.path().filename().string());
+    else if (file_exists(path))
+        names.push_back(std::filesystem::path(path).filename().string());
+    std::sort(names.begin(), names.end());
+    for (const auto& kind : kinds)
+        for (const std::string& name : names)
+            if (ends(name, kind.first)) return std::string(kind.second) + ": " + name;
+    return "";
+}
+
 // The checkpoint in folder `dir`: model.safetensors, or else the shards of model.safetensors.index.json. The index
 // decides which tensors there are and in which shard; what else a shard holds is ignored.
 inline Checkpoint checkpoint_open(const std::string& dir) {
@@ -172,11 +202,15 @@ inline Checkpoint checkpoint_open(const std::string& dir) {
         ck.path = dir;
         return ck;
     }
+    const std::string found = file_exists(index_path) ? "" : checkpoint_format_found(dir);
+    if (!found.empty())
+        fail("%s: expected model.safetensors or model.safetensors.index.json, found %s. HINT: get or save the model as safetensors",
+             dir.c_str(), found.c_str());
     if (!file_exists(index_path))
         fail("%s: expected model.safetensors or model.safetensors.index.json, found neither. %s", dir.c_str(),
              checkpoint_hint(dir).c_str());
 
-    const Json index = json_parse_file(index_path);
+    const Json index = json_parse_file(index_path, limit_line);
     const Json& weight_map = json_object(index, "weight_map", index_path);
     std::unordered_map<std::string, std::string> shard_of;
     std::vector<std::string> shards;
@@ -236,10 +270,30 @@ inline size_t edit_distance(const std::string& a, const std::string& b) {
     return row[b.size()];
 }
 
+// How the weights beside `name` are packed, as far as their tensors' names tell; empty if they don't look packed.
+inline std::string tensors_format_found(const Checkpoint& ck, const std::string& name) {
+    const size_t end = name.rfind(".weight");
+    if (end == std::string::npos || end + 7 != name.size()) return "";
+    const std::string module = name.substr(0, end + 1);  // "model.layers.0.mlp.up_proj."
+    static const std::pair<const char*, const char*> kinds[] = {
+        {"weight_packed", "compressed-tensors"},   {"qweight", "GPTQ or AWQ"},
+        {"weight.absmax", "bitsandbytes, 4 bits"}, {"SCB", "bitsandbytes, 8 bits"},
+        {"W_q", "HQQ"},                            {"codebooks", "AQLM"},
+        {"weight_blocks", "mxfp4"},                {"base_layer.weight", "an adapter (LoRA) beside the weights"}};
+    for (const auto& kind : kinds)
+        if (checkpoint_find(ck, module + kind.first)) return kind.second;
+    return "";
+}
+
 // The tensor of that name, which must be there and have that shape.
 inline const TensorView& checkpoint_get(const Checkpoint& ck, const std::string& name,
                                         const std::vector<size_t>& shape) {
     const TensorView* t = checkpoint_find(ck, name);
+    const std::string packed = !t || t->shape != shape ? tensors_format_found(ck, name) : "";
+    if (!packed.empty())
+        fail("%s: expected plain values of tensor \"%s\", found packed ones (%s), which config.json doesn't announce in a "
+             "quantization_config that is supported. HINT: get config.json again, or a checkpoint that isn't quantized",
+             ck.path.c_str(), name.c_str(), packed.c_str());
     if (!t) {
         std::string closest = "it holds no tensors at all";
         size_t best = SIZE_MAX;

@@ -1,7 +1,7 @@
 // temporary.h: files and folders that are put together under a temporary name and get their own when they are complete. A temporary
 // does not outlive the program: not a failure, and not Ctrl-C, a terminal that closes or a batch system that ends the job.
 //
-// defines: Temporary, remove_temporaries_on_signals
+// defines: Temporary, remove_temporaries, remove_temporaries_on_signals
 #pragma once
 #include <cerrno>
 #include <csignal>
@@ -70,6 +70,14 @@ struct Temporary {
     }
 };
 
+// The program is about to end, in whatever way.
+inline void remove_temporaries() {
+    Temporaries& all = temporaries();
+    all.mutex.lock();  // for good: no new ones
+    std::error_code ignored;
+    for (const std::string& path : all.paths) std::filesystem::remove_all(path, ignored);
+}
+
 // Call before any other thread is made. A thread waits for the signals that end a program, removes the temporaries, and lets the signal
 // do its work. A signal that is ignored, as nohup does it, stays so.
 inline void remove_temporaries_on_signals() {
@@ -83,10 +91,7 @@ inline void remove_temporaries_on_signals() {
     std::thread([ending] {
         int signal = 0;
         if (sigwait(&ending, &signal) != 0) return;
-        Temporaries& all = temporaries();
-        all.mutex.lock();  // for good: no new ones
-        std::error_code ignored;
-        for (const std::string& path : all.paths) std::filesystem::remove_all(path, ignored);
+        remove_temporaries();
         sigset_t one;
         sigemptyset(&one);
         sigaddset(&one, signal);

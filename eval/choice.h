@@ -9,6 +9,7 @@
 // defines: Choice, Question, QuestionSet, hellaswag_text, CHOICE_TASKS, choice_set, question_requests, request_scores,
 //          QuestionResult, question_result, question_lines
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ struct Question {
 
 struct QuestionSet {
     std::string name, variant;
+    bool official = false;  // the set that the paper's numbers are of, as far as its size tells
     std::vector<Question> questions;
     bool normalized = false;            // acc_norm is defined
     bool letters = false;               // continuations are single letters, tokenized apart from the context
@@ -91,9 +93,10 @@ inline std::string hellaswag_text(const std::string& text) {
     };
     const std::string titled = replaced(std::string(python_strip(text)), " [title]", ". ");
     std::string out;
+    size_t stop = 0;  // the first ] or line end behind the last [ that was seen
     for (size_t i = 0; i < titled.size(); i++) {
-        const size_t stop = titled[i] == '[' ? titled.find_first_of("]\n", i) : std::string::npos;
-        if (stop != std::string::npos && titled[stop] == ']') i = stop;
+        if (titled[i] == '[' && stop <= i) stop = std::min(titled.find_first_of("]\n", i), titled.size());
+        if (titled[i] == '[' && stop < titled.size() && titled[stop] == ']') i = stop;
         else out += titled[i];
     }
     return replaced(out, "  ", " ");
@@ -187,6 +190,7 @@ inline QuestionSet choice_set(const std::string& name, const std::string& data_d
     QuestionSet set;
     set.name = name;
     set.variant = set_variant(task->split, lines.count(), task->n, limit);
+    set.official = lines.count() == task->n;
     set.normalized = task->normalized;
     for (size_t i = 0; i < lines.count(); i++) {
         Question question = task->question(lines.json(i), lines.name(i), labels[i]);

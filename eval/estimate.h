@@ -4,6 +4,7 @@
 #pragma once
 #include <cmath>
 #include <string>
+#include "../data/error.h"
 #include <utility>
 #include <vector>
 
@@ -14,9 +15,10 @@ struct Estimate {
 
 typedef std::vector<std::pair<std::string, Estimate>> NamedEstimates;
 
-// stderr = s / sqrt(n), s^2 with n - 1; 0 for a single value.
+// stderr = s / sqrt(n), s^2 with n - 1; 0 for a single value. A mean over nothing is an error.
 inline Estimate mean_estimate(const std::vector<double>& values) {
     const size_t n = values.size();
+    if (n == 0) fail("expected values to take the mean of, found none");
     double sum = 0, squares = 0;
     for (double x : values) sum += x;
     const double mean = sum / (double)n;

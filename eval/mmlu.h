@@ -20,24 +20,26 @@
 #include "choice.h"
 
 static constexpr int MMLU_SHOTS = 5, MMLU_PROMPT_TOKENS = 2048;
-static constexpr size_t MMLU_QUESTIONS = 14042;
+static constexpr size_t MMLU_QUESTIONS = 14042, MMLU_SUBJECTS = 57;
+
+const char* mmlu_category(const std::string& subject);
 
 // One row of a subject's file: question, four choices, the right one's letter.
 inline std::vector<CsvRow> mmlu_rows(const std::string& path) {
     if (!file_exists(path))
         fail("%s: expected MMLU's questions, found no such file. HINT: scripts/download.sh mmlu, or --data DIR", path.c_str());
-    std::vector<CsvRow> rows = csv_parse_file(path);
-    size_t line = 1;  // where the row begins
-    for (const CsvRow& row : rows) {
+    std::vector<size_t> lines;  // where each row begins
+    std::vector<CsvRow> rows = csv_parse_file(path, &lines);
+    if (rows.empty()) fail("%s: expected questions, found an empty file. HINT: scripts/download.sh mmlu", path.c_str());
+    for (size_t r = 0; r < rows.size(); r++) {
+        const CsvRow& row = rows[r];
+        const size_t line = lines[r];
         if (row.size() != 6)
             fail("%s:%zu: expected 6 fields (question, four choices, answer), found %zu", path.c_str(), line, row.size());
         if (row[5].size() != 1 || row[5][0] < 'A' || row[5][0] > 'D')
             fail("%s:%zu: expected the answer A, B, C or D, found \"%s\"", path.c_str(), line, row[5].c_str());
-        for (int i = 0; i < 5; i++) {
+        for (int i = 0; i < 5; i++)
             if (row[i].empty()) fail("%s:%zu: field %d is empty", path.c_str(), line, i + 1);
-            line += (size_t)std::count(row[i].begin(), row[i].end(), '\n');
-        }
-        line++;
     }
     return rows;
 }
@@ -102,6 +104,11 @@ inline QuestionSet mmlu_set(const Tokenizer& tokenizer, const std::string& data_
         }
     }
     set.variant = set_variant("test, 5 shots, " + style + " style", found, MMLU_QUESTIONS, 0);
+    const size_t known = (size_t)std::count_if(set.subjects.begin(), set.subjects.end(), mmlu_category);
+    const bool subjects = known == MMLU_SUBJECTS && set.subjects.size() == MMLU_SUBJECTS;
+    if (!subjects)
+        set.variant += format(", %zu subjects of which %zu are known, not the official %zu", set.subjects.size(), known, MMLU_SUBJECTS);
+    set.official = found == MMLU_QUESTIONS && subjects;
     if (limit) set.variant += format(", first %zu of every subject only", limit);
     return set;
 }

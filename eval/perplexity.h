@@ -5,7 +5,8 @@
 // standard error is that of the mean over windows, carried through the exponential: PPL * s / sqrt(n).
 //
 // wikitext2: the test split, one row per line, a line of white space alone being an empty row; rows joined with "\n\n"; tokenized
-//     once as a whole. (lm-eval's `wikitext` task, word perplexity, is something else.)
+//     once as a whole. The paper's numbers are of the official file only, which its sha256 tells. (lm-eval's `wikitext` task, word
+//     perplexity, is something else.)
 // c4: the paper's 256 windows, (document, token offset) pairs in data/paper/c4_windows.csv, where the whole validation shard is
 //     there; slices shorter than 2048 happen (the pairs were drawn with another tokenizer), so all slices are concatenated and
 //     cut anew. Where it is not, windows are drawn as the GPTQ repository does: seed 0, 256 times a random document that has more
@@ -18,6 +19,7 @@
 // defines: TextSet, wikitext_text, wikitext2_set, c4_set, calibration_set,
 //          awq_calibration_set, window_mean, perplexity
 #pragma once
+#include <charconv>
 #include <cmath>
 #include <functional>
 #include <string>
@@ -29,6 +31,7 @@
 #include "../data/lines.h"
 #include "../data/numpy_random.h"
 #include "../data/random.h"
+#include "../data/sha256.h"
 #include "../tokenizer/bpe.h"
 // defines: python_strip
 #include "../tokenizer/python_string.h"
@@ -37,6 +40,7 @@
 struct TextSet {
     std::string name;         // "wikitext2"
     std::string variant;      // which windows these are, in words
+    bool official = false;    // the text that the paper's numbers are of
     std::vector<int> tokens;  // [n_windows * window]
     int window = 2048;
     size_t n_windows = 0, tokens_in_text = 0;
@@ -49,14 +53,13 @@ inline std::string document_text(const LineFile& file, size_t i) { return json_s
 inline std::string wikitext_text(const std::string& path) {
     MappedFile file(path);
     std::string text;
-    const char *p = file.data, *end = file.data + file.size;
-    while (p < end) {
-        const char* newline = (const char*)memchr(p, '\n', (size_t)(end - p));
-        const char* next = newline ? newline + 1 : end;
-        if (p != file.data) text += "\n\n";
-        std::string_view row(p, (size_t)(next - p));
-        if (row.find_first_not_of(" \t\r\n\v\f") != std::string_view::npos) text += row;
-        p = next;
+    const std::string_view all = file_text(file);
+    for (size_t at = 0; at < all.size();) {
+        const size_t next = std::min(all.find('\n', at), all.size() - 1) + 1;
+        if (at > 0) text += "\n\n";
+        const std::string_view row = all.substr(at, next - at);
+        if (!is_blank(row)) text += row;
+        at = next;
     }
     return text;
 }
@@ -75,6 +78,14 @@ inline void cut_windows(TextSet& set, size_t limit) {
     set.tokens.resize(set.n_windows * set.window);
 }
 
+// Of wiki.test.raw in wikitext-2-raw-v1.zip, byte for byte.
+static constexpr const char* WIKITEXT2_TEST_SHA256 = "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08";
+
+inline bool has_sha256(const std::string& path, const std::string& sha256) {
+    MappedFile file(path);
+    return sha256_hex(file.data, file.size) == sha256;
+}
+
 // `limit` > 0 keeps only so many windows.
 inline TextSet wikitext2_set(const Tokenizer& tokenizer, const std::string& data_dir, size_t limit) {
     TextSet set;
@@ -82,6 +93,8 @@ inline TextSet wikitext2_set(const Tokenizer& tokenizer, const std::string& data
     set.variant = "test, joined with two newlines";
     const std::string path = data_dir + "/wikitext2/wiki.test.raw";
     require_file(path, "wikitext2");
+    set.official = has_sha256(path, WIKITEXT2_TEST_SHA256);
+    if (!set.official) set.variant += ", not the official wiki.test.raw";
     set.tokens = tokenizer_encode(tokenizer, wikitext_text(path));
     cut_windows(set, limit);
     return set;
@@ -114,7 +127,8 @@ inline std::vector<int> draw_windows(const Tokenizer& tokenizer, const LineFile&
     return tokens;
 }
 
-static constexpr size_t C4_VALIDATION_DOCUMENTS = 45576;  // in shard 0, which the paper's windows index
+// In shard 0 of each split; the paper's windows index the validation shard.
+static constexpr size_t C4_VALIDATION_DOCUMENTS = 45576, C4_TRAIN_DOCUMENTS = 356317;
 
 inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, const std::string& windows_csv, size_t limit) {
     TextSet set;
@@ -122,12 +136,21 @@ inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, c
     const std::string path = data_dir + "/c4/validation.jsonl";
     require_file(path, "c4");
     LineFile documents(path);
-    if (documents.count() == C4_VALIDATION_DOCUMENTS) {
+    set.official = documents.count() == C4_VALIDATION_DOCUMENTS;
+    if (set.official) {
         set.variant = "the paper's 256 windows";
-        std::vector<std::vector<std::string>> rows = csv_parse_file(windows_csv);
+        std::vector<size_t> lines;
+        std::vector<std::vector<std::string>> rows = csv_parse_file(windows_csv, &lines);
         for (size_t r = 1; r < rows.size(); r++) {
-            if (rows[r].size() != 2) fail("%s:%zu: expected document,token_offset", windows_csv.c_str(), r + 1);
-            const size_t document = std::stoul(rows[r][0]), offset = std::stoul(rows[r][1]);
+            auto number = [&](size_t field) {
+                size_t x = 0;
+                const std::string text = field < rows[r].size() && rows[r].size() == 2 ? rows[r][field] : "";
+                const auto parsed = std::from_chars(text.data(), text.data() + text.size(), x);
+                if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size())
+                    fail("%s:%zu: expected two numbers, document,token_offset", windows_csv.c_str(), lines[r]);
+                return x;
+            };
+            const size_t document = number(0), offset = number(1);
             std::vector<int> ids = tokenizer_encode(tokenizer, document_text(documents, document));
             const size_t first = std::min(offset, ids.size()), last = std::min(offset + set.window, ids.size());
             set.tokens.insert(set.tokens.end(), ids.begin() + first, ids.begin() + last);
@@ -151,6 +174,8 @@ inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& da
         require_file(path, "c4");
         LineFile documents(path);
         set.variant = format("%zu train documents", documents.count());
+        if (documents.count() != C4_TRAIN_DOCUMENTS) set.variant += format(", not the official %zu", C4_TRAIN_DOCUMENTS);
+        set.official = documents.count() == C4_TRAIN_DOCUMENTS;
         set.tokens = draw_windows(tokenizer, documents, n, length, seed);
     } else {
         const std::string path = data_dir + "/wikitext2/wiki.train.raw";
@@ -191,12 +216,14 @@ inline TextSet awq_calibration_set(const Tokenizer& tokenizer, const std::string
         fail("%s: none of the %zu documents has 1 to %d tokens. HINT: the whole set (scripts/download.sh c4)", path.c_str(),
              documents.count(), length);
     set.variant = format("AWQ's rule: %d of %zu train documents, of at most %d tokens each", taken, documents.count(), length);
+    set.official = documents.count() == C4_TRAIN_DOCUMENTS;
     cut_windows(set, 0);
     return set;
 }
 
 // Mean over windows of each window's mean, and its standard error; values [n_windows * k], window after window.
 inline Estimate window_mean(const std::vector<float>& values, size_t n_windows) {
+    if (n_windows == 0) fail("expected windows to take the mean over, found none");
     const size_t k = values.size() / n_windows;
     std::vector<double> windows(n_windows);
     for (size_t w = 0; w < n_windows; w++) {

@@ -45,7 +45,9 @@ typedef std::vector<std::pair<std::string, std::string>> Settings;  // name -> J
 // A row of data/paper/tables.csv: column name -> cell.
 struct PaperRow {
     std::vector<std::pair<std::string, std::string>> cells;
-    std::string cell(const std::string& column) const {
+    // Of a set that is not the official one the paper has no number.
+    std::string cell(const std::string& column, bool official = true) const {
+        if (!official) return "";
         for (const auto& c : cells)
             if (c.first == column) return c.second;
         return "";
@@ -115,6 +117,13 @@ inline Estimate zero_shot_average(const Report& r) {
     return average;
 }
 
+// The paper's average, where its cells stand beside all six tasks.
+inline std::string paper_average(const Report& r) {
+    for (const TaskResult& t : r.tasks)
+        if (t.metric == "acc" && t.task != "mmlu" && t.paper.empty()) return "";
+    return r.paper.cell("avg");
+}
+
 // The paper's number, NaN if it has none or prints NaN.
 inline double paper_number(const std::string& cell) {
     if (cell.empty() || cell == "NaN") return NAN;
@@ -169,13 +178,13 @@ inline std::string report_text(const Report& r) {
     };
     const Estimate average = zero_shot_average(r);
     for (const TaskResult& t : r.tasks) {
-        if (t.task == "mmlu" && average.n) column("avg", average, true, r.paper.cell("avg"));
+        if (t.task == "mmlu" && average.n) column("avg", average, true, paper_average(r));
         column(t.task + " " + t.metric, {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper);
         if (t.acc_norm.empty()) continue;
         norm.back() = format("%.2f +-%.2g", t.acc_norm[0].value, t.acc_norm[0].stderr_);
         any_norm = true;
     }
-    if (average.n && r.tasks.back().task != "mmlu") column("avg", average, true, r.paper.cell("avg"));
+    if (average.n && r.tasks.back().task != "mmlu") column("avg", average, true, paper_average(r));
     for (const DivergenceResult& d : r.kl) {
         column(d.task + " kl", {d.kl, d.kl_stderr, d.n}, false, "");
         column(d.task + " top-1 %", {d.top1, d.top1_stderr, d.n}, true, "");
@@ -249,7 +258,7 @@ inline std::string report_json(const Report& r) {
     line("results", results + (r.tasks.empty() ? "}" : "\n  }"));
     const Estimate average = zero_shot_average(r);
     line("avg", average.n ? json_format(average.value) : "null");
-    line("paper_avg", json_paper(r.paper.cell("avg")));
+    line("paper_avg", json_paper(paper_average(r)));
     line("paper_note", json_quote(r.paper.cell("note")));
     std::string kl = "{";
     for (size_t i = 0; i < r.kl.size(); i++) {

@@ -11,6 +11,8 @@
 #include <random>
 #include <string>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <vector>
 #include "../cuda/attention.cuh"
 #include "../cuda/flow_grid.cuh"

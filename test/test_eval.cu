@@ -2,6 +2,7 @@
 // real files), and against the paper's tables.
 #include "../data/sha256.h"
 #include "../qwen3.cu"
+#include "temp.h"
 #include "test.h"
 
 TEST(perplexity_is_the_exponential_of_the_mean_window_loss) {
@@ -20,6 +21,53 @@ TEST(wikitext_rows_are_joined_with_two_newlines) {
     write_file(path, "a\nb");
     CHECK_EQ(wikitext_text(path), "a\n\n\nb");
     remove(path.c_str());
+}
+
+// A WikiText-2 that is cut off, has CRLF, a byte-order mark or is another split: announced, and no number of the paper's is of it.
+TEST(a_wikitext2_that_is_not_the_official_one) {
+    const std::string data = shared_data();
+    const Tokenizer t = tokenizer_load("data/tiny");
+    CHECK(wikitext2_set(t, data, 1).official);
+    CHECK_EQ(wikitext2_set(t, data, 0).variant, "test, joined with two newlines");
+    const std::string text = read_bytes(data + "/wikitext2/wiki.test.raw");
+    std::string crlf;
+    for (char c : text) crlf += c == '\n' ? "\r\n" : std::string(1, c);
+    TempFolder dir;
+    std::filesystem::create_directories(dir / "wikitext2");
+    std::vector<int> ids;
+    const std::string valid = read_bytes(data + "/wikitext2/wiki.valid.raw");
+    for (const std::string& other : {text.substr(0, text.size() - 1), crlf, "\xEF\xBB\xBF" + text, valid}) {
+        write_bytes(dir / "wikitext2/wiki.test.raw", other);
+        const TextSet set = wikitext2_set(t, dir.path, 0);
+        CHECK(!set.official);
+        CHECK_EQ(set.variant, "test, joined with two newlines, not the official wiki.test.raw");
+        if (other[0] == '\xEF') CHECK(set.tokens == wikitext2_set(t, data, 0).tokens);  // the mark itself is no text
+    }
+    write_bytes(dir / "wikitext2/wiki.test.raw", "\n \n");
+    CHECK_ERROR(wikitext2_set(t, dir.path, 0), "less than one window");
+    CHECK_ERROR(perplexity({}, 0, 2048), "found none");
+}
+
+// Documents are what is written, not the empty lines between.
+TEST(empty_lines_are_no_documents) {
+    const Tokenizer t = tokenizer_load("data/tiny");
+    TempFolder dir;
+    std::filesystem::create_directories(dir / "c4");
+    const LineFile documents("data/tiny/c4/train.jsonl");
+    std::string dense, loose = "\xEF\xBB\xBF\n";
+    for (size_t i = 0; i < 20; i++) {
+        dense += std::string(documents.line(i)) + "\n";
+        loose += std::string(documents.line(i)) + "\r\n \t\n\n";
+    }
+    write_bytes(dir / "c4/train.jsonl", dense);
+    const TextSet a = calibration_set(t, dir.path, "c4", 4, 32, 0);
+    write_bytes(dir / "c4/train.jsonl", loose);
+    const TextSet b = calibration_set(t, dir.path, "c4", 4, 32, 0);
+    CHECK(a.tokens == b.tokens);
+    CHECK_EQ(b.variant, "20 train documents, not the official 356317");
+    CHECK(!b.official);
+    write_bytes(dir / "c4/train.jsonl", "\n\n");
+    CHECK_ERROR(calibration_set(t, dir.path, "c4", 4, 32, 0), "expected documents, found an empty file");
 }
 
 static std::string sha256_of_ids(const std::vector<int>& ids) {
@@ -53,6 +101,7 @@ TEST(c4_windows_and_calibration_are_those_of_python) {
     CHECK_EQ(c4.n_windows, (size_t)256);
     CHECK_EQ(sha256_of_ids(c4.tokens), "54ac9eb83ba210ace1aec1f5603d87186d08375d1f2c27cd387e03e615711011");
     CHECK(c4.variant.find("not the paper's") != std::string::npos);
+    CHECK(!c4.official);
     CHECK_ERROR(calibration_set(t, data, "c4", 1, 1 << 20, 0), "none of the 1128 documents has more than 1048576 tokens");
 }
 
@@ -112,6 +161,9 @@ TEST(the_papers_windows_are_taken_from_the_whole_shard) {
     CHECK_EQ(set.tokens_in_text, (size_t)2048 + 2 + 1500);
     CHECK_EQ(set.n_windows, (size_t)1);
     CHECK_EQ(set.variant, "the paper's 256 windows");
+    CHECK(set.official);
+    write_file(dir + "/windows.csv", "document,token_offset\n\n25247,x\n");
+    CHECK_ERROR(c4_set(t, dir, dir + "/windows.csv", 0), "/windows.csv:3: expected two numbers");
     std::filesystem::remove_all(dir);
 }
 
@@ -181,6 +233,10 @@ TEST(report_row_has_the_whole_row) {
     const Json& piqa = json_object(json_object(j, "results", "report"), "piqa", "results");
     CHECK_EQ(json_number(piqa, "acc_norm", "piqa"), 71.5);
     CHECK_EQ(json_number(piqa, "paper", "piqa"), 75.7);
+    r.tasks[1].paper = r.paper.cell("arc_e", false);  // of another set: no cell, and so none of the average
+    CHECK_EQ(r.tasks[1].paper, "");
+    const std::string other = report_json(r);
+    CHECK_EQ(json_string(json_parse(other.data(), other.size(), "report"), "paper_avg", "report", "none"), "none");
     r.tasks.erase(r.tasks.begin() + 2);  // five of six have no average
     CHECK(report_text(r).find("  avg  ") == std::string::npos);
     r.limit = 20;

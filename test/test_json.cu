@@ -1,5 +1,6 @@
 // test_json.cu: the JSON reader and writer, and the UTF-8 check beneath them.
 #include "../data/json.h"
+#include "temp.h"
 #include "test.h"
 #include <random>
 
@@ -186,6 +187,62 @@ TEST(json_many_keys) {
     CHECK_EQ(j.object.size(), 200000u);
     CHECK_EQ(j.object[123456].second.integer, 123456);
     CHECK_ERROR(parse(text + ",\"key 77\":1}"), "the key \"key 77\" twice");
+}
+
+// What is read and written again says the same: keys in their order, numbers by their digits.
+TEST(json_written_again) {
+    const std::string text = R"({
+  "z": 1.0,
+  "a": [
+    1e-06,
+    -0,
+    1000000.0,
+    123456789012345678901234567890,
+    0.1e+1,
+    {}
+  ],
+  "nested": {
+    "torch_dtype": "float32",
+    "empty": [],
+    "t": true,
+    "n": null
+  },
+  "text": "é \"quoted\" \\ \n \u0001"
+})";
+    CHECK_EQ(json_write(parse(text)), text);
+    CHECK_EQ(json_write(parse("[1,\t2 ,{\"a\":\r\n3}]")), "[\n  1,\n  2,\n  {\n    \"a\": 3\n  }\n]");
+    Json j = parse(text);
+    json_set_string(j, "a", "x");
+    json_set_string(j, "new", "y");
+    CHECK_EQ(j.object.size(), 5u);
+    CHECK_EQ(j.object[1].second.string, "x");
+    CHECK_EQ(j.object[4].second.string, "y");
+    CHECK_EQ(j.find("nested")->find("torch_dtype")->string, "float32");
+    Json made;  // numbers that were not read have no digits yet
+    made.type = Json::NUMBER;
+    made.number = 0.1;
+    CHECK_EQ(json_write(made), "0.1");
+    made.is_integer = true, made.integer = -7;
+    CHECK_EQ(json_write(made), "-7");
+    const std::string path = "data/tiny/config.json";
+    const Json config = json_parse_file(path);
+    const std::string written = json_write(config), again = json_write(parse(written));
+    CHECK_EQ(written, again);
+    CHECK_EQ(json_number(parse(written), "rms_norm_eps", path), json_number(config, "rms_norm_eps", path));
+}
+
+// A reader says how much it expects; memory is about 100 bytes a value.
+TEST(json_limits) {
+    TempFolder tmp;
+    write_bytes(tmp / "config.json", "[" + std::string(5000000, ' ') + "]");
+    CHECK_ERROR(json_parse_file(tmp / "config.json"), "/config.json: expected at most 4194304 bytes of JSON, found 5000002. HINT: ");
+    CHECK_EQ(json_parse_file(tmp / "config.json", limit_vocabulary).array.size(), 0u);
+    std::string many = "[0";
+    for (int i = 0; i < 1000000; i++) many += ",0";
+    write_bytes(tmp / "config.json", many + "]");
+    CHECK_ERROR(json_parse_file(tmp / "config.json"), "more than 524288 values");
+    CHECK_EQ(json_parse_file(tmp / "config.json", limit_vocabulary).array.size(), 1000001u);
+    CHECK_ERROR(json_parse("[1,2]", 5, "x", {10, 2}), "x: broken JSON at column 4: more than 2 values");
 }
 
 TEST(json_qwen3_vocabulary) {

@@ -138,6 +138,10 @@ TEST(hellaswag_marks_are_taken_out) {
     CHECK_EQ(hellaswag_text("\u00a0\u3000a\u2003"), "a");
     CHECK_EQ(hellaswag_text("\x1c" "a\u200b"), "a\u200b");
     CHECK_EQ(hellaswag_text(""), "");
+    CHECK_EQ(hellaswag_text("[[x]] [\n[y]]"), "] [\n]");
+    const std::string open(1000000, '[');  // as many searches for what isn't there would take an hour
+    CHECK_EQ(hellaswag_text(open), open);
+    CHECK_EQ(hellaswag_text(open + "\n" + open + "]"), open + "\n");
 }
 
 // What Python 3 gives.
@@ -262,8 +266,10 @@ TEST(real_sets_have_their_official_sizes) {
     const size_t sizes[] = {1838, 2376, 1172, 10042, 1267, 3270};
     for (size_t i = 0; i < choice_tasks.size(); i++)
         CHECK_EQ(choice_set(choice_tasks[i], data, 0).questions.size(), sizes[i]);
+    for (const std::string& task : choice_tasks) CHECK(choice_set(task, data, 0).official);
     const QuestionSet mmlu = mmlu_set(tokenizer_load(data + "/qwen3-tokenizer"), data, "paper", 1);
     CHECK_EQ(mmlu.questions.size(), (size_t)57);
+    CHECK(mmlu.official);
 }
 
 static void hash_text(Sha256& hash, const std::string& text) { sha256_update(hash, text.c_str(), text.size() + 1); }
@@ -419,6 +425,12 @@ TEST(good_lines_are_read) {
         CHECK_EQ(choice_set(f.task, dir.path, 0).questions.size(), (size_t)2);
         write_bytes(dir / f.file, f.row + "\r\n" + f.row);  // CRLF, and no line end at the end
         CHECK_EQ(choice_set(f.task, dir.path, 0).questions.size(), (size_t)2);
+        write_bytes(dir / f.file, "\xEF\xBB\xBF\n" + f.row + "\n \t\r\n" + f.row + "\n\n");  // layout: BOM, lines of white space
+        if (f.task == "piqa") write_bytes(dir / "piqa/valid-labels.lst", "\xEF\xBB\xBF" "1\r\n\n0\n\n");
+        const QuestionSet set = choice_set(f.task, dir.path, 0);
+        CHECK_EQ(set.questions.size(), (size_t)2);
+        CHECK(!set.official);
+        CHECK(set.variant.find(", 2 questions, not the official ") != std::string::npos);
     }
 }
 
@@ -452,7 +464,7 @@ TEST(labels_out_of_range_are_refused) {
         check_refused(format_of("arc_easy"), "\"answerKey\": \"B", "\"answerKey\": \"" + key);
     check_refused(format_of("arc_challenge"), "\"answerKey\": \"1", "\"answerKey\": \"A");
     const Format& piqa = format_of("piqa");
-    for (const std::string label : {"2", "-1", "", "x", "01", "0 1"}) {
+    for (const std::string label : {"2", "-1", "x", "01", "0 1"}) {
         TempFolder dir;
         write_set(dir, piqa, piqa.row);
         write_bytes(dir / "piqa/valid-labels.lst", "0\n" + label + "\n");
@@ -483,7 +495,7 @@ TEST(a_line_of_100_KB_is_read) {
 
 TEST(labels_are_as_many_as_questions) {
     const Format& f = format_of("piqa");
-    for (const char* labels : {"1\n", "1", "1\n0\n1\n"}) {
+    for (const char* labels : {"1\n", "1", "1\n0\n1\n", "1\n\n", "", "\n\n"}) {
         TempFolder dir;
         write_set(dir, f, f.row);
         write_bytes(dir / "piqa/valid-labels.lst", labels);
@@ -500,12 +512,26 @@ TEST(missing_and_empty_sets_are_refused) {
         TempFolder dir;
         CHECK_ERROR(choice_set(f.task, dir.path, 0), f.file);
         write_set(dir, f, f.row);
-        write_bytes(dir / f.file, "");
-        CHECK_ERROR(choice_set(f.task, dir.path, 0), f.file);
+        for (const char* nothing : {"", "\n \n", "\xEF\xBB\xBF"}) {
+            write_bytes(dir / f.file, nothing);
+            CHECK_ERROR(choice_set(f.task, dir.path, 0), f.file + ": expected questions, found an empty file");
+        }
     }
     TempFolder dir;
     CHECK_ERROR(mmlu_set(tiny_tokenizer(), dir.path, "paper", 0), "mmlu/test");
+    for (const char* nothing : {"", "\n", " \r\n\n"}) {  // a subject without questions would have a mean over nothing
+        write_mmlu(dir, mmlu_dev, nothing);
+        for (size_t limit : {0, 1})
+            CHECK_ERROR(mmlu_set(tiny_tokenizer(), dir.path, "paper", limit),
+                        "abstract_algebra_test.csv: expected questions, found an empty file");
+        write_mmlu(dir, nothing, "q,a,b,c,d,A\n");
+        CHECK_ERROR(mmlu_set(tiny_tokenizer(), dir.path, "paper", 0), "abstract_algebra_dev.csv: expected questions, found an empty");
+    }
+    CHECK_ERROR(mean_estimate({}), "found none");
     write_mmlu(dir, mmlu_dev, "q,a,b,c,d,A\n");
+    const QuestionSet one = mmlu_set(tiny_tokenizer(), dir.path, "paper", 0);
+    CHECK(!one.official);
+    CHECK(one.variant.find(", 1 questions, not the official 14042, 1 subjects of which 1 are known, not the official 57") != std::string::npos);
     std::filesystem::remove(dir / "mmlu/dev/abstract_algebra_dev.csv");
     CHECK_ERROR(mmlu_set(tiny_tokenizer(), dir.path, "paper", 0), "mmlu/dev/abstract_algebra_dev.csv");
 }
@@ -528,7 +554,8 @@ TEST(broken_mmlu_files_are_refused) {
         {good + "q,a,,c,d,A\n", ":3"},
         {good + ",a,b,c,d,A\n", ":3"},
         {good + good + "q,a,\xff,c,d,A\n", ":5"},
-        {good + "\n" + good, ":3"},
+        {good + ",\n" + good, ":3"},
+        {good + "\n \t\r\nq,a,b,c,d\n", ":5"},  // lines of white space are no rows, but they are lines
     };
     for (const Case& c : cases)
         for (const char* style : {"paper", "lm-eval"}) {

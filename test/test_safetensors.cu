@@ -263,6 +263,50 @@ TEST(values_bf16_rounding) {
 
 static const std::string one_tensor = file_of("{" + entry("a", "U8", "[2]", 0, 2) + "}", "xy");
 
+// Weights in a form that isn't read are named, instead of a hint to download others.
+TEST(checkpoint_in_another_form) {
+    const struct {
+        const char *file, *found;
+    } forms[] = {{"qwen3-q4_k_m.gguf", "found GGUF (llama.cpp's format): qwen3-q4_k_m.gguf. HINT: get or save the model as safetensors"},
+                 {"pytorch_model-00001-of-00002.bin", "found PyTorch's pickled weights: pytorch_model-00001-of-00002.bin"},
+                 {"consolidated.00.pth", "found PyTorch's pickled weights: consolidated.00.pth"},
+                 {"adapter_model.safetensors", "found an adapter (LoRA) without its model"},
+                 {"model-00001-of-00002.safetensors", "without an index: model-00001-of-00002.safetensors"},
+                 {"tf_model.h5", "found TensorFlow's weights"}};
+    for (const auto& form : forms) {
+        TempFolder tmp;
+        write_bytes(tmp / "config.json", "{}");
+        write_bytes(tmp / form.file, "x");
+        CHECK_ERROR(checkpoint_open(tmp.path), form.found);
+        CHECK(checkpoint_format_found(tmp / form.file) == checkpoint_format_found(tmp.path));
+        CHECK(!checkpoint_format_found(tmp.path).empty());
+    }
+    TempFolder tmp;
+    write_bytes(tmp / "config.json", "{}");
+    CHECK_EQ(checkpoint_format_found(tmp.path), "");
+    CHECK_EQ(checkpoint_format_found(tmp / "none"), "");
+}
+
+TEST(checkpoint_with_packed_tensors) {
+    const struct {
+        const char *tensor, *found;
+    } forms[] = {{"m.qweight", "(GPTQ or AWQ)"},         {"m.weight_packed", "(compressed-tensors)"},
+                 {"m.codebooks", "(AQLM)"},              {"m.weight.absmax", "(bitsandbytes, 4 bits)"},
+                 {"m.SCB", "(bitsandbytes, 8 bits)"},      {"m.W_q", "(HQQ)"}};
+    for (const auto& form : forms) {
+        TempFolder tmp;
+        write_bytes(tmp / "model.safetensors", file_of("{" + entry(form.tensor, "U8", "[2]", 0, 2) + "}", "xy"));
+        const Checkpoint ck = checkpoint_open(tmp.path);
+        CHECK_ERROR(checkpoint_get(ck, "m.weight", {2}), form.found);
+        CHECK_ERROR(checkpoint_get(ck, "n.weight", {2}), "tensor \"n.weight\" is missing; the closest name");
+        CHECK_EQ(checkpoint_get(ck, form.tensor, {2}).n_bytes, 2u);
+    }
+    TempFolder tmp;  // 4 bits of bitsandbytes lie under the tensor's own name, in another shape
+    write_bytes(tmp / "model.safetensors",
+                file_of("{" + entry("m.weight", "U8", "[2,1]", 0, 2) + "," + entry("m.weight.absmax", "U8", "[1]", 2, 3) + "}", "xyz"));
+    CHECK_ERROR(checkpoint_get(checkpoint_open(tmp.path), "m.weight", {2, 2}), "(bitsandbytes, 4 bits)");
+}
+
 TEST(checkpoint_sharded) {
     TempFolder tmp;
     CHECK_ERROR(checkpoint_open(tmp / "models/Qwen3-8B"),

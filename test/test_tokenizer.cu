@@ -31,6 +31,18 @@ static void check_ids(const Tokenizer& t, const std::string& text, const Json& e
          ids_text(ids).c_str(), ids_text(found).c_str());
 }
 
+// A copy of a golden folder in `temp`, with one text in one file replaced.
+static void copy_golden(const TempFolder& temp, const std::string& folder, const std::string& file = "", const std::string& from = "",
+                        const std::string& to = "") {
+    for (const auto& entry : std::filesystem::directory_iterator(golden + "/" + folder))
+        write_bytes(temp / entry.path().filename().string(), read_bytes(entry.path().string()));
+    if (file.empty()) return;
+    std::string bytes = read_bytes(temp / file);
+    size_t at = bytes.find(from);
+    if (at == std::string::npos) fail("%s isn't in %s/%s", from.c_str(), folder.c_str(), file.c_str());
+    write_bytes(temp / file, bytes.replace(at, from.size(), to));
+}
+
 static double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -102,6 +114,32 @@ TEST(golden_ids) {
             CHECK_EQ(unicode_nfc(decoded.data(), decoded.size()), unicode_nfc(text.data(), text.size()));
         }
     }
+}
+
+// GPT-2's expression, with and without digits cut out, on vocabularies that lack some single bytes.
+TEST(golden_ids_of_gpt2_like_tokenizers) {
+    const Json cases = json_parse_file(golden + "/texts.json");
+    const std::vector<Json>& texts = json_array(cases, "texts", "texts.json");
+    const struct {
+        const char *key, *folder, *from, *to;
+    } variants[] = {{"smollm", "smollm", "\"individual_digits\":true", "\"individual_digits\":true"},
+                    {"smollm_runs", "smollm", "\"individual_digits\":true", "\"individual_digits\":false"},
+                    {"gpt2", "gpt2", "\"fuse_unk\":true", "\"fuse_unk\":true"},
+                    {"gpt2_each", "gpt2", "\"fuse_unk\":true", "\"fuse_unk\":false"}};
+    for (const auto& v : variants) {
+        TempFolder temp;
+        copy_golden(temp, v.folder, "tokenizer.json", v.from, v.to);
+        const Tokenizer t = tokenizer_load(temp.path);
+        const std::vector<Json>& ids = json_array(cases, v.key, "texts.json");
+        CHECK_EQ(ids.size(), texts.size());
+        for (size_t i = 0; i < texts.size(); i++) check_ids(t, texts[i].string, ids[i]);
+    }
+    const Tokenizer t = tokenizer_load(golden + "/smollm");
+    CHECK_EQ(t.byte_id[(unsigned char)'j'], -1);
+    CHECK_EQ(tokenizer_decode(t, tokenizer_encode(t, "a j#a")), "a a");
+    TempFolder temp;
+    copy_golden(temp, "gpt2", "tokenizer.json", "\"unk_token\":\"<|endoftext|>\"", "\"unk_token\":\"nowhere\"");
+    CHECK_ERROR(tokenizer_load(temp.path), "the model's unk_token \"nowhere\" isn't in the vocabulary");
 }
 
 TEST(both_sources_are_one_tokenizer) {
@@ -178,7 +216,7 @@ TEST(merges_as_defined) {
         TempFolder temp;
         write_bytes(temp / "vocab.json", vocab_json + "}");
         write_bytes(temp / "merges.txt", merges_text);
-        write_bytes(temp / "tokenizer_config.json", "{}");
+        write_bytes(temp / "tokenizer_config.json", R"({"tokenizer_class": "Qwen2Tokenizer"})");
         const Tokenizer t = tokenizer_load(temp.path);
         for (size_t n = 1; n <= 80; n++) {
             std::string piece;
@@ -210,16 +248,30 @@ TEST(text_that_is_not_utf8) {
     CHECK_ERROR(tokenizer_encode(t, "a\xFF"), "byte 0xFF at offset 1");
 }
 
-// A copy of a golden folder with one text in one file replaced, and the message that loading it must give.
+// Three thousand added tokens that begin alike: what they cost at each place of a text must not grow with their number.
+TEST(thousands_of_added_tokens) {
+    TempFolder temp;
+    std::string more = "\"added_tokens\":[";
+    for (int i = 0; i < 3000; i++)
+        more += format(R"({"id":%d,"content":"<|reserved_%04d|>","single_word":false,"lstrip":false,"rstrip":false,)"
+                       R"("normalized":false,"special":true},)",
+                       984 + i, i);
+    copy_golden(temp, "qwen", "tokenizer.json", "\"added_tokens\":[", more);
+    auto start = std::chrono::steady_clock::now();
+    const Tokenizer t = tokenizer_load(temp.path);
+    CHECK_EQ(tokenizer_size(t), 3984u);
+    std::string text;
+    for (int i = 0; i < 100000; i++) text += i % 1000 == 0 ? "<|reserved_2999|>" : "<|reserved_";
+    const std::vector<int> ids = tokenizer_encode(t, text);
+    CHECK_EQ(std::count(ids.begin(), ids.end(), 3983), 100);
+    CHECK(seconds_since(start) < 10);
+}
+
+// The golden folder, changed, and the message that loading it must give.
 static void check_refused(const std::string& folder, const std::string& file, const std::string& from,
                           const std::string& to, const std::string& message) {
     TempFolder temp;
-    for (const auto& entry : std::filesystem::directory_iterator(golden + "/" + folder))
-        write_bytes(temp / entry.path().filename().string(), read_bytes(entry.path().string()));
-    std::string bytes = read_bytes(temp / file);
-    size_t at = bytes.find(from);
-    if (at == std::string::npos) fail("%s isn't in %s/%s", from.c_str(), folder.c_str(), file.c_str());
-    write_bytes(temp / file, bytes.replace(at, from.size(), to));
+    copy_golden(temp, folder, file, from, to);
     CHECK_ERROR(tokenizer_load(temp.path), message);
     CHECK_ERROR(tokenizer_load(temp.path), temp.path);
     CHECK_ERROR(tokenizer_load(temp.path), "HINT: ");
@@ -244,7 +296,6 @@ TEST(broken_vocabulary) {
     check_refused("pair", v, "\"#\":2,", "\"#\":-2,", "found the number -2");
     check_refused("pair", v, "\"#\":2,", "\"#\":2.5,", "found the number 2.5");
     check_refused("pair", v, "\"#\":2,", "\"#\":\"2\",", "found the string \"2\"");
-    check_refused("pair", v, "\"#\":2,", "\"##########\":2,", "no token for the single byte 0x23");
     check_refused("pair", v, "\"#\":2,", "\"\u4e16\":2,", "isn't written in the byte-level alphabet");
     check_refused("pair", v, "\"#\":2,", "\"\":2,", "isn't written in the byte-level alphabet");
     check_refused("pair", v, "\"#\":2,", "\"#\":2,\"hello\":983,", "as an added token it has 979");
@@ -256,7 +307,7 @@ TEST(broken_merges) {
     check_refused("pair", m, "0.2\n", "0.2\nab\n",
                   "merges.txt:2: expected two tokens with a space between them, found \"ab\"");
     check_refused("pair", m, "0.2\n", "0.2\na b c\n", "merges.txt:2: expected two tokens");
-    check_refused("pair", m, "0.2\n", "0.2\n\n", "merges.txt:2: expected two tokens");
+    check_refused("pair", m, "0.2\n", "0.2\n \na b c\n", "merges.txt:3: expected two tokens");
     check_refused("pair", m, "0.2\n", "0.2\n a\n", "merges.txt:2: the merge of \"\" and \"a\": \"\" isn't");
     check_refused("pair", m, "0.2\n", "0.2\nzqx j\n", "merges.txt:2: the merge of \"zqx\" and \"j\": \"zqx\" isn't");
     check_refused("pair", m, "0.2\n", "0.2\nz q\n", "makes \"zq\", which isn't in the vocabulary");
@@ -264,6 +315,7 @@ TEST(broken_merges) {
     check_refused("pair", m, "0.2\n", "0.2\n\xFF t\n", "expected UTF-8, found byte 0xFF at offset 14");
     check_refused("llama", "tokenizer.json", "\"merges\":[", "\"merges\":[7,",
                   "merge 0: expected two tokens, found the number 7");
+    check_refused("qwen", "tokenizer.json", "\"merges\":[", "\"merges\":[[1,2],", "merge 0: expected two tokens, found an array of 2");
     check_refused("qwen", "tokenizer.json", "\"merges\":[", "\"merges\":[[\"a\"],", "merge 0: expected two tokens");
 }
 
@@ -273,11 +325,15 @@ TEST(unsupported_tokenizers) {
     check_refused("qwen", j, "|\\\\p{N}|", "|\\\\p{N}{1,2}|", "the pre-tokenizer's regular expression is");
     check_refused("qwen", j, "\"Isolated\"", "\"Removed\"", "behavior is \"Removed\"");
     check_refused("qwen", j, "\"invert\":false", "\"invert\":true", "invert is \"true\"");
-    check_refused("qwen", j, "\"Split\"", "\"Digits\"", "first step is \"Digits\"");
+    check_refused("qwen", j, "\"Split\"", "\"Punctuation\"", "first step is \"Punctuation\"");
+    check_refused("smollm", j, "\"use_regex\":true", "\"use_regex\":false", "use_regex is \"false\"");
+    check_refused("gpt2", j, "\"use_regex\":true", "\"use_regex\":false", "use_regex is \"false\"");
+    check_refused("gpt2", j, "\"add_prefix_space\":false", "\"add_prefix_space\":true", "add_prefix_space is \"true\"");
     check_refused("qwen", j, "\"Sequence\"", "\"Metaspace\"", "the pre-tokenizer is \"Metaspace\"");
     check_refused("qwen", j, "\"use_regex\":false", "\"use_regex\":true", "use_regex is \"true\"");
     check_refused("qwen", j, "\"add_prefix_space\":false", "\"add_prefix_space\":true", "add_prefix_space is \"true\"");
-    check_refused("qwen", j, "\"BPE\"", "\"Unigram\"", "type is \"Unigram\"");
+    check_refused("qwen", j, "\"BPE\"", "\"Unigram\"", "type is \"Unigram\": this is a SentencePiece tokenizer");
+    check_refused("qwen", j, "\"BPE\"", "\"WordPiece\"", "type is \"WordPiece\"");
     check_refused("qwen", j, "\"byte_fallback\":false", "\"byte_fallback\":true", "byte_fallback is \"true\"");
     check_refused("qwen", j, "\"dropout\":null", "\"dropout\":0.1", "dropout is 0.1, expected none");
     check_refused("qwen", j, "\"end_of_word_suffix\":null", "\"end_of_word_suffix\":\"</w>\"", "suffix is \"</w>\"");
@@ -289,6 +345,93 @@ TEST(unsupported_tokenizers) {
     check_refused("pair", "tokenizer_config.json", "Qwen2Tokenizer", "GPT2Tokenizer",
                   "tokenizer_class is \"GPT2Tokenizer\", expected");
     check_refused("pair", "tokenizer_config.json", "\"972\"", "\"97z\"", "\"97z\" isn't an id");
+}
+
+// Without a tokenizer.json, only the class says how text is split.
+TEST(files_that_do_not_say_how_text_is_split) {
+    check_refused("pair", "tokenizer_config.json", "\"tokenizer_class\"", "\"some_class\"", "\"tokenizer_class\" is missing");
+    check_refused("qwen", "tokenizer.json", "\"type\":\"Sequence\"", "\"type\":\"Metaspace\"", "SentencePiece");
+    TempFolder temp;
+    write_bytes(temp / "tokenizer.model", "\n\x0e");
+    write_bytes(temp / "tokenizer_config.json", "{}");
+    CHECK_ERROR(tokenizer_load(temp.path), "found tokenizer.model: this is a SentencePiece tokenizer");
+}
+
+// Every file may begin with a byte-order mark, and merges.txt may have empty lines.
+TEST(byte_order_marks_in_tokenizer_files) {
+    for (const char* folder : {"pair", "qwen"}) {
+        TempFolder temp;
+        copy_golden(temp, folder);
+        for (const auto& entry : std::filesystem::directory_iterator(golden + "/" + folder)) {
+            const std::string name = entry.path().filename().string(), end = name == "merges.txt" ? "\n \n" : "";
+            write_bytes(temp / name, "\xEF\xBB\xBF" + read_bytes(temp / name) + end);
+        }
+        const Tokenizer a = tokenizer_load(golden + "/" + folder), b = tokenizer_load(temp.path);
+        CHECK(a.bytes == b.bytes && a.merged == b.merged);
+    }
+}
+
+// What transformers 5.24 makes of names of special tokens that no list of added tokens has: each becomes one, with the id that the
+// vocabulary has for it, else the next. From `expected`: the ids of "a<X>the<Y>".
+static void check_named(const std::string& config, const std::string& map, const std::string& expected) {
+    TempFolder temp;
+    copy_golden(temp, "qwen");
+    write_bytes(temp / "tokenizer_config.json", config);
+    if (!map.empty()) write_bytes(temp / "special_tokens_map.json", map);
+    CHECK_EQ(ids_text(tokenizer_encode(tokenizer_load(temp.path), "a<X>the<Y>")), expected);
+}
+
+TEST(special_tokens_that_only_settings_name) {
+    const Tokenizer t = tokenizer_load(golden + "/qwen");
+    auto text_ids = [&](const char* text) { return ids_text(tokenizer_encode(t, text)); };
+    const std::string a = text_ids("a"), the = text_ids("the"), none = text_ids("a<X>the<Y>"), y = text_ids("<Y>");
+    const std::string both = a + "984 " + the + "985 ";
+    const std::string token = R"({"content":"<X>","lstrip":false,"rstrip":false,"single_word":false,"normalized":false})";
+    check_named("{}", "", none);
+    check_named(R"({"additional_special_tokens":["<X>","<Y>"]})", "", both);
+    check_named(R"({"extra_special_tokens":["<X>","<Y>"]})", "", both);
+    check_named(R"({"extra_special_tokens":{"one":"<X>","two":"<Y>"}})", "", both);
+    check_named(R"({"model_specific_special_tokens":{"one":"<X>","two":"<Y>"}})", "", both);
+    check_named(R"({"additional_special_tokens":["<Y>"],"mask_token":"<X>"})", "", both);
+    check_named(R"({"mask_token":"<Y>","bos_token":"<X>"})", "", both);
+    check_named(R"({"image_token":"<Y>","pad_token":)" + token + "}", "", both);
+    check_named(R"({"eos_token":"<|im_end|>","pad_token":null,"image_token":"<X>"})", "", a + "984 " + text_ids("the<Y>"));
+    check_named("{}", R"({"mask_token":"<X>","additional_special_tokens":["<Y>"]})", both);
+    check_named(R"({"mask_token":"<Y>"})", R"({"mask_token":"<X>"})", a + "984 " + text_ids("the<Y>"));
+    check_named(R"({"added_tokens_decoder":{}})", R"({"mask_token":"<X>"})", none);
+    // "<" is in the vocabulary, and becomes an added token with its id: "<" and "X" can't merge any more.
+    check_named(R"({"cls_token":"<"})", "", a + text_ids("<") + text_ids("X>the") + text_ids("<") + text_ids("Y>"));
+    TempFolder temp;
+    copy_golden(temp, "qwen");
+    write_bytes(temp / "added_tokens.json", R"({"<|im_end|>":974})");
+    CHECK_EQ(tokenizer_size(tokenizer_load(temp.path)), 984u);
+    write_bytes(temp / "added_tokens.json", R"({"<|im_end|>":974,"<X>":984})");
+    CHECK_ERROR(tokenizer_load(temp.path), "token \"<X>\" with the id 984 stands in no other file");
+}
+
+// Settings that would change the ids.
+TEST(settings_beside_the_vocabulary) {
+    const struct {
+        const char *config, *message;
+    } cases[] = {{R"({"split_special_tokens":true})", "split_special_tokens is \"true\", expected \"false\""},
+                 {R"({"add_prefix_space":true})", "add_prefix_space is \"true\""},
+                 {R"({"fix_mistral_regex":true})", "fix_mistral_regex is \"true\""},
+                 {R"({"fast_tokenizer_files":["tokenizer.json","tokenizer.4.0.json"]})", "fast_tokenizer_files is \"tokenizer.4.0.json\""},
+                 {R"({"extra_special_tokens":"<X>"})", "\"extra_special_tokens\" should be a list of tokens"},
+                 {R"({"additional_special_tokens":[7]})", "\"additional_special_tokens\" should be a token, found the number 7"},
+                 {R"({"mask_token":{"content":"<X>","lstrip":true}})", "\"mask_token\": added token \"<X>\" has lstrip = true"},
+                 {"[]", "expected an object, found an array of 0"}};
+    for (const auto& c : cases) {
+        TempFolder temp;
+        copy_golden(temp, "qwen");
+        write_bytes(temp / "tokenizer_config.json", c.config);
+        CHECK_ERROR(tokenizer_load(temp.path), c.message);
+        CHECK_ERROR(tokenizer_load(temp.path), "/tokenizer_config.json: ");
+        write_bytes(temp / "tokenizer_config.json", R"({"split_special_tokens":false,"add_prefix_space":null,"fast_tokenizer_files":null})");
+        CHECK_EQ(tokenizer_size(tokenizer_load(temp.path)), 984u);
+    }
+    check_refused("qwen", "tokenizer.json", "\"content\":\"<<\"", "\"content\":\"" + std::string(1025, '<') + "\"",
+                  "has 1025 bytes, expected at most 1024");
 }
 
 // tokenizer_config.json is read beside tokenizer.json too: it may add tokens, and must not contradict.
@@ -369,4 +512,37 @@ TEST(real_c4) {
     CHECK_EQ(changed, 4u);
     CHECK_EQ(all.size(), 1402991u);
     CHECK_EQ(ids_sha256(all), "47c7417a3d16cc052a79828e3b2963955e3ae9e9942fdafb88780fd903fda9e8");
+}
+
+// The tokenizers of published models in $QWEN3_MODELS (else ../shared/models), against Hugging Face tokenizers 0.23.3 on all of
+// WikiText-2's test and validation split and the first 1000 C4 documents.
+static void check_published(const std::string& model, const std::string& wiki_test, const std::string& wiki_valid,
+                            const std::string& c4) {
+    const char* env = getenv("QWEN3_MODELS");
+    const std::string data = shared_data(), dir = (env && *env ? env : "../shared/models") + ("/" + model);
+    if (!file_exists(dir + "/tokenizer.json")) SKIP("no " + model + " in $QWEN3_MODELS or ../shared/models");
+    const Tokenizer t = tokenizer_load(dir);
+    CHECK_EQ(ids_sha256(tokenizer_encode(t, wikitext2_text(data + "/wikitext2/wiki.test.raw"))), wiki_test);
+    CHECK_EQ(ids_sha256(tokenizer_encode(t, wikitext2_text(data + "/wikitext2/wiki.valid.raw"))), wiki_valid);
+    std::ifstream file(data + "/c4/validation.jsonl");
+    std::vector<int> all;
+    std::string line;
+    for (int i = 0; i < 1000 && std::getline(file, line); i++) {
+        const std::vector<int> ids =
+            tokenizer_encode(t, json_string(json_parse(line.data(), line.size(), "c4"), "text", "c4"));
+        all.insert(all.end(), ids.begin(), ids.end());
+    }
+    CHECK_EQ(ids_sha256(all), c4);
+}
+
+TEST(published_smollm2) {
+    check_published("smollm2-135m", "aa72485a43ad244db418ec90db75b81905cf39905a80d72a8f56121c2a8593f3",
+                    "9332d41a6e485b32a2c29c3c49bf46674280e3d0216f621a23c6688c7aeebf93",
+                    "6ea18a902b2fa00219882b5c49b3d056e4aa613903742788a2d8483605dcfa94");
+}
+
+TEST(published_qwen25) {
+    check_published("qwen2.5-0.5b", "b44603066a92719a20e2dc18d6c5f7f5342b1877c20c1e2bdd92deca662d3d56",
+                    "5589175bd3ba8ced31b19b38ddd60715ea7779fdd8b3653f73eb973ee44dc76a",
+                    "5dfffe287cea78a2e07a1b5d37cc1e1d7b5b35d00713a7ad3ae92c2cefc7e4b4");
 }

@@ -1,22 +1,21 @@
 // bpe.h: byte-level byte-pair encoding, with the ids that Hugging Face `tokenizers` gives for Qwen3, and for Qwen2,
-// Qwen2.5 and Llama 3, whose files have the same building blocks. What else a file asks for is refused by name.
+// Qwen2.5, Llama 3, SmolLM and GPT-2, whose files have the same building blocks. What else a file asks for is refused by name.
 //
 // Text becomes ids in five steps:
-//   1. added tokens (<|im_start|> and the like) are cut out: the leftmost first, of several there the longest;
+//   1. added tokens (<|im_start|> and the like) are cut out (added_tokens.h);
 //   2. what is between them is normalized to NFC, if the file says so;
-//   3. a regular expression cuts it into pieces, roughly words with the space in front of them:
-//        (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-//      (Llama 3 has \p{N}{1,3}); piece_end below is this expression, written out;
-//   4. each byte of a piece is a token to begin with;
+//   3. a regular expression cuts it into pieces, roughly words with the space in front of them (pieces.h);
+//   4. each byte of a piece is a token to begin with; a byte that has none is dropped, or becomes the unknown token if there is one;
 //   5. of all neighbours that can be merged, those with the lowest rank (line of merges.txt) are, the leftmost of
 //      equals first, until there are none.
 //
 // The tokenizer is read from tokenizer.json if that is there (complete: it states normalizer and expression), else from
 // vocab.json, merges.txt and tokenizer_config.json of a Qwen tokenizer. Both spell tokens in GPT-2's alphabet, a
-// printable character for each byte. tokenizer_config.json may list further added tokens in either case.
+// printable character for each byte. tokenizer_config.json may name further added tokens in either case, and where it lists none in
+// added_tokens_decoder, transformers reads special_tokens_map.json and added_tokens.json too.
 // Encoding adds no tokens of its own: post-processor (BOS), truncation and padding of tokenizer.json are not applied.
 //
-// defines: Tokenizer, AddedToken, tokenizer_load, tokenizer_encode, tokenizer_decode, tokenizer_id, tokenizer_size
+// defines: Tokenizer, tokenizer_load, tokenizer_encode, tokenizer_decode, tokenizer_id, tokenizer_size
 #pragma once
 #include <algorithm>
 #include <charconv>
@@ -27,17 +26,19 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 #include "../data/error.h"
 #include "../data/file.h"
 #include "../data/json.h"
+// defines: AddedToken, AddedTokens, added_tokens_insert, added_token_at
+#include "added_tokens.h"
+// defines: Splitting, qwen_pattern, llama3_pattern, run_end, stretch_end, piece_end
+#include "pieces.h"
+// defines: damaged_hint, supported_hint, shown, expect_setting, refuse_sentencepiece, read_splitting, refuse_settings
+#include "settings.h"
 #include "unicode.h"
-
-struct AddedToken {
-    std::string text;
-    int id;
-};
 
 // Which two ids merge, and how early: an open-addressing hash table from the pair to its rank.
 struct MergeTable {
@@ -53,82 +54,16 @@ struct Tokenizer {
     std::string source;                               // the file or folder it was read from, for messages
     std::vector<std::string> bytes;                   // [V] what an id stands for
     std::unordered_map<std::string, int> vocabulary;  // bytes -> id, without the added tokens
-    std::vector<AddedToken> added;                    // longest first
-    bool added_starts[256] = {};                      // an added token starts with this byte
-    int byte_id[256] = {};                            // the token of a single byte
+    AddedTokens added;
+    int byte_id[256] = {};   // the token of a single byte, or -1
+    int unknown_id = -1;     // the token of a byte that has none, or -1
+    bool fuse_unknown = false;  // one for several in a row
     MergeTable merges;
     std::vector<int> merged;     // [merges] by rank: the id that the pair becomes
     bool nfc = true;             // normalize
-    int max_digits = 1;          // \p{N} or \p{N}{1,3}
+    Splitting splitting;
     bool ignore_merges = false;  // a piece that is a token as a whole is taken as it is
 };
-
-inline constexpr const char* qwen_pattern =
-    R"re((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)re"
-    R"re( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)re";
-inline constexpr const char* llama3_pattern =
-    R"re((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)re"
-    R"re( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)re";
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Pieces: the regular expression
-
-// End of the longest run of code points from p on of which `flags & mask` is nonzero (or zero, with inside = false).
-inline const char* run_end(const UnicodeData& unicode, const char* p, const char* end, uint8_t mask, bool inside,
-                           size_t at_most = SIZE_MAX) {
-    int length;
-    for (size_t n = 0; p < end && n < at_most; n++, p += length) {
-        if (((unicode.flags[utf8_char(p, &length)] & mask) != 0) != inside) break;
-    }
-    return p;
-}
-
-// End of (?i:'s|'t|'re|'ve|'m|'ll|'d) at p, or null.
-inline const char* contraction_end(const char* p, const char* end) {
-    if (*p != '\'' || p + 1 == end) return nullptr;
-    int length;
-    uint32_t first = unicode_fold(utf8_char(p + 1, &length));
-    const char* next = p + 1 + length;
-    if (first == 's' || first == 't' || first == 'm' || first == 'd') return next;
-    if (next == end) return nullptr;
-    uint32_t second = unicode_fold((unsigned char)*next);  // 'e' and 'l' match ASCII only
-    bool both = ((first == 'r' || first == 'v') && second == 'e') || (first == 'l' && second == 'l');
-    return both ? next + 1 : nullptr;
-}
-
-// End of the piece that starts at p < end. The alternatives are tried in the expression's order.
-inline const char* piece_end(const UnicodeData& unicode, const char* p, const char* end, int max_digits) {
-    constexpr uint8_t L = UNICODE_LETTER, N = UNICODE_NUMBER, S = UNICODE_SPACE;
-    if (const char* stop = contraction_end(p, end)) return stop;
-
-    // [^\r\n\p{L}\p{N}]?\p{L}+
-    int length;
-    const uint8_t flags = unicode.flags[utf8_char(p, &length)];
-    const char* start = (flags & (L | N)) || *p == '\r' || *p == '\n' ? p : p + length;
-    const char* stop = run_end(unicode, start, end, L, true);
-    if (stop > start) return stop;
-
-    // \p{N}{1,max_digits}
-    if (flags & N) return run_end(unicode, p, end, N, true, max_digits);
-
-    //  ?[^\s\p{L}\p{N}]+[\r\n]*
-    start = *p == ' ' ? p + 1 : p;
-    stop = run_end(unicode, start, end, S | L | N, false);
-    if (stop > start) {
-        while (stop < end && (*stop == '\r' || *stop == '\n')) stop++;
-        return stop;
-    }
-
-    // White space: \s*[\r\n]+ reaches up to the last line end of the run; \s+(?!\S) leaves the run's last character to
-    // the word behind it, if there is one; \s+ takes what is left.
-    const char *last = p, *line_end = nullptr;
-    for (stop = p; stop < end && (unicode.flags[utf8_char(stop, &length)] & S); stop += length) {
-        last = stop;
-        if (*stop == '\r' || *stop == '\n') line_end = stop + 1;
-    }
-    if (line_end) return line_end;
-    return stop == end || last == p ? stop : last;
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Merging
@@ -146,10 +81,10 @@ inline int merge_rank(const MergeTable& table, int left, int right) {
     return table.slots[merge_slot(table, merge_pair(left, right))].rank;
 }
 
-// A piece as a linked list of tokens, indexed by their first byte, and a heap of the merges that may be done.
+// A piece as a linked list of tokens, indexed by the bytes that they begin with, and a heap of the merges that may be done.
 struct MergeWork {
     struct Symbol {
-        int id, previous, next;  // next: the piece's size at its end; previous: -1 at its start
+        int id, previous, next;  // next: the number of symbols at the piece's end; previous: -1 at its start
         int rank;                // of the merge with the next one, or -1
     };
     std::vector<Symbol> symbols;
@@ -167,10 +102,16 @@ inline void encode_piece(const Tokenizer& t, const char* p, size_t n, MergeWork&
     }
     auto& symbols = work.symbols;
     auto& heap = work.heap;
-    const int size = (int)n;
-    symbols.resize(n);
+    symbols.clear();
     heap.clear();
-    for (int i = 0; i < size; i++) symbols[i] = {t.byte_id[(unsigned char)p[i]], i - 1, i + 1, -1};
+    bool unknown = false;  // the byte before has no token
+    for (size_t i = 0; i < n; i++) {
+        const int id = t.byte_id[(unsigned char)p[i]], at = (int)symbols.size();
+        if (id >= 0) symbols.push_back({id, at - 1, at + 1, -1});
+        else if (t.unknown_id >= 0 && !(unknown && t.fuse_unknown)) symbols.push_back({t.unknown_id, at - 1, at + 1, -1});
+        unknown = id < 0;
+    }
+    const int size = (int)symbols.size();
 
     // Looks up the merge of the symbol at i with its neighbour.
     auto offer = [&](int i) {
@@ -202,17 +143,6 @@ inline void encode_piece(const Tokenizer& t, const char* p, size_t n, MergeWork&
 // ---------------------------------------------------------------------------------------------------------------------
 // Text to ids and back
 
-// Length of the longest added token at p, or 0; *id becomes its id.
-inline size_t added_token_at(const Tokenizer& t, const char* p, const char* end, int* id) {
-    for (const AddedToken& token : t.added) {
-        const size_t n = token.text.size();
-        if (n > (size_t)(end - p) || memcmp(p, token.text.data(), n) != 0) continue;
-        *id = token.id;
-        return n;
-    }
-    return 0;
-}
-
 // Steps 2 to 5 for text [n] without added tokens.
 inline void encode_text(const Tokenizer& t, const char* text, size_t n, MergeWork& work, std::vector<int>& ids) {
     const UnicodeData& unicode = unicode_data();
@@ -223,9 +153,11 @@ inline void encode_text(const Tokenizer& t, const char* text, size_t n, MergeWor
         n = normalized.size();
     }
     for (const char *p = text, *end = text + n; p < end;) {
-        const char* stop = piece_end(unicode, p, end, t.max_digits);
-        encode_piece(t, p, (size_t)(stop - p), work, ids);
-        p = stop;
+        for (const char* stretch = stretch_end(unicode, p, end, t.splitting); p < stretch;) {
+            const char* stop = piece_end(unicode, p, stretch, t.splitting);
+            encode_piece(t, p, (size_t)(stop - p), work, ids);
+            p = stop;
+        }
     }
 }
 
@@ -242,7 +174,7 @@ inline std::vector<int> tokenizer_encode(const Tokenizer& t, const char* text, s
     const char *end = text + n, *start = text;
     for (const char* p = text; p < end;) {
         int id;
-        size_t length = t.added_starts[(unsigned char)*p] ? added_token_at(t, p, end, &id) : 0;
+        size_t length = added_token_at(t.added, p, end, &id);
         if (length == 0) {
             p++;
             continue;
@@ -276,9 +208,8 @@ inline std::string tokenizer_decode(const Tokenizer& t, const std::vector<int>& 
 
 // The id of an added token, or else of the token with these bytes (" the", not "Ġthe"); -1 if there is none.
 inline int tokenizer_id(const Tokenizer& t, const std::string& token_text) {
-    for (const AddedToken& token : t.added) {
-        if (token.text == token_text) return token.id;
-    }
+    auto added = t.added.by_text.find(token_text);
+    if (added != t.added.by_text.end()) return t.added.tokens[added->second].id;
     auto found = t.vocabulary.find(token_text);
     return found == t.vocabulary.end() ? -1 : found->second;
 }
@@ -311,16 +242,13 @@ inline bool gpt2_bytes(const std::string& spelled, std::string& bytes) {
     return !bytes.empty();
 }
 
-inline constexpr const char* damaged_hint = "HINT: the file is damaged or of another model; get it again";
-inline constexpr const char* supported_hint = "HINT: the tokenizers of Qwen2, Qwen3 and Llama 3 are supported";
-
-// A token as messages show it.
-inline std::string shown(const std::string& token) { return json_quote(std::string_view(token).substr(0, 80)); }
-
 // Adds one added token; `flags` is its object in tokenizer.json or tokenizer_config.json. The same one twice is fine.
 inline void add_token(Tokenizer& t, long long id, const Json& flags, const std::string& what) {
     const std::string& text = json_string(flags, "content", what);
     if (text.empty()) fail("%s: added token %lld is the empty string. %s", what.c_str(), id, damaged_hint);
+    if (text.size() > longest_added_token)
+        fail("%s: added token %s has %zu bytes, expected at most %zu. %s", what.c_str(), shown(text).c_str(), text.size(),
+             longest_added_token, damaged_hint);
     if (id < 0 || id >= INT_MAX)
         fail("%s: added token %s has the id %lld. %s", what.c_str(), shown(text).c_str(), id, damaged_hint);
     for (const char* flag : {"lstrip", "rstrip", "single_word", "normalized"}) {
@@ -328,14 +256,15 @@ inline void add_token(Tokenizer& t, long long id, const Json& flags, const std::
         fail("%s: added token %s has %s = true, which isn't supported. %s", what.c_str(), shown(text).c_str(), flag,
              supported_hint);
     }
-    for (const AddedToken& token : t.added) {
+    const auto same_text = t.added.by_text.find(text);
+    const auto same_id = t.added.by_id.find((int)id);
+    if (same_text != t.added.by_text.end() || same_id != t.added.by_id.end()) {
+        const AddedToken& token = t.added.tokens[same_text != t.added.by_text.end() ? same_text->second : same_id->second];
         if (token.text == text && token.id == id) return;
-        if (token.text == text || token.id == id)
-            fail("%s: added token %s has the id %lld, but %s has %d. %s", what.c_str(), shown(text).c_str(), id,
-                 shown(token.text).c_str(), token.id, damaged_hint);
+        fail("%s: added token %s has the id %lld, but %s has %d. %s", what.c_str(), shown(text).c_str(), id,
+             shown(token.text).c_str(), token.id, damaged_hint);
     }
-    t.added.push_back({text, (int)id});
-    t.added_starts[(unsigned char)text[0]] = true;
+    added_tokens_insert(t.added, text, (int)id);
 }
 
 // tokenizer_config.json's list, an object from id to token.
@@ -351,15 +280,82 @@ inline void add_config_tokens(Tokenizer& t, const Json& config, const std::strin
     }
 }
 
+// One of the special tokens that settings name: its text, or its object. Where no added token is spelled so, transformers makes one:
+// of the vocabulary's token of that spelling, else with the next free id.
+inline void add_named_token(Tokenizer& t, const Json& token, const Json& vocab, const std::string& key, const std::string& what) {
+    if (token.type != Json::STRING && token.type != Json::OBJECT) json_wrong_type(what, key.c_str(), "a token", token);
+    const std::string& text = token.type == Json::STRING ? token.string : json_string(token, "content", what);
+    if (text.empty() || t.added.by_text.count(text)) return;
+    long long id = (long long)vocab.object.size();
+    for (const AddedToken& other : t.added.tokens) id = std::max(id, (long long)other.id + 1);
+    if (const Json* known = vocab.find(text)) id = known->integer;
+    Json flags;
+    flags.type = Json::OBJECT;
+    if (token.type == Json::OBJECT) flags.object = token.object;
+    else json_set_string(flags, "content", text);
+    for (const char* flag : {"lstrip", "rstrip", "single_word", "normalized"}) {
+        if (flags.find(flag)) continue;
+        flags.object.emplace_back(flag, Json());
+        flags.object.back().second.type = Json::BOOL;
+    }
+    add_token(t, id, flags, what + ": \"" + key + "\"");
+}
+
+// All tokens that settings name: bos_token and its like, in transformers' order, any other key of that form, and the lists.
+inline void add_named_tokens(Tokenizer& t, const Json& settings, const Json& vocab, const std::string& what) {
+    for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
+        if (!json_absent(settings, key)) add_named_token(t, *settings.find(key), vocab, key, what);
+    for (const auto& [key, value] : settings.object) {
+        const bool named = key.size() > 6 && key.compare(key.size() - 6, 6, "_token") == 0;
+        if (named && (value.type == Json::STRING || value.type == Json::OBJECT)) add_named_token(t, value, vocab, key, what);
+    }
+    for (const char* key : {"model_specific_special_tokens", "extra_special_tokens", "additional_special_tokens"}) {
+        if (json_absent(settings, key)) continue;
+        const Json& list = *settings.find(key);
+        if (list.type != Json::ARRAY && list.type != Json::OBJECT) json_wrong_type(what, key, "a list of tokens", list);
+        if (list.array.size() + list.object.size() > 4096)
+            fail("%s: \"%s\" has %zu tokens, expected at most 4096. %s", what.c_str(), key, list.array.size() + list.object.size(),
+                 damaged_hint);
+        for (const auto& member : list.object) add_named_token(t, member.second, vocab, key, what);
+        for (const Json& token : list.array) add_named_token(t, token, vocab, key, what);
+    }
+}
+
+// What the other files beside the vocabulary say: tokenizer_config.json, and where it has no added_tokens_decoder the two older ones.
+inline void add_settings_files(Tokenizer& t, const std::string& dir, Json settings, const Json& vocab) {
+    const std::string config_path = dir + "/tokenizer_config.json", map_path = dir + "/special_tokens_map.json",
+                      added_path = dir + "/added_tokens.json";
+    const bool listed = !json_absent(settings, "added_tokens_decoder");
+    if (!listed && file_exists(map_path)) {
+        const Json map = json_parse_file(map_path);
+        if (map.type != Json::OBJECT) fail("%s: expected an object, found %s. %s", map_path.c_str(), json_describe(map).c_str(), damaged_hint);
+        for (const auto& member : map.object) {
+            auto same = [&](const auto& other) { return other.first == member.first; };
+            settings.object.erase(std::remove_if(settings.object.begin(), settings.object.end(), same), settings.object.end());
+            settings.object.push_back(member);
+        }
+    }
+    add_named_tokens(t, settings, vocab, config_path);
+    if (listed || !file_exists(added_path)) return;
+    for (const auto& [text, id] : json_parse_file(added_path).object) {
+        const auto known = t.added.by_text.find(text);
+        if (known == t.added.by_text.end() || !id.is_integer || t.added.tokens[known->second].id != id.integer)
+            fail("%s: token %s with the id %s stands in no other file, or with another id, which isn't supported. %s", added_path.c_str(),
+                 shown(text).c_str(), json_write(id).c_str(), supported_hint);
+    }
+}
+
 // The vocabulary {token: id} of model `vocab`, after the added tokens. Together their ids must be 0 .. V-1, each once.
 inline void add_vocabulary(Tokenizer& t, const Json& vocab, const std::string& path) {
     if (vocab.type != Json::OBJECT)
         fail("%s: expected an object from token to id, found %s. %s", path.c_str(), json_describe(vocab).c_str(),
              damaged_hint);
     std::unordered_map<std::string_view, int> added;
-    for (const AddedToken& token : t.added) added[token.text] = token.id;
-    size_t size = vocab.object.size() + t.added.size();
+    for (const AddedToken& token : t.added.tokens) added[token.text] = token.id;
+    size_t size = vocab.object.size() + t.added.tokens.size();
     for (const auto& entry : vocab.object) size -= added.count(entry.first);
+    if (size > INT_MAX) fail("%s: %zu tokens are too many. %s", path.c_str(), size, damaged_hint);
+    std::unordered_set<std::string_view> in_both;
     t.bytes.resize(size);
     t.vocabulary.reserve(size);
 
@@ -381,27 +377,23 @@ inline void add_vocabulary(Tokenizer& t, const Json& vocab, const std::string& p
             fail("%s: the id %lld is given twice, to %s too. %s", path.c_str(), id.integer, shown(spelled).c_str(),
                  damaged_hint);
         slot = in_alphabet ? bytes : spelled;
+        if (is_added != added.end()) in_both.insert(spelled);
         if (in_alphabet) t.vocabulary.emplace(bytes, (int)id.integer);
     }
-    for (const AddedToken& token : t.added) {
+    for (const AddedToken& token : t.added.tokens) {
         if ((size_t)token.id >= size)
             fail("%s: added token %s has the id %d: expected at most %zu, as there are %zu tokens. %s",
                  t.source.c_str(), shown(token.text).c_str(), token.id, size - 1, size, damaged_hint);
         std::string& slot = t.bytes[token.id];
-        if (!slot.empty() && !vocab.find(token.text))
+        if (!slot.empty() && !in_both.count(token.text))
             fail("%s: added token %s has the id %d, which is given to another token. %s", t.source.c_str(),
                  shown(token.text).c_str(), token.id, damaged_hint);
         slot = token.text;
     }
     for (int b = 0; b < 256; b++) {
         auto found = t.vocabulary.find(std::string(1, (char)b));
-        if (found == t.vocabulary.end())
-            fail("%s: there is no token for the single byte 0x%02X. %s", path.c_str(), b, damaged_hint);
-        t.byte_id[b] = found->second;
+        t.byte_id[b] = found == t.vocabulary.end() ? -1 : found->second;
     }
-    std::sort(t.added.begin(), t.added.end(), [](const AddedToken& a, const AddedToken& b) {
-        return a.text.size() != b.text.size() ? a.text.size() > b.text.size() : a.text < b.text;
-    });
 }
 
 // Room for n merges.
@@ -436,20 +428,20 @@ inline void add_merge(Tokenizer& t, const std::string& left, const std::string& 
 // merges.txt: a merge a line, two tokens with a space between them; lines that start with #version don't count.
 inline void add_merges_file(Tokenizer& t, const std::string& path) {
     MappedFile file(path);
-    size_t bad = utf8_invalid_at(file.data, file.size);
+    const std::string_view all = file_text(file);
+    size_t bad = utf8_invalid_at(all.data(), all.size());
     if (bad != std::string::npos)
-        fail("%s: expected UTF-8, found byte 0x%02X at offset %zu. %s", path.c_str(), (unsigned char)file.data[bad],
-             bad, damaged_hint);
-    const char* end = file.data + file.size;
-    reserve_merges(t, (size_t)std::count(file.data, end, '\n') + 1);
+        fail("%s: expected UTF-8, found byte 0x%02X at offset %zu. %s", path.c_str(), (unsigned char)all[bad], bad, damaged_hint);
+    const char* end = all.data() + all.size();
+    reserve_merges(t, (size_t)std::count(all.data(), end, '\n') + 1);
     size_t number = 0;
-    for (const char* line = file.data; line < end;) {
+    for (const char* line = all.data(); line < end;) {
         const char* stop = std::find(line, end, '\n');
         std::string text(line, stop);
         line = stop + 1;
         number++;
         if (!text.empty() && text.back() == '\r') text.pop_back();
-        if (text.compare(0, 8, "#version") == 0) continue;
+        if (is_blank(text) || text.compare(0, 8, "#version") == 0) continue;
         size_t space = text.find(' ');
         if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos)
             fail("%s:%zu: expected two tokens with a space between them, found %s. %s", path.c_str(), number,
@@ -467,93 +459,96 @@ inline void add_merges_json(Tokenizer& t, const std::vector<Json>& merges, const
         size_t space = merge.string.find(' ');
         if (merge.type == Json::STRING && space != std::string::npos)
             add_merge(t, merge.string.substr(0, space), merge.string.substr(space + 1), where);
-        else if (merge.type == Json::ARRAY && merge.array.size() == 2)
+        else if (merge.array.size() == 2 && merge.array[0].type == Json::STRING && merge.array[1].type == Json::STRING)
             add_merge(t, merge.array[0].string, merge.array[1].string, where);
         else
             fail("%s: expected two tokens, found %s. %s", where.c_str(), json_describe(merge).c_str(), damaged_hint);
     }
 }
 
-// Fails unless the setting `what` is as expected.
-inline void expect_setting(const std::string& path, const char* what, const std::string& found,
-                           const std::string& expected) {
-    if (found == expected) return;
-    fail("%s: %s is %s, expected %s. %s", path.c_str(), what, json_quote(found).c_str(), json_quote(expected).c_str(),
-         supported_hint);
-}
-inline void expect_setting(const std::string& path, const char* what, bool found, bool expected) {
-    expect_setting(path, what, std::string(found ? "true" : "false"), expected ? "true" : "false");
-}
-
 // What happens before the merges, read from tokenizer.json.
 inline void read_settings(Tokenizer& t, const Json& root, const std::string& path) {
     const Json& model = json_object(root, "model", path);
-    expect_setting(path, "the model's type", json_string(model, "type", path, "BPE"), "BPE");
+    const std::string type = json_string(model, "type", path, "BPE");
+    if (type == "Unigram") refuse_sentencepiece(path, "the model's type is \"Unigram\"");
+    expect_setting(path, "the model's type", type, "BPE");
     expect_setting(path, "the model's continuing_subword_prefix",
                    json_string(model, "continuing_subword_prefix", path, ""), "");
     expect_setting(path, "the model's end_of_word_suffix", json_string(model, "end_of_word_suffix", path, ""), "");
-    expect_setting(path, "the model's byte_fallback", json_bool(model, "byte_fallback", path, false), false);
+    if (json_bool(model, "byte_fallback", path, false)) refuse_sentencepiece(path, "the model's byte_fallback is \"true\"");
     double dropout = json_number(model, "dropout", path, 0);
     if (dropout != 0) fail("%s: the model's dropout is %g, expected none. %s", path.c_str(), dropout, supported_hint);
     t.ignore_merges = json_bool(model, "ignore_merges", path, false);
+    t.fuse_unknown = json_bool(model, "fuse_unk", path, false);
 
     t.nfc = !json_absent(root, "normalizer");
     if (t.nfc)
         expect_setting(path, "the normalizer", json_string(json_object(root, "normalizer", path), "type", path), "NFC");
-
-    const Json& both = json_object(root, "pre_tokenizer", path);
-    expect_setting(path, "the pre-tokenizer", json_string(both, "type", path), "Sequence");
-    const std::vector<Json>& steps = json_array(both, "pretokenizers", path);
-    if (steps.size() != 2)
-        fail("%s: the pre-tokenizer has %zu steps, expected Split and ByteLevel. %s", path.c_str(), steps.size(),
-             supported_hint);
-    const Json &split = steps[0], &byte_level = steps[1];
-    expect_setting(path, "the pre-tokenizer's first step", json_string(split, "type", path), "Split");
-    expect_setting(path, "the pre-tokenizer's behavior", json_string(split, "behavior", path), "Isolated");
-    expect_setting(path, "the pre-tokenizer's invert", json_bool(split, "invert", path), false);
-    expect_setting(path, "the pre-tokenizer's second step", json_string(byte_level, "type", path), "ByteLevel");
-    expect_setting(path, "ByteLevel's add_prefix_space", json_bool(byte_level, "add_prefix_space", path), false);
-    expect_setting(path, "ByteLevel's use_regex", json_bool(byte_level, "use_regex", path), false);
-    const std::string& pattern = json_string(json_object(split, "pattern", path), "Regex", path);
-    t.max_digits = pattern == llama3_pattern ? 3 : 1;
-    if (t.max_digits == 1) expect_setting(path, "the pre-tokenizer's regular expression", pattern, qwen_pattern);
-
+    t.splitting = read_splitting(json_object(root, "pre_tokenizer", path), path);
     if (!json_absent(root, "decoder"))
         expect_setting(path, "the decoder", json_string(json_object(root, "decoder", path), "type", path), "ByteLevel");
 }
 
+inline Tokenizer load_tokenizer_json(const std::string& dir, const Json& config) {
+    Tokenizer t;
+    t.source = dir + "/tokenizer.json";
+    const std::string& path = t.source;
+    const Json root = json_parse_file(path, limit_vocabulary);
+    read_settings(t, root, path);
+    if (!json_absent(root, "added_tokens")) {
+        for (const Json& token : json_array(root, "added_tokens", path)) add_token(t, json_int(token, "id", path), token, path);
+    }
+    add_config_tokens(t, config, dir + "/tokenizer_config.json");
+    const Json& model = json_get(root, "model", path);
+    const Json& vocab = json_get(model, "vocab", path);
+    add_settings_files(t, dir, config, vocab);
+    add_vocabulary(t, vocab, path);
+    if (!json_absent(model, "unk_token")) {
+        const std::string& unknown = json_string(model, "unk_token", path);
+        const Json* id = vocab.find(unknown);
+        if (!id) fail("%s: the model's unk_token %s isn't in the vocabulary. %s", path.c_str(), shown(unknown).c_str(), damaged_hint);
+        t.unknown_id = (int)id->integer;
+    }
+    add_merges_json(t, json_array(model, "merges", path), path);
+    return t;
+}
+
+// From vocab.json and merges.txt, which say nothing of normalizer and expression: those are Qwen's, if the class is.
+inline Tokenizer load_tokenizer_pair(const std::string& dir, Json config) {
+    const std::string vocab_path = dir + "/vocab.json", config_path = dir + "/tokenizer_config.json";
+    Tokenizer t;
+    t.source = vocab_path;
+    if (json_absent(config, "tokenizer_class"))
+        fail("%s: \"tokenizer_class\" is missing, and without a tokenizer.json nothing else says how text is split. HINT: get the "
+             "model's tokenizer.json too",
+             config_path.c_str());
+    const std::string kind = json_string(config, "tokenizer_class", config_path);
+    if (kind != "Qwen2TokenizerFast") expect_setting(config_path, "tokenizer_class", kind, "Qwen2Tokenizer");
+    for (const char* key : {"unk_token", "eos_token", "pad_token"})  // the class's own, where the file doesn't name them
+        if (!config.find(key)) json_set_string(config, key, "<|endoftext|>");
+    add_config_tokens(t, config, config_path);
+    const Json vocab = json_parse_file(vocab_path, limit_vocabulary);
+    add_settings_files(t, dir, config, vocab);
+    add_vocabulary(t, vocab, vocab_path);
+    add_merges_file(t, dir + "/merges.txt");
+    return t;
+}
+
 // From tokenizer.json, or from vocab.json, merges.txt and tokenizer_config.json, in folder `dir` (see the top).
 inline Tokenizer tokenizer_load(const std::string& dir) {
-    const std::string json_path = dir + "/tokenizer.json", vocab_path = dir + "/vocab.json";
-    const std::string merges_path = dir + "/merges.txt", config_path = dir + "/tokenizer_config.json";
-    Tokenizer t;
-    if (file_exists(json_path)) {
-        t.source = json_path;
-        const Json root = json_parse_file(json_path);
-        read_settings(t, root, json_path);
-        if (!json_absent(root, "added_tokens")) {
-            for (const Json& token : json_array(root, "added_tokens", json_path))
-                add_token(t, json_int(token, "id", json_path), token, json_path);
-        }
-        if (file_exists(config_path)) add_config_tokens(t, json_parse_file(config_path), config_path);
-        const Json& model = json_get(root, "model", json_path);
-        add_vocabulary(t, json_get(model, "vocab", json_path), json_path);
-        add_merges_json(t, json_array(model, "merges", json_path), json_path);
-        return t;
-    }
-    for (const std::string& path : {vocab_path, merges_path, config_path}) {
-        if (!file_exists(path))
-            fail("%s is missing: a tokenizer is a tokenizer.json, or vocab.json with merges.txt and "
+    const std::string config_path = dir + "/tokenizer_config.json";
+    const bool complete = file_exists(dir + "/tokenizer.json");
+    if (!complete && !file_exists(dir + "/vocab.json") && file_exists(dir + "/tokenizer.model"))
+        refuse_sentencepiece(dir, "expected a tokenizer.json, found tokenizer.model");
+    for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"}) {
+        if (!complete && !file_exists(dir + "/" + name))
+            fail("%s/%s is missing: a tokenizer is a tokenizer.json, or vocab.json with merges.txt and "
                  "tokenizer_config.json. HINT: scripts/download.sh qwen3-tokenizer gets Qwen3's, a model has its own",
-                 path.c_str());
+                 dir.c_str(), name);
     }
-    t.source = vocab_path;
-    const Json config = json_parse_file(config_path);
-    const std::string kind = json_string(config, "tokenizer_class", config_path, "Qwen2Tokenizer");
-    if (kind != "Qwen2TokenizerFast") expect_setting(config_path, "tokenizer_class", kind, "Qwen2Tokenizer");
-    expect_setting(config_path, "add_prefix_space", json_bool(config, "add_prefix_space", config_path, false), false);
-    add_config_tokens(t, config, config_path);
-    add_vocabulary(t, json_parse_file(vocab_path), vocab_path);
-    add_merges_file(t, merges_path);
-    return t;
+    Json config;
+    config.type = Json::OBJECT;
+    if (file_exists(config_path)) config = json_parse_file(config_path);
+    refuse_settings(config, config_path);
+    return complete ? load_tokenizer_json(dir, config) : load_tokenizer_pair(dir, config);
 }

@@ -4,7 +4,11 @@
     qwen/tokenizer.json       a small byte-level BPE with Qwen3's expression, NFC and some added tokens
     pair/                     the same one as vocab.json, merges.txt and tokenizer_config.json
     llama/tokenizer.json      as Llama 3 has it: \\p{N}{1,3}, no normalizer, ignore_merges, merges as "a b"
-    texts.json                {"texts": [...], "qwen": [[ids], ...], "llama": [[ids], ...],
+    smollm/tokenizer.json     as SmolLM has it: single digits cut out, GPT-2's expression, special tokens in the vocabulary too, and
+                              a vocabulary that lacks some single bytes, which are dropped
+    gpt2/tokenizer.json       as GPT-2 has it: its expression alone; here such bytes become an unknown token, one for several
+    texts.json                {"texts": [...], "qwen": [[ids], ...], "llama", "smollm", "gpt2",
+                               "smollm_runs": digits cut out run by run, "gpt2_each": an unknown token for each such byte,
                                "long": [{"unit", "repeat", "n_ids", "sha256" of the ids as little-endian int32}, ...]}
 
 Usage: python3 scripts/golden/make_golden_tokenizer.py. Packages: tokenizers==0.23.3.
@@ -35,6 +39,8 @@ LONG = ["a", "the", "Tokenization", " ", "=", "e\u0301", "\u0301", "x \n", "<"] 
 WHOLE = ["unmergeable", " unmergeable", "zqxj", "\n\n\n\n\n"]  # tokens of the Llama-like one that no merge makes
 # Every pair of a last and a first byte of these, and "12" "3", is merged when nothing else is left to merge: then a border
 # between two pieces that is in the wrong place shows in the ids.
+# The bytes that the SmolLM-like one has no token for: within words, so that what is beside them becomes neighbours and may merge.
+MISSING = "jZ#\u007f\u0001\u0e01"
 CROSSED = "ast'12 \n\r\t!<\u017f\u0301\u00a0\u2003\u0085\u00b2\u0661\u4f60\U0001f642"
 
 TRAINING = """
@@ -63,6 +69,43 @@ def build(model, pattern, nfc):
 def spell(text):
     """Text in GPT-2's alphabet."""
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)[0][0]
+
+
+def missing_bytes(vocab, merges):
+    """Without the tokens that have one of MISSING's bytes, ids closed up, and without the merges that need them."""
+    lost = set("".join(spell(c) for c in MISSING))
+    kept = [token for token in sorted(vocab, key=vocab.get) if not lost & set(token)]
+    return {t: i for i, t in enumerate(kept)}, [m for m in merges if not lost & set("".join(m))]
+
+
+def save(tokenizer, name, change=None):
+    """The tokenizer's file, changed if asked for, and the tokenizer that it is."""
+    state = json.loads(tokenizer.to_str())
+    if change:
+        change(state)
+    os.makedirs(os.path.join(OUT, name), exist_ok=True)
+    dump(os.path.join(OUT, name, "tokenizer.json"), state)
+    return Tokenizer.from_file(os.path.join(OUT, name, "tokenizer.json"))
+
+
+def gpt2_like(vocab, merges):
+    """SmolLM's and GPT-2's, and what only a setting makes of each."""
+    vocab, merges = missing_bytes(vocab, merges)
+    vocab = {**{t: i for i, t in enumerate(ADDED[:SPECIAL])}, **{t: i + SPECIAL for t, i in vocab.items()}}
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+
+    def build_one(digits, **model):
+        tokenizer = Tokenizer(models.BPE(vocab, merges, **model))
+        steps = [] if digits is None else [pre_tokenizers.Digits(individual_digits=digits)]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps + [byte_level]) if steps else byte_level
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in ADDED[:SPECIAL]])
+        tokenizer.add_tokens([AddedToken(t, normalized=False) for t in ADDED[SPECIAL:]])
+        return tokenizer
+
+    return {"smollm": save(build_one(True), "smollm"), "smollm_runs": build_one(False),
+            "gpt2": save(build_one(None, unk_token=ADDED[0], fuse_unk=True), "gpt2"),
+            "gpt2_each": build_one(None, unk_token=ADDED[0])}
 
 
 def add_tokens(tokenizer):
@@ -132,6 +175,10 @@ def texts():
     out += ["a" * 2000, "the" * 700, " " * 333 + "x", "=" * 777, "\u00e9" * 300, "e\u0301" * 300, "\n" * 200,
             "\u0301\u0316" * 100, "12" * 100,
             "\u4f60\u597d" * 200, "\U0001f642" * 100, "x \n" * 100, "'s" * 100, "<<" * 50 + "<", "Aa" * 500 + "!" * 10]
+    # Bytes that the SmolLM-like tokenizer lacks, digits that only "Digits" knows, and what GPT-2's expression does otherwise.
+    out += ["ajs tjt ajjs", "jjj", "aZ#s", " #s", "j a", "1j2", "a\u0e01s \u0e02\u0e01", "a\u007fs\u0001t", "#" * 50 + "a" * 50,
+            "\U00011de0\U00011de9a1", "1\U00016ff4\U00016ff6 2", "a12 345  6\u0967x7 ", "12 a  1  b\n 3\n\n4", "IT'S it's 'S's",
+            "a'\u017f", "!!\n\n??\n", " \n\n a\n\n\nb", "\u00bd1\u00b2", "x1'll 2've", " '12's", "\u20033\u2003 4"]
     r = random.Random(1)
     words = [t for t in out if t and len(t) < 12]
     out += ["".join(r.choice(words) for _ in range(r.randrange(2, 9))) for _ in range(60)]
@@ -180,8 +227,8 @@ def main():
     llama = Tokenizer.from_file(os.path.join(OUT, "llama", "tokenizer.json"))
 
     cases = texts()
-    ids = {name: [t.encode(x, add_special_tokens=False).ids for x in cases] for name, t in [("qwen", qwen), ("llama",
-    llama)]}
+    all_of_them = {"qwen": qwen, "llama": llama, **gpt2_like(dict(vocab), merges)}
+    ids = {name: [t.encode(x, add_special_tokens=False).ids for x in cases] for name, t in all_of_them.items()}
     long = []
     for unit in LONG:
         repeat = 1000000 // len(unit.encode())
