@@ -63,13 +63,22 @@ inline void store_two(Bf16Pair* words, Vector<float> p0, Vector<float> p1) {
 // 2^x for x <= 0, to 2e-7 relative; 0 below 2^-126; a NaN stays one. 2^x = 2^n 2^f with |f| <= 1/2: 2^n is a float's exponent
 // bits, 2^f a polynomial (fitted for this file: least largest relative error).
 inline Vector<float> exp2_vector(Vector<float> x) {
+#ifdef __AVX512F__
+    const __mmask16 above = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-126), _CMP_NLT_UQ);
+    const IntVector n = (IntVector)_mm512_maskz_cvtps_epi32(0xffff, (__m512)x);  // the nearest
+#else
     const Vector<float> lowest = Vector<float>{} - 127;
     x = x < lowest ? lowest : x;
     const IntVector n = __builtin_convertvector(x - 0.5f, IntVector);  // towards 0, so n is the integer nearest to x
+#endif
     const Vector<float> f = x - __builtin_convertvector(n, Vector<float>);
     Vector<float> y = f * 1.5353362e-4f + 1.3398875e-3f;
     for (float coefficient : {9.61843692e-3f, 5.55033237e-2f, 0.240226477f, 0.693147182f, 1.0f}) y = y * f + coefficient;
+#ifdef __AVX512F__
+    return (Vector<float>)_mm512_maskz_add_epi32(above, (__m512i)y, (__m512i)(n << 23));  // n more in the exponent
+#else
     return y * (Vector<float>)(((Vector<uint32_t>)n + 127u) << 23);
+#endif
 }
 
 // Vectors of rows' scores of one key, -Inf where it is masked.
@@ -91,8 +100,9 @@ template <class Word> void multiply_words(Vector<float> (&sum)[STEP<Word>][PANEL
 }
 
 // scores = K q^T of a panel and the keys [key, key + n), masked; m = the largest so far.
-template <class Word> void panel_scores(float* scores /*[n, PANEL, LANE]*/, Vector<float> (&m)[PANEL<Word>], const CpuTile<Word>& c,
-                                        const AttentionTile& t, int row0, int key, int n) {
+template <class Word>
+__attribute__((always_inline)) inline void panel_scores(float* scores /*[n, PANEL, LANE]*/, Vector<float> (&m)[PANEL<Word>],
+                                                        const CpuTile<Word>& c, const AttentionTile& t, int row0, int key, int n) {
     constexpr int step = STEP<Word>, panel = PANEL<Word>;
     const int words = t.D / Words<Word>::K;
     const Stored<Word>* q = c.q + row0 * words;
@@ -123,28 +133,30 @@ template <class Word> void panel_scores(float* scores /*[n, PANEL, LANE]*/, Vect
 }
 
 // o^T = alpha o^T + V^T p of a panel and n keys.
-template <class Word> void panel_output(CpuTile<Word>& c, const AttentionTile& t, int row0,
-                                        const Vector<float> (&alpha)[PANEL<Word>],
-                                        const Stored<Word>* p /*[rows / GROUP, KEYS / per_word, GROUP]*/, int n) {
+template <class Word>
+__attribute__((always_inline)) inline void panel_output(CpuTile<Word>& c, const AttentionTile& t, int row0,
+                                                        const Vector<float> (&alpha)[PANEL<Word>],
+                                                        const Stored<Word>* p /*[rows / GROUP, KEYS / per_word, GROUP]*/, int n) {
     constexpr int step = STEP<Word>, panel = PANEL<Word>, words = KEYS<Word> / Words<Word>::K;
-    for (int d = 0; d < t.D; d += step) {
-        float* o = c.o + row0 * t.D + d * GROUP<Word>;
+    const int D = t.D;
+    for (int d = 0; d < D; d += step) {
+        float* o = c.o + row0 * D + d * GROUP<Word>;
         if constexpr (TILED<Word>) {
             for (int a = 0; a < step; a++)
                 for (int i = 0; i < panel; i++) {
-                    float* x = o + i * LANE / TILE * t.D * TILE + a * TILE + i * LANE % TILE;
+                    float* x = o + i * LANE / TILE * D * TILE + a * TILE + i * LANE % TILE;
                     store_vector(x, load_vector(x) * alpha[i]);
                 }
             const size_t row = TILE * sizeof(Word), v_row = words * sizeof(Word);
-            tile_product({o, row, TILE * row, t.D * row}, {c.v + d * words, v_row, TILE * v_row, row},
+            tile_product({o, row, TILE * row, D * row}, {c.v + d * words, v_row, TILE * v_row, row},
                          {p, row, words * row, TILE * row}, n / (2 * TILE), true);
         } else {
             Vector<float> sum[step][panel];
             for (int i = 0; i < panel; i++)
-                for (int a = 0; a < step; a++) sum[a][i] = load_vector(o + (i * t.D + a) * LANE) * alpha[i];
+                for (int a = 0; a < step; a++) sum[a][i] = load_vector(o + (i * D + a) * LANE) * alpha[i];
             multiply_words<Word>(sum, c.v + d, 1, t.D, p, words, n / Words<Word>::K);
             for (int i = 0; i < panel; i++)
-                for (int a = 0; a < step; a++) store_vector(o + (i * t.D + a) * LANE, sum[a][i]);
+                for (int a = 0; a < step; a++) store_vector(o + (i * D + a) * LANE, sum[a][i]);
         }
     }
 }

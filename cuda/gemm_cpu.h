@@ -27,7 +27,7 @@
 #pragma once
 #include "amx.h"
 #include "device.cuh"
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 

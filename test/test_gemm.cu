@@ -25,10 +25,8 @@ static Floats random_values(size_t n, unsigned seed) {
 template <class T> static Array<T> upload(const Floats& x) {
     std::vector<T> typed(x.size());
     for (size_t i = 0; i < x.size(); i++)
-        if constexpr (sizeof(T) == 2)
-            typed[i] = to_bf16(x[i]);
-        else
-            typed[i] = x[i];
+        if constexpr (sizeof(T) == 2) typed[i] = to_bf16(x[i]);
+        else typed[i] = x[i];
     Array<T> device(x.size(), "test");
     copy(device.data, typed.data(), typed.size());
     return device;
@@ -79,10 +77,9 @@ static Exact exact_sum(const float* a, size_t a_step, const float* b, size_t b_s
 struct Size {
     int M, N, K;
 };
-static const Size SIZES[] = {{1, 1, 1},       {1, 1, 2},       {2, 3, 5},       {1, 257, 64},  {33, 1, 100},
-                             {17, 33, 129},   {14, 32, 192},   {15, 31, 193},   {64, 64, 64},  {168, 512, 384},
-                             {169, 513, 385}, {100, 70, 1000}, {5, 1100, 7},    {1023, 5, 31}, {300, 1700, 5000},
-                             {1300, 40, 5000}};
+static const Size SIZES[] = {{1, 1, 1},     {1, 1, 2},     {2, 3, 5},         {1, 257, 64},    {33, 1, 100},    {17, 33, 129},
+                             {14, 32, 192}, {15, 31, 193}, {64, 64, 64},      {168, 512, 384}, {169, 513, 385}, {100, 70, 1000},
+                             {5, 1100, 7},  {1023, 5, 31}, {300, 1700, 5000}, {1300, 40, 5000}};
 
 // The result before the product: NaN, so that an element that is not written, or is read, shows.
 static Floats poison(size_t n) { return Floats(n, NAN); }
@@ -307,5 +304,116 @@ TEST_ON_EVERY_PRODUCT(threads_do_not_change_a_byte) {
     omp_set_num_threads(threads);
     for (size_t n = 1; n < results.size(); n++)
         for (size_t p = 0; p < results[0].size(); p++) CHECK(same_bytes(results[0][p], results[n][p]));
+}
+#endif
+
+#if !defined(__CUDACC__) && !defined(PRECISION_FP32)
+// Bits of a float: its tile's words, ready for loads and stores.
+typedef std::vector<uint32_t> Words32;
+
+static float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+static float flushed(float x) { return std::fabs(x) < std::ldexp(1.0f, -126) ? std::copysign(0.0f, x) : x; }
+
+// TDPBF16PS as Intel's manual states it, a sum at a time, through libm's fmaf.
+static float defined_dot(uint32_t c, const uint32_t* a, const uint32_t* b /*every 16th*/) {
+    volatile float sums[2] = {0, 0};  // volatile: the compiler keeps the order
+    for (int k = 0; k < 16; k++)
+        for (int half = 0; half < 2; half++) {
+            const int shift = half ? 0 : 16;
+            const float x = flushed(float_of(a[k] << shift & 0xffff0000)), y = flushed(float_of(b[16 * k] << shift & 0xffff0000));
+            sums[half] = flushed(fmaf(x, y, sums[half]));
+        }
+    volatile float both = sums[0] + sums[1];
+    both = flushed(both);
+    volatile float sum = flushed(float_of(c)) + both;
+    return flushed(sum);
+}
+
+static bool same_float(float x, float y) { return std::isnan(x) ? std::isnan(y) : x == y; }
+
+// Words whose bf16 halves are drawn from a range of exponents; in one of `rare` of them any bits at all: denormals, Inf, NaN too.
+static Words32 random_words(std::mt19937& random, size_t n, int lowest, int highest, int rare) {
+    Words32 words(n);
+    for (uint32_t& w : words) {
+        w = 0;
+        for (int half = 0; half < 2; half++) {
+            const uint32_t exponent = lowest + random() % (highest - lowest + 1), rest = random();
+            w = w << 16 | (rare && random() % rare == 0 ? rest & 0xffff : (rest & 0x807f) | exponent << 7);
+        }
+    }
+    return words;
+}
+
+static Words32 tile_dot_of(const Words32& c, const Words32& a, const Words32& b, bool real) {
+    Words32 result(256);
+    const auto run = [&](auto kind) {
+        constexpr bool REAL = decltype(kind)::value;
+        tiles_begin<REAL>();
+        tile_load<REAL, 0>(c.data(), 64), tile_load<REAL, 1>(a.data(), 64), tile_load<REAL, 2>(b.data(), 64);
+        tile_dot<REAL, 0, 1, 2>();
+        tile_store<REAL, 0>(result.data(), 64);
+        tiles_end<REAL>();
+    };
+    if (real) run(std::true_type());
+    else run(std::false_type());
+    return result;
+}
+
+static void check_tile_dot(bool real) {
+    std::mt19937 random(18);
+    const int ranges[][2] = {{120, 134}, {127, 127}, {0, 10}, {50, 70}, {55, 72}, {0, 254}, {180, 200}, {244, 254}};
+    for (auto [lowest, highest] : ranges)
+        for (int rare : {0, 1, 20, 1000})
+            for (int repeat = 0; repeat < 8; repeat++) {
+                Words32 a = random_words(random, 256, lowest, highest, rare), b = random_words(random, 256, lowest, highest, rare);
+                Words32 c =
+                    random_words(random, 256, std::max(0, 2 * lowest - 127), std::min(254, std::max(0, 2 * highest - 127)), rare);
+                if (repeat % 4 == 0) a[random() % 256] = 0x7fc00001, b[random() % 256] = 0xff803f80, c[random() % 256] = 0x00400000;
+                if (repeat % 4 == 1)  // cancellation down to denormals
+                    for (int i = 0; i < 256; i++)
+                        a[i] = (a[i] & 0xffff) | ((a[i] & 0xffff) ^ 0x8000) << 16, b[i] = (b[i] & 0xffff) * 0x10001;
+                const Words32 d = tile_dot_of(c, a, b, real);
+                for (int m = 0; m < 16; m++)
+                    for (int n = 0; n < 16; n++) {
+                        const float expected = defined_dot(c[16 * m + n], &a[16 * m], &b[n]), found = float_of(d[16 * m + n]);
+                        if (same_float(found, expected)) continue;
+                        fail("exponents %d to %d, sum %d %d is %.9g, expected %.9g", lowest, highest, m, n, found, expected);
+                    }
+            }
+}
+
+TEST(the_loops_in_place_of_tiles_are_the_instruction) { check_tile_dot(false); }
+
+TEST(the_tiles_are_as_the_manual_says) {
+    if (tile_support() != TileSupport::Granted) SKIP("no AMX here");
+    check_tile_dot(true);
+}
+
+// Sums that a float can't hold between the two products of a pair, or that a product passes through: one rounding, not two.
+TEST(a_tile_fuses_its_multiply_adds) {
+    Words32 a(256, 0), b(256, 0), c(256, 0);
+    const auto pair = [](float even, float odd) { return to_bf16(even).bits | (uint32_t)to_bf16(odd).bits << 16; };
+    // 2^100 2^100 overflows; with -2^127 already there, 2^64 2^64 = 2^128 doesn't.
+    a[0] = pair(-std::ldexp(1.0f, 63), 1), b[0] = pair(std::ldexp(1.0f, 64), 2);
+    a[1] = pair(std::ldexp(1.0f, 64), 0), b[16] = pair(std::ldexp(1.0f, 64), 0);
+    CHECK_EQ(float_of(tile_dot_of(c, a, b, false)[0]), std::ldexp(1.0f, 127));
+    // Even and odd have sums of their own, each from 0 on: 2^30 + 1 - 2^30 is 0 among the even, and 1 + 2^-20 stays among the odd.
+    a.assign(256, 0), b.assign(256, 0);
+    a[0] = pair(std::ldexp(1.0f, 30), 1), a[1] = pair(1, std::ldexp(1.0f, -20)), a[2] = pair(-std::ldexp(1.0f, 30), 0);
+    b[0] = b[16] = b[32] = pair(1, 1);
+    CHECK_EQ(float_of(tile_dot_of(c, a, b, false)[0]), 1 + std::ldexp(1.0f, -20));
+}
+
+// A CPU without tiles or a kernel that refuses them leaves another way, and the device line says which.
+TEST(the_device_line_says_which_product) {
+    const std::string name = device_name(), text = bf16_product_text();
+    CHECK(name.size() > text.size() && name.compare(name.size() - text.size(), text.size(), text) == 0);
+    CHECK_EQ(tiles_used(), tile_support() == TileSupport::Granted);
+    if (bf16_product() == Bf16Product::Widened && tile_support() == TileSupport::Refused)
+        CHECK(name.find("refused by the kernel") != std::string::npos);
 }
 #endif
