@@ -50,7 +50,7 @@ struct QuantOptions {
     int wbits = 4, abits = 16;
     int group_size = 128;  // -1: one grid a row. To GPTQ a group of the row's width is not the same
     bool sym = false, mse = false;
-    bool act_order = true, static_groups = false, true_sequential = true;
+    bool act_order = true, static_groups = false, true_sequential = true, a_in_calibration = false;
     double damp = 0.01;
     std::string salient_metric = "hessian";  // of BiLLM: hessian or magnitude
     bool smooth = true;
