@@ -44,27 +44,29 @@ inline std::vector<Flag> all_flags(Options& o) {
          "(default: models/Qwen3-0.6B-Base if it is there, else the bundled data/tiny)",
          &o.model, nullptr},
         {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},
-        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits, "rtn gptq awq smoothquant"},
+        {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits,
+         "rtn gptq gptaq foem awq smoothquant"},
         {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)",
-         &o.quant.abits, "rtn gptq awq smoothquant billm"},
+         &o.quant.abits, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--a-asym", "", "activations on asymmetric grids (default: symmetric)", &o.quant.a_asym,
-         "rtn gptq awq smoothquant billm"},
+         "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::REAL, "--a-clip", "X", "an activation's range is multiplied by this", &o.quant.a_clip,
-         "rtn gptq awq smoothquant billm"},
+         "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::INT, "--a-group", "N", "activations of a token that share a grid, -1: all", &o.quant.a_group,
-         "rtn gptq awq smoothquant billm"},
-        {Flag::ON, "--a-heads", "", "o's input has a grid for each head", &o.quant.a_heads, "rtn gptq awq smoothquant billm"},
+         "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::ON, "--a-heads", "", "o's input has a grid for each head", &o.quant.a_heads, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head; 16: as they are",
-         &o.kv_bits, "rtn gptq awq smoothquant billm"},
-        {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq awq smoothquant billm"},
-        {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq awq smoothquant billm"},
-        {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq awq smoothquant billm"},
+         &o.kv_bits, "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
-         "rtn gptq awq"},
+         "rtn gptq gptaq foem awq"},
         {Flag::SECTION, "", "", "calibration", nullptr, nullptr},
-        {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set, "gptq awq smoothquant billm"},
-        {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq awq smoothquant billm"},
-        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq awq smoothquant billm"},
+        {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set,
+         "gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq gptaq foem awq smoothquant billm"},
         {Flag::INT, "--seed", "N", "of the calibration draw, of rotations, and of random: weights", &o.seed, nullptr},
         {Flag::SECTION, "", "", "evaluation", nullptr, nullptr},
         {Flag::TEXT, "-e", "TASK,...",
@@ -102,18 +104,28 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
         {Flag::ON, "-h", "", "this text; -h METHOD: what belongs to one method", &o.help, nullptr},
         {Flag::SECTION, "", "", "the methods' own", nullptr, nullptr},
-        {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq"},
-        {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq"},
-        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq billm"},
+        {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq gptaq foem"},
+        {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq gptaq foem"},
+        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq gptaq foem billm"},
         {Flag::TEXT, "--salient-metric", "NAME", "what ranks the columns, hessian or magnitude", &o.quant.salient_metric, "billm"},
         {Flag::ON, "--act-order", "", "columns in the order of descending Hessian diagonal (the default)", &o.quant.act_order,
-         "gptq"},
-        {Flag::OFF, "--no-act-order", "", "columns as they are", &o.quant.act_order, "gptq"},
-        {Flag::ON, "--static-groups", "", "fit all grids before the first column is quantized", &o.quant.static_groups, "gptq"},
+         "gptq gptaq foem"},
+        {Flag::OFF, "--no-act-order", "", "columns as they are", &o.quant.act_order, "gptq gptaq foem"},
+        {Flag::ON, "--static-groups", "", "fit all grids before the first column is quantized", &o.quant.static_groups,
+         "gptq gptaq foem"},
         {Flag::OFF, "--no-true-sequential", "", "all Hessians of a layer from one pass through the unquantized layer",
          &o.quant.true_sequential, "gptq"},
-        {Flag::REAL, "--alpha", "X", "how much of the difficulty moves from activations to weights, 0 to 1", &o.quant.alpha,
-         "smoothquant"},
+        {Flag::ON, "--a-in-calibration", "",
+         "with -a: groups are solved from quantized inputs (a pair's full-precision stream keeps its own)",
+         &o.quant.a_in_calibration, "gptq gptaq foem"},
+        {Flag::REAL, "--alpha", "X",
+         "smoothquant: how much of the difficulty moves from activations to weights, 0 to 1 (default: 0.5);\n"
+         "gptaq, foem: the share of the loss of earlier layers that is made good, 0 to 1 (default: 0.25, 0)",
+         &o.quant.alpha, "gptaq foem smoothquant"},
+        {Flag::REAL, "--beta", "X",
+         "the share of its drift that a column gives up, 0 to 1 (default: 0.1). The output errors that are\n"
+         "printed may rise above GPTQ's, as the calibration tokens are fitted less: compare perplexities",
+         &o.quant.beta, "foem"},
         {Flag::OFF, "--no-smooth", "", "no smoothing and no calibration, as in the paper's published script", &o.quant.smooth,
          "smoothquant"},
     };
@@ -188,9 +200,10 @@ inline void print_help(FILE* out, const std::string& method) {
     for (const Method& m : METHODS) fprintf(out, "  %-26s %s\n", m.name, method_text(m).c_str());
 }
 
-// The method as the options make it: two of them change what it needs.
+// The method as the options make it: three of them change what it needs.
 inline Method method_for(const Options& o) {
     Method m = method_find(o.method);
+    if (m.collect_pair) m.order = o.quant.alpha > 0 ? Order::PAIRED : Order::SEQUENTIAL;
     if (m.order == Order::SEQUENTIAL && !o.quant.true_sequential) m.order = Order::LAYERWISE;
     if (!o.quant.smooth) m.order = Order::WEIGHTS, m.collect = nullptr;
     return m;
@@ -328,6 +341,7 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (!o.given.count("-b")) o.quant.wbits = method.default_wbits;
     if (!o.given.count("-a")) o.quant.abits = method.default_abits;
     if (!o.given.count("-g")) o.quant.group_size = method.default_group_size;
+    if (!o.given.count("--alpha")) o.quant.alpha = o.method == "gptaq" ? 0.25 : o.method == "foem" ? 0 : o.quant.alpha;
     if (o.given.count("-b") && (o.quant.wbits < 1 || o.quant.wbits > 8)) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
     if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16)
         usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
@@ -338,6 +352,11 @@ inline Options options_parse(int argc, const char* const* argv) {
         usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
     if (o.method == "smoothquant" && o.quant.wbits == 1) usage_fail("-b 1: SmoothQuant's symmetric grid needs at least 2 bits");
     if (o.quant.alpha < 0 || o.quant.alpha > 1) usage_fail("--alpha %g: expected 0 to 1", o.quant.alpha);
+    if (o.quant.beta < 0 || o.quant.beta > 1) usage_fail("--beta %g: expected 0 to 1", o.quant.beta);
+    if (o.quant.a_in_calibration && o.quant.abits == 16)
+        usage_fail("--a-in-calibration: expected fewer than 16 bits for activations. HINT: -a 8");
+    if (o.quant.a_in_calibration && !o.quant.true_sequential)
+        usage_fail("--a-in-calibration and --no-true-sequential: one at a time, since the latter's pass is through the layer as it was");
     if (o.quant.damp < 0 || o.quant.damp > 1e6) usage_fail("--damp %g: expected 0 or more, up to 1e6", o.quant.damp);
     if (o.quant.salient_metric != "hessian" && o.quant.salient_metric != "magnitude")
         usage_fail("--salient-metric %s: expected hessian or magnitude", o.quant.salient_metric.c_str());
@@ -385,15 +404,19 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"activation_asymmetric", flag(q.a_asym)}), s.push_back({"activation_clip", json_format(q.a_clip)});
         s.push_back({"activation_group", std::to_string(q.a_group)}), s.push_back({"activation_heads", flag(q.a_heads)});
     }
-    if (name == "rtn" || name == "gptq") s.push_back({"sym", flag(q.sym)}), s.push_back({"mse", flag(q.mse)});
+    const bool gptq = is_word_of(name, "gptq gptaq foem");
+    if (name == "rtn" || gptq) s.push_back({"sym", flag(q.sym)}), s.push_back({"mse", flag(q.mse)});
     if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
     if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
-    if (name == "gptq") {
+    if (gptq) {
         s.push_back({"act_order", flag(q.act_order)});
         s.push_back({"static_groups", flag(q.static_groups)});
         s.push_back({"true_sequential", flag(q.true_sequential)});
         s.push_back({"damp", json_format(q.damp)});
+        if (q.abits < 16) s.push_back({"a_in_calibration", flag(q.a_in_calibration)});
     }
+    if (name == "gptaq" || name == "foem") s.push_back({"alpha", json_format(q.alpha)});
+    if (name == "foem") s.push_back({"beta", json_format(q.beta)});
     return s;
 }
 

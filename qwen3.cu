@@ -250,6 +250,13 @@ inline Layer layer_alloc(const Config& c) {
     return layer;
 }
 
+inline Layer layer_copy(const Config& c, const Layer& layer) {
+    Layer same = layer_alloc(c);
+    same.index = layer.index, same.rotation = layer.rotation;
+    copy(same.storage.data, layer.storage.data, layer.storage.n);
+    return same;
+}
+
 // The weights of the layer to come. While one layer is computed, a thread reads and converts the next, and brings it to the device, so
 // that all this costs only what exceeds the computation. Random weights are made on the device when their turn comes.
 struct LayerReader {
@@ -731,13 +738,42 @@ inline void quantize_sequential(const Config& c, Layer& layer, const Method& met
             floatX* x = s.x.fetch(chunk, scratch.x.data);
             floatX* in = s.in.fetch(chunk, scratch.in.data);  // [rows, I], I the stage's own, in a place that fits the widest
             layer_stage(c, layer, stage, x, in, chunk, scratch);
-            if (stage < STAGES) stage_collect(method, q, layer, stage, in, chunk, scratch);
+            if (stage < STAGES) {
+                if (q.opt.a_in_calibration) quantize_inputs(layer, stage, q.opt, c.D, in, chunk.T);
+                stage_collect(method, q, layer, stage, in, chunk, scratch);
+            }
             s.in.store(chunk, in);
             s.x.store(chunk, x);
         }
         if (stage == STAGES) break;
         for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) method.solve_group(q, layer, g);
     }
+}
+
+// Two streams of the same tokens, for methods that ask how far x has come from the full-precision model. x goes as above, and x~ beside
+// it, stage by stage, through the layer as it was, so that both inputs of a group are there when it is collected.
+inline void quantize_paired(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Stream& full,
+                            Scratch& scratch) {
+    const Layer original = layer_copy(c, layer);
+    Array<floatX> in_scratch;
+    if (full.in.data.place == Place::Host) in_scratch = Array<floatX>(scratch.in.n, "input scratch of a pair");
+    for (int stage = 0; stage <= STAGES; stage++) {
+        for (const Chunk& chunk : s.chunks) {  // which are full's too
+            floatX *x = s.x.fetch(chunk, scratch.x.data), *x_full = full.x.fetch(chunk, scratch.x2.data);
+            floatX *in = s.in.fetch(chunk, scratch.in.data), *in_full = full.in.fetch(chunk, in_scratch.data);
+            layer_stage(c, original, stage, x_full, in_full, chunk, scratch);
+            layer_stage(c, layer, stage, x, in, chunk, scratch);
+            if (stage < STAGES) {
+                const int g = layer.first_group[stage];
+                if (q.opt.a_in_calibration) quantize_inputs(layer, stage, q.opt, c.D, in, chunk.T);
+                method.collect_pair(q, layer.groups[g], g, in, in_full, chunk.T);
+            }
+            s.in.store(chunk, in), full.in.store(chunk, in_full);
+            s.x.store(chunk, x), full.x.store(chunk, x_full);
+        }
+        if (stage < STAGES) method.solve_group(q, layer, layer.first_group[stage]);
+    }
+    q.difference.clear();
 }
 
 inline void solve_all(const Method& method, Quantizer& q, Layer& layer) {
@@ -767,12 +803,14 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
     if (!full_precision) layer_forward(c, layer, s, scratch);
 }
 
+// `calibration`: the stream, a pair's two streams one after the other, or null.
 inline void quantize_layer(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream* calibration,
                            Scratch& scratch) {
     quantizer_expect(q, layer);
     if (method.order == Order::NONE) return;
     if (method.order == Order::WEIGHTS) solve_all(method, q, layer);
     else if (method.order == Order::SEQUENTIAL) quantize_sequential(c, layer, method, q, *calibration, scratch);
+    else if (method.order == Order::PAIRED) quantize_paired(c, layer, method, q, calibration[0], calibration[1], scratch);
     else quantize_layerwise(c, layer, method, q, *calibration, scratch);
 }
 
@@ -1156,7 +1194,13 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
     const size_t routing = has_mixture(c) ? routing_bytes(tokens, c.mixture.K) : 0;
     const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
     const size_t small = 64 * (widest_input(c) + widest_output(c));  // what has one value a row or column
-    const size_t layers = layer_size(c) * x * (reading ? 2 : 1);
+    size_t layers = layer_size(c) * x * (reading ? 2 : 1);
+    if (method.order == Order::PAIRED) {  // the layer as it was, the difference of the inputs, and where x~ is on the host its input
+        layers += layer_size(c) * x + longest_chunk(streams) * widest_input(c) * x;
+#ifdef __CUDACC__
+        layers += longest_chunk(streams) * widest_input(c) * x;
+#endif
+    }
     const Layer shapes = layer_alloc(c);
     const size_t rotating = o.rotate ? rotate_layer_bytes(shapes) : 0;
     const size_t solving = std::max(rotating, method.device_bytes ? method.device_bytes(shapes, o.quant, n_calibration) : 0);
@@ -1182,7 +1226,8 @@ inline size_t place_streams(const Options& o, const Model& m, const Method& meth
     device -= std::min(device, CUDA_BYTES);
 #endif
     for (Stream& s : streams) {
-        const bool keeps_inputs = method.order == Order::SEQUENTIAL && &s == &streams[0];
+        const bool paired = method.order == Order::PAIRED, sequential = method.order == Order::SEQUENTIAL;
+        const bool keeps_inputs = ((sequential || paired) && &s == &streams[0]) || (paired && &s == &streams[1]);
         for (Activations* a : {&s.x, &s.in}) {
             if (a == &s.in && !keeps_inputs) continue;
             a->width = a == &s.x ? c.C : widest_input(c);
@@ -1229,11 +1274,11 @@ struct Run {
     Options options;
     Model model;
     Method method;
-    std::vector<Stream> streams;  // calibration first, where the method needs it; then one a text set and one an exam; then, with
-                                  // --kl, one a text set that goes through the full-precision model
+    std::vector<Stream> streams;  // calibration first, where the method needs it, or a pair; then one a text set and one an exam; then,
+                                  // with --kl, one a text set that goes through the full-precision model
     std::vector<TextSet> sets;
     std::vector<Exam> exams;
-    bool calibrated() const { return method.collect != nullptr; }
+    size_t calibrated() const { return !method.collect ? 0 : method.order == Order::PAIRED ? 2 : 1; }  // streams
     size_t first_full() const { return options.kl ? calibrated() + sets.size() + exams.size() : streams.size(); }
     Quantizer quantizer;
     Rotation rotation;  // with --rotate, of all streams but the full-precision model's
@@ -1296,7 +1341,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         print_modules(run.quantizer.reports, first_report);
 
         Clock evaluate;
-        // Calibration is never on quantized activations; only what is evaluated is.
+        // Only what is evaluated is on quantized activations; calibration has its own way (--a-in-calibration).
         layer_set_grids(layer, run.options.quant, c.D, true);
         for (size_t s = run.calibrated(); s < run.first_full(); s++) layer_forward(c, layer, run.streams[s], scratch);
         layer_set_grids(layer, run.options.quant, c.D, false);
@@ -1327,6 +1372,8 @@ inline void add_calibration(Run& run, const Tokenizer& tokenizer, const std::str
                               {"seed", std::to_string(seed)},
                               {"source", json_quote(set.variant)}};
     run.streams.push_back(stream_of_windows(run.model.config, "calibration", set.tokens, set.window, false));
+    if (run.method.order == Order::PAIRED)
+        run.streams.push_back(stream_of_windows(run.model.config, "calibration, full precision", set.tokens, set.window, false));
 }
 
 inline void add_text_set(Run& run, const Tokenizer& tokenizer, const std::string& data_dir, const std::string& task) {

@@ -11,7 +11,7 @@
 // W is "fake quantized": on the grid, but stored as floatX; what the bits would look like packed is a matter of export.
 //
 // symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid, maxq = 2^bits - 1
-// defines: Linear, Group, STAGES, Layer, layer_set_grids, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer,
+// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_grids, quantize_inputs, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer,
 //          Method, hessian_collect, weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes,
 //          hessian_bytes, output_error_bytes, two_copies_bytes, for Method's device_bytes
 #pragma once
@@ -65,7 +65,7 @@ struct QuantOptions {
     double a_clip = 1, kv_clip = 1;
     int group_size = 128;  // -1: one grid a row. To GPTQ a group of the row's width is not the same
     bool sym = false, mse = false;
-    bool act_order = true, static_groups = false, true_sequential = true;
+    bool act_order = true, static_groups = false, true_sequential = true, a_in_calibration = false;
     double damp = 0.01;
     std::string salient_metric = "hessian";  // of BiLLM: hessian or magnitude
     bool smooth = true;
@@ -233,19 +233,31 @@ inline void mirror_upper(float* H /*[I, I]*/, int I) {
     launch(mirror_upper_kernel, dim3(tiles, tiles), 256, H, I);
 }
 
+// The grid of a stage's inputs that the options ask for; D is the width of a head.
+inline FlowGrid input_grid(const QuantOptions& o, int stage, int D) {
+    FlowGrid grid;
+    grid.bits = o.abits, grid.sym = !o.a_asym, grid.clip = (float)o.a_clip, grid.group = o.a_group, grid.zero = o.a_group == -1;
+    if (o.a_heads && stage == 1) grid.group = D, grid.zero = false;
+    return grid;
+}
+
 // The grids of everything that flows through the layer, or none (`on` false); D is head_dim. K and V have one a token and kv head; that
 // of K holds the 0, as whole rows do, and those of groups need not (the published programs' rules).
 inline void layer_set_grids(Layer& layer, const QuantOptions& o, int D, bool on) {
-    FlowGrid inputs;
-    inputs.bits = on ? o.abits : 16, inputs.sym = !o.a_asym, inputs.clip = (float)o.a_clip, inputs.group = o.a_group;
-    inputs.zero = o.a_group == -1;
-    for (Group& g : layer.groups) g.grid = inputs;
-    if (o.a_heads) layer.groups[1].grid.group = D, layer.groups[1].grid.zero = false;
+    for (int stage = 0; stage < STAGES; stage++)
+        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++)
+            layer.groups[g].grid = on ? input_grid(o, stage, D) : FlowGrid();
     FlowGrid cache;
     cache.sym = false, cache.clip = (float)o.kv_clip, cache.group = D;
     layer.k_grid = layer.v_grid = cache;
     layer.k_grid.bits = on ? o.k_bits : 16, layer.v_grid.bits = on ? o.v_bits : 16;
     layer.v_grid.zero = false;
+}
+
+// The inputs of a stage put on their grid while a method calibrates, --a-in-calibration.
+inline void quantize_inputs(const Layer& layer, int stage, const QuantOptions& o, int D, floatX* in /*[T, I]*/, int T) {
+    const int I = layer.groups[layer.first_group[stage]].I;
+    flow_grid_apply(in, T, I, I, input_grid(o, stage, D));
 }
 
 // For device_bytes: a group's weights in float; its Hessian, or all of the layer's.

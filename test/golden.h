@@ -70,8 +70,8 @@ inline GoldenProblem golden_problem(const Checkpoint& ck) {
     return p;
 }
 
-// Pushes the one stream through all layers of the model; it is then ready for the head.
-inline Scratch push_through(const Model& m, std::vector<Stream>& one) {
+// Pushes the one stream through all layers of the model, its activations in so many bits; it is then ready for the head.
+inline Scratch push_through(const Model& m, std::vector<Stream>& one, int abits = 16) {
     const Config& c = m.config;
     Stream& s = one[0];
     s.x.width = c.C;
@@ -79,6 +79,9 @@ inline Scratch push_through(const Model& m, std::vector<Stream>& one) {
     stream_embed(m, s);
     Scratch scratch = scratch_alloc(c, one);
     Layer layer = layer_alloc(c);
+    QuantOptions grids;
+    grids.abits = abits;
+    layer_set_grids(layer, grids, c.D, true);
     for (int l = 0; l < c.L; l++) {
         layer_place(c, layer, l);
         for (const Param& p : layer_params(c, layer)) load_param(m, p);

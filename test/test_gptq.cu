@@ -1,7 +1,7 @@
 // GPTQ, its descendants GPTAQ and FOEM, and RTN against references that share no code with them: a PyTorch implementation's codes on a
 // 256 x 512 problem (scripts/golden/golden_gptq.py), those of the descendants' own code on another (golden_gptaq.py), and here a float64
-// one written from the definition alone: optimal brain quantization with the explicit
-// inverse of the Hessian, which is downdated column by column (no Cholesky factor).
+// one written from the definition alone: optimal brain quantization with the explicit inverse of the Hessian, which is downdated column
+// by column (no Cholesky factor).
 #include "golden.h"
 #include "test.h"
 #include <random>

@@ -3,6 +3,7 @@
 #include "golden.h"
 #include "temp.h"
 #include "test.h"
+#include <functional>
 
 static constexpr int LAYER = 2;  // of the bundled model, where things are planted
 
@@ -54,12 +55,13 @@ struct OneLayer {
         for (const Param& p : layer_params(c, layer)) load_param(model, p);
         std::vector<int> tokens;
         for (int i = 0; i < 96; i++) tokens.push_back((i * i + 11) % c.V);
-        streams.push_back(stream_of_windows(c, "calibration", tokens, 32, false));
-        Stream& s = streams[0];
-        s.x.width = c.C, s.in.width = widest_input(c);
-        s.x.data = Array<floatX>(tokens.size() * s.x.width, "activations");
-        s.in.data = Array<floatX>(tokens.size() * s.in.width, "activations");
-        stream_embed(model, s);
+        for (int i = 0; i < 2; i++) streams.push_back(stream_of_windows(c, "calibration", tokens, 32, false));  // or a pair
+        for (Stream& s : streams) {
+            s.x.width = c.C, s.in.width = widest_input(c);
+            s.x.data = Array<floatX>(tokens.size() * s.x.width, "activations");
+            s.in.data = Array<floatX>(tokens.size() * s.in.width, "activations");
+            stream_embed(model, s);
+        }
     }
     void quantize(const std::vector<const char*>& args) {
         const Options o = parse(args);
@@ -261,7 +263,8 @@ TEST(the_plan_of_device_memory_is_what_is_needed) {
     const std::vector<std::vector<const char*>> variants = {
         {"-q", "gptq", "-g", "-1"},        {"-q", "gptq", "--no-true-sequential"},
         {"-q", "gptq", "--static-groups"}, {"-q", "gptq", "-g", "5", "--static-groups"},
-        {"-q", "awq", "-g", "-1"},         {"-q", "rtn", "--kl"}};
+        {"-q", "awq", "-g", "-1"},         {"-q", "foem", "--alpha", "0.25"},
+        {"-q", "rtn", "--kl"}};
     auto all = methods_and_full_precision();
     all.insert(all.end(), variants.begin(), variants.end());
     const Array<floatX> x = to_device(std::vector<floatX>(3 * 64));  // cuBLAS's workspace, which is there once, is not in the plan
@@ -314,7 +317,7 @@ TEST(activations_of_four_bits_are_bad) {
 TEST(every_method_goes_with_quantized_activations) {
     skip_when_emulated();
     for (const auto& method :
-         std::vector<std::vector<const char*>>{{"-q", "rtn"}, {"-q", "gptq"}, {"-q", "awq"}, {"-q", "billm"}}) {
+         std::vector<std::vector<const char*>>{{"-q", "rtn"}, {"-q", "gptq"}, {"-q", "gptaq"}, {"-q", "awq"}, {"-q", "billm"}}) {
         const Report a16 = run_tiny(method), a8 = run_tiny(joined(method, {"-a", "8"}));
         const double before = a16.tasks[0].value, after = a8.tasks[0].value;
         CHECK_EQ(a8.abits, 8);
@@ -325,6 +328,101 @@ TEST(every_method_goes_with_quantized_activations) {
         for (size_t i = 0; i < a8.modules.size(); i++) CHECK_EQ(a8.modules[i].error, a16.modules[i].error);
     }
     CHECK(ppl({"-q", "gptq", "-a", "4"}) > 1.02 * ppl({"-q", "gptq", "-a", "8"}));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Pairs of streams
+
+// The run's streams and modules after the sweep, and the saved layers.
+struct Swept {
+    Run run;
+    std::string tensors;  // model.safetensors
+    std::vector<float> stream(size_t s) const { return download(run.streams[s].x.data); }
+};
+
+// `then` sees the saved folder, which goes afterwards.
+static Swept swept(const std::vector<const char*>& method,
+                   const std::function<void(const Swept&, const std::string&)>& then = nullptr) {
+    const TempFolder tmp;
+    const std::string saved = tmp / "saved";
+    Swept s;
+    Run& run = s.run;
+    std::vector<const char*> args = {"-m", "data/tiny", "--data", "data/tiny", "-n", "3", "-l", "200", "--save", saved.c_str()};
+    run.options = parse(joined(args, method));
+    run.method = method_for(run.options), run.quantizer.opt = run.options.quant, run.model = model_open(run.options);
+    add_streams(run, "data/tiny");
+    place_streams(run.options, run.model, run.method, run.streams);
+    for (Stream& stream : run.streams) stream_embed(run.model, stream);
+    Scratch scratch = scratch_alloc(run.model.config, run.streams);
+    CheckpointWriter writer(saved, checkpoint_specs(run.model.config));
+    save_unquantized(writer, run.model, "model.embed_tokens.weight", {(size_t)run.model.config.V, (size_t)run.model.config.C});
+    sweep(run, scratch, &writer);
+    save_finish(writer, run.model, "{}");
+    s.tensors = read_bytes(saved + "/model.safetensors");
+    if (then) then(s, saved);
+    return s;
+}
+
+TEST(gptaq_and_foem_without_their_terms_save_gptqs_checkpoint) {
+    skip_when_emulated();
+    for (const std::vector<const char*>& options : {std::vector<const char*>{"-b", "3"}, {"-b", "2", "-g", "-1", "--no-act-order"}}) {
+        const std::string gptq = swept(joined({"-q", "gptq"}, options)).tensors;
+        CHECK(swept(joined({"-q", "gptaq", "--alpha", "0"}, options)).tensors == gptq);
+        CHECK(swept(joined({"-q", "foem", "--beta", "0"}, options)).tensors == gptq);
+        CHECK(swept(joined({"-q", "foem"}, options)).tensors != gptq);
+        const std::string gptaq = swept(joined({"-q", "gptaq"}, options)).tensors;
+        CHECK(swept(joined({"-q", "foem", "--beta", "0", "--alpha", "0.25"}, options)).tensors == gptaq && gptaq != gptq);
+    }
+}
+
+// Before the first layer the two streams are the same.
+TEST(gptaq_begins_as_gptq) {
+    skip_when_emulated();
+    const Swept gptq = swept({"-q", "gptq", "-b", "3"}), gptaq = swept({"-q", "gptaq", "-b", "3"});
+    const TempFolder tmp;
+    write_bytes(tmp / "gptq.safetensors", gptq.tensors), write_bytes(tmp / "gptaq.safetensors", gptaq.tensors);
+    const Checkpoint a = safetensors_open(tmp / "gptq.safetensors"), b = safetensors_open(tmp / "gptaq.safetensors");
+    const auto same = [&](const char* name) { return golden<uint8_t>(a, name) == golden<uint8_t>(b, name); };
+    for (const char* name : {"q_proj", "k_proj", "v_proj"}) {
+        CHECK(same(format("model.layers.0.self_attn.%s.weight", name).c_str()));
+        CHECK(!same(format("model.layers.1.self_attn.%s.weight", name).c_str()));
+    }
+    CHECK(!same("model.layers.0.self_attn.o_proj.weight"));
+    const ModuleReport& q = gptaq.run.quantizer.reports[0];
+    CHECK_EQ(q.values[1].first, std::string("objective"));
+    CHECK_NEAR(q.values[1].second, q.error * q.error, 1e-4 * q.error * q.error);
+}
+
+TEST(the_full_precision_stream_of_a_pair_is_the_full_precision_model) {
+    skip_when_emulated();
+    for (const std::vector<const char*>& more : {std::vector<const char*>{}, {"-a", "4", "--a-in-calibration"}}) {
+        const Swept s = swept(joined({"-q", "gptaq", "-b", "2"}, more));
+        CHECK_EQ(s.run.streams.size(), (size_t)2);
+        std::vector<Stream> full;
+        full.push_back(stream_of_windows(s.run.model.config, "full precision", s.run.streams[0].tokens, 200, false));
+        push_through(s.run.model, full);
+        CHECK(s.stream(1) == download(full[0].x.data));
+        CHECK(s.stream(0) != s.stream(1));
+    }
+}
+
+TEST(activations_may_be_quantized_in_calibration) {
+    skip_when_emulated();
+    // The calibration stream is then what the saved model makes of its tokens with such activations.
+    const auto check = [](const Swept& s, const std::string& saved) {
+        Options o;
+        o.model = saved;
+        const Model m = model_open(o);
+        std::vector<Stream> one;
+        one.push_back(stream_of_windows(m.config, "quantized", s.run.streams[0].tokens, 200, false));
+        push_through(m, one, 4);
+        CHECK(s.stream(0) == download(one[0].x.data));
+    };
+    for (const char* method : {"gptq", "gptaq", "foem"}) {
+        const Swept before = swept({"-q", method, "-a", "4"}), after = swept({"-q", method, "-a", "4", "--a-in-calibration"}, check);
+        CHECK(before.tensors == swept({"-q", method}).tensors);
+        CHECK(before.tensors != after.tensors && before.stream(0) != after.stream(0));
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -387,15 +485,7 @@ TEST(a_group_size_that_does_not_divide_is_said) {
 
 TEST(the_sweep_counts_calibration_sequences) {
     skip_when_emulated();
-    Run run;
-    run.options = parse({"-m", "data/tiny", "--data", "data/tiny", "-q", "gptq", "-n", "3", "-l", "64", "--save", "unused"});
-    run.method = method_for(run.options), run.quantizer.opt = run.options.quant, run.model = model_open(run.options);
-    add_streams(run, "data/tiny");
-    place_streams(run.options, run.model, run.method, run.streams);
-    stream_embed(run.model, run.streams[0]);
-    Scratch scratch = scratch_alloc(run.model.config, run.streams);
-    sweep(run, scratch, nullptr);
-    CHECK_EQ(run.quantizer.n_sequences, (size_t)3);
+    CHECK_EQ(swept({"-q", "gptq"}).run.quantizer.n_sequences, (size_t)3);
 }
 
 TEST(impossible_combinations_say_why) {
@@ -407,7 +497,7 @@ TEST(impossible_combinations_say_why) {
         {{"-q", "smoothquant", "-g", "128"},
          "-g has no meaning with -q smoothquant, SmoothQuant, Xiao et al. 2022: one grid a row"},
         {{"-q", "billm", "-b", "4"}, "-b has no meaning with -q billm, BiLLM, Huang et al. 2024: about one bit"},
-        {{"-q", "billm", "-g", "64"}, "blocks of 128 (quant/billm.cuh). HINT: it belongs to rtn gptq awq"},
+        {{"-q", "billm", "-g", "64"}, "blocks of 128 (quant/billm.cuh). HINT: it belongs to rtn gptq gptaq foem awq"},
         {{"-q", "fp16", "-b", "4"}, "-b has no meaning with -q fp16"},
         {{"-q", "fp16", "-a", "8"}, "-a has no meaning with -q fp16"},
         {{"-q", "gptq", "-a", "3"}, "-a 3: expected 4 or 8 bits, or 16 for none"},
@@ -415,6 +505,11 @@ TEST(impossible_combinations_say_why) {
         {{"-q", "awq", "-b", "0"}, "-b 0: expected 1 to 8 bits"},
         {{"-q", "awq", "-g", "0"}, "-g 0: expected a positive group size, or -1 for a whole row"},
         {{"-q", "rtn", "-n", "8"}, "-n has no meaning with -q rtn"},
+        {{"-q", "gptq", "--alpha", "0.5"}, "--alpha has no meaning with -q gptq"},
+        {{"-q", "gptaq", "--beta", "0.1"}, "--beta has no meaning with -q gptaq"},
+        {{"-q", "foem", "--beta", "2"}, "--beta 2: expected 0 to 1"},
+        {{"-q", "gptaq", "--no-true-sequential"}, "--no-true-sequential has no meaning with -q gptaq"},
+        {{"-q", "gptaq", "--a-in-calibration"}, "--a-in-calibration: expected fewer than 16 bits"},
         {{"-q", "smoothquant", "--no-smooth", "-n", "8"}, "-n has no meaning with --no-smooth, which calibrates nothing"},
     };
     for (const auto& c : cases) CHECK_ERROR(parse(c.args), c.why);
