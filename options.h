@@ -1,7 +1,7 @@
 // options.h: the command line: every flag with its default and its line of -h, what is refused before any work, and the settings
 // as the log and the JSON report them.
 //
-// defines: Options, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates,
+// defines: Options, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates,
 //          method_settings, kv_settings, rotation_settings, settings_are_the_papers
 #pragma once
 #include <algorithm>
@@ -13,11 +13,13 @@
 #include <set>
 #include <string>
 #include <vector>
+#include "data/quantized.h"
 #include "eval/report.h"
 #include "quant/methods.cuh"
 
 struct Options {
     std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, questions, tokenize, logits, mmlu_style = "paper";
+    std::string format = "bf16";  // of what --save writes
     int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
     double device_memory = 0;
     QuantOptions quant;
@@ -94,6 +96,10 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::INT, "--rotate-block", "N", "r1 and r4 in blocks of N values, 0: whole widths", &o.rotate_block, nullptr},
         {Flag::SECTION, "", "", "output", nullptr, nullptr},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
+        {Flag::TEXT, "--format", "FORMAT",
+         "of --save: bf16 (weights on their grid, none smaller), or packed: compressed-tensors\n"
+         "or gptq; scales are then rounded to what the file holds, and the row is the packed file's",
+         &o.format, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
         {Flag::TEXT, "--questions", "FILE", "write the scores of every question of the tasks with choices, a JSON object a line",
          &o.questions, nullptr},
@@ -307,6 +313,34 @@ inline void check_rotation(const Options& o) {
         usage_fail("--rotate with --save: what r3 and r4 do online has no place in a checkpoint. HINT: leave one out");
 }
 
+// The packed format of --format and these settings; kind NONE: --format bf16.
+inline QuantFormat packed_format(const Options& o) {
+    QuantFormat f;
+    const QuantOptions& q = o.quant;
+    if (o.format == "bf16") return f;
+    f.symmetric = q.sym || o.method == "smoothquant";
+    f.bits = q.wbits, f.abits = q.abits, f.group_size = q.group_size;
+    f.act_order = is_word_of(o.method, "gptq gptaq foem") && q.act_order && !q.static_groups && q.group_size != -1;
+    if (o.format == "gptq") f.kind = QuantFormat::GPTQ, f.zeros_less_one = f.symmetric;
+    else f.kind = f.bits == 8 && f.abits == 8 && f.symmetric && f.group_size == -1 ? QuantFormat::INT : QuantFormat::PACK;
+    return f;
+}
+
+// What --format asks of the methods.
+inline void options_check_format(Options& o) {
+    if (o.format != "bf16" && o.format != "compressed-tensors" && o.format != "gptq")
+        usage_fail("--format %s: expected bf16, compressed-tensors or gptq", o.format.c_str());
+    if (o.given.count("--format") && o.save.empty()) usage_fail("--format has no meaning without --save DIR");
+    if (o.format == "bf16") return;
+    if (!is_word_of(o.method, "rtn gptq gptaq foem awq smoothquant"))
+        usage_fail("--format %s: %s fits no packed format: they hold one code for each weight. HINT: --format bf16", o.format.c_str(),
+                   o.method == "fp16"    ? "-q fp16, which quantizes nothing,"
+                   : o.method == "billm" ? "BiLLM, whose salient weights have two bits and the others masks,"
+                                         : ("-q " + o.method).c_str());
+    o.quant.pack = true;
+    o.quant.scale = o.format == "gptq" ? Scale::F16 : sizeof(floatX) == 2 ? Scale::BF16 : Scale::F32;
+}
+
 // The options of a command line, checked against each other as far as they can be without the model.
 inline Options options_parse(int argc, const char* const* argv) {
     Options o;
@@ -369,6 +403,7 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.device_memory < 0 || o.device_memory > 1e6) usage_fail("--device-memory %g: expected 0 to 1e6 GB", o.device_memory);
     if (o.calibration_set != "c4" && o.calibration_set != "wikitext2")
         usage_fail("-c %s: expected c4 or wikitext2", o.calibration_set.c_str());
+    options_check_format(o);
     if (o.tasks.empty() && o.logits.empty() && o.save.empty()) o.tasks = "wikitext2";
     const std::vector<std::string> tasks = o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks);
     if (o.kl && std::none_of(tasks.begin(), tasks.end(), is_text_set))
@@ -417,6 +452,7 @@ inline Settings method_settings(const Options& o, const Method& method) {
     }
     if (name == "gptaq" || name == "foem") s.push_back({"alpha", json_format(q.alpha)});
     if (name == "foem") s.push_back({"beta", json_format(q.beta)});
+    if (q.pack) s.push_back({"format", json_quote(o.format)});
     return s;
 }
 
@@ -436,7 +472,8 @@ inline Settings rotation_settings(const Options& o) {
 // The paper's cells count as this run's only if the settings are the paper's too.
 inline bool settings_are_the_papers(const Options& o) {
     for (const std::string& flag : o.given)
-        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --json --questions --device-memory --act-order"))
+        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory "
+                              "--act-order"))
             return false;
     return sizeof(floatX) == 2;
 }

@@ -33,8 +33,9 @@
 #include "data/clock.h"
 #include "data/paths.h"
 // defines: Checkpoint, checkpoint_get, CheckpointWriter / saved_config, copy_small_files, write_whole_file
-// defines: QuantFormat, quantization_format, quantized_find: checkpoints that are quantized already
+// defines: QuantFormat, quantization_format, quantized_find / export_specs, export_write: packed checkpoints, in and out
 #include "data/quantized.h"
+#include "data/export.h"
 #include "data/safetensors.h"
 #include "data/save.h"
 // defines: Tokenizer, tokenizer_load, tokenizer_encode
@@ -109,9 +110,12 @@ inline void checkpoint_values(const TensorView& t, size_t first, size_t n, float
 #endif
 }
 
+// "model.layers.0.self_attn.q_proj" of its weight.
+inline std::string linear_name(const Param& p) { return p.name.substr(0, p.name.rfind('.')); }
+
 // The linear whose weight the tensor is, as the checkpoint has it.
 inline QuantizedLinear param_linear(const Model& m, const Param& p) {
-    return quantized_find(m.checkpoint, m.quantization, p.name.substr(0, p.name.rfind('.')), p.shape[0], p.shape[1]);
+    return quantized_find(m.checkpoint, m.quantization, linear_name(p), p.shape[0], p.shape[1]);
 }
 
 // Values [first, first + n) of the tensor to host memory; whole rows.
@@ -965,15 +969,22 @@ inline void stream_write_logits(const Config& c, Head& head, Stream& s, Scratch&
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Saving: a Hugging Face checkpoint with the fake-quantized weights, written layer by layer as the sweep goes
+// Saving: a Hugging Face checkpoint, fake-quantized or with packed linears, written layer by layer as the sweep goes
 
-inline std::vector<TensorSpec> checkpoint_specs(const Config& c) {
-    const std::string dtype = sizeof(floatX) == 2 ? "BF16" : "F32";
+static const char* const STORED_DTYPE = sizeof(floatX) == 2 ? "BF16" : "F32";
+
+inline std::vector<TensorSpec> checkpoint_specs(const Config& c, const QuantFormat& packed = QuantFormat()) {
+    const std::string dtype = STORED_DTYPE;
     std::vector<TensorSpec> specs = {{"model.embed_tokens.weight", dtype, {(size_t)c.V, (size_t)c.C}}};
     Layer layer = layer_alloc(c);
     for (int l = 0; l < c.L; l++) {
         layer_place(c, layer, l);
-        for (const Param& p : layer_params(c, layer)) specs.push_back({p.name, dtype, p.shape});
+        for (const Param& p : layer_params(c, layer)) {
+            if (!p.linear || packed.kind == QuantFormat::NONE) specs.push_back({p.name, dtype, p.shape});
+            else
+                for (const TensorSpec& spec : export_specs(packed, dtype, linear_name(p), p.shape[0], p.shape[1]))
+                    specs.push_back(spec);
+        }
     }
     specs.push_back({"model.norm.weight", dtype, {(size_t)c.C}});
     if (!c.tied) specs.push_back({"lm_head.weight", dtype, {(size_t)c.V, (size_t)c.C}});
@@ -1017,6 +1028,41 @@ inline void save_param(CheckpointWriter& writer, const Param& p) {
     writer.write(p.name, host.data(), host.size() * sizeof(floatX));
 }
 
+// The layer as it is now. With a packed format its linears are what the method left in `made`, which is emptied.
+inline void save_layer(CheckpointWriter& writer, const Config& c, const Layer& layer, const QuantFormat& packed,
+                       std::vector<PackedLinear>& made) {
+    for (const Param& p : layer_params(c, layer)) {
+        if (!p.linear || packed.kind == QuantFormat::NONE) {
+            save_param(writer, p);
+            continue;
+        }
+        const std::string name = linear_name(p);
+        const auto of_it =
+            std::find_if(made.begin(), made.end(), [&](const PackedLinear& x) { return ends_with(name, "." + x.name); });
+        if (of_it == made.end()) fail("%s: the method left no codes of it", name.c_str());
+        of_it->name = name;
+        export_write(writer, packed, STORED_DTYPE, *of_it);
+    }
+    made.clear();
+}
+
+// Bytes of all tensors, and bits a weight of the linears with all that belongs to them but biases.
+inline void report_size(Report& r, const Config& c, const std::vector<std::pair<std::string, size_t>>& tensor_bytes) {
+    Layer layer = layer_alloc(c);
+    double weights = 0, bytes = 0;
+    for (int l = 0; l < c.L; l++) {
+        layer_place(c, layer, l);
+        for (const Group& group : layer.groups) weights += (double)group.O * group.I;
+    }
+    for (const auto& t : tensor_bytes) {
+        r.stored_bytes += t.second;
+        const size_t dot = t.first.rfind('.');
+        if (dot != std::string::npos && ends_with(t.first.substr(0, dot), "_proj") && t.first.substr(dot) != ".bias")
+            bytes += t.second;
+    }
+    r.stored_bits = 8 * bytes / weights;
+}
+
 // A tensor that is not part of a layer passes through unchanged.
 inline void save_unquantized(CheckpointWriter& writer, const Model& m, const std::string& name, const std::vector<size_t>& shape) {
     Param p = {name, shape, nullptr};
@@ -1026,12 +1072,15 @@ inline void save_unquantized(CheckpointWriter& writer, const Model& m, const std
     save_param(writer, p);
 }
 
-inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json) {
+inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json,
+                        const QuantFormat& packed = QuantFormat()) {
     const std::string dtype = sizeof(floatX) == 2 ? "bfloat16" : "float32";
     const size_t C = m.config.C, V = m.config.V;
     save_unquantized(writer, m, "model.norm.weight", {C});
     if (!m.config.tied) save_unquantized(writer, m, "lm_head.weight", {V, C});
-    writer.write_text("config.json", m.random ? config_json(m.config, dtype) : saved_config(m.dir, dtype));
+    std::string config = m.random ? config_json(m.config, dtype) : saved_config(m.dir, dtype);
+    if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)), m.dir + "/config.json");
+    writer.write_text("config.json", config);
     writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
     if (!m.random) copy_small_files(writer, m.dir);
     writer.finish();
@@ -1282,6 +1331,7 @@ struct Run {
     size_t first_full() const { return options.kl ? calibrated() + sets.size() + exams.size() : streams.size(); }
     Quantizer quantizer;
     Rotation rotation;  // with --rotate, of all streams but the full-precision model's
+    QuantFormat packed;  // of --save; kind NONE: weights as they are
     Report report;
 };
 
@@ -1349,8 +1399,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         const double evaluate_seconds = evaluate.seconds() + full_seconds;
         run.report.seconds_evaluate += evaluate_seconds;
 
-        if (writer)
-            for (const Param& p : layer_params(c, layer)) save_param(*writer, p);
+        if (writer) save_layer(*writer, c, layer, run.packed, run.quantizer.packed);
         evaluated += evaluate_seconds;
         const double eta = (clock.seconds() * (c.L - l - 1) + evaluated * head_in_layers(run)) / (l + 1);
         fprintf(stderr, "layer %d/%d: wait for weights %.2f s, quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L,
@@ -1513,7 +1562,11 @@ inline void take_quantized(Options& o, const Model& m) {
 }
 
 // What the report says of such a checkpoint.
-inline void report_quantized(Report& r, const QuantFormat& f) {
+inline void report_quantized(Report& r, const Model& m) {
+    const QuantFormat& f = m.quantization;
+    std::vector<std::pair<std::string, size_t>> bytes;
+    for (const TensorView& t : m.checkpoint.tensors) bytes.push_back({t.name, t.n_bytes});
+    report_size(r, m.config, bytes);
     r.loaded = true;
     r.method = quantization_method(f);
     r.options = {{"format", json_quote(quantization_name(f))},
@@ -1521,8 +1574,31 @@ inline void report_quantized(Report& r, const QuantFormat& f) {
                  {"activation_bits", std::to_string(f.abits)},
                  {"group_size", std::to_string(f.group_size)},
                  {"sym", f.symmetric ? "true" : "false"}};
-    if (f.kind == QuantFormat::FP8)
-        r.notes.push_back("activations stay as they are; what serves fp8 rounds them to E4M3 as well");
+    if (f.kind == QuantFormat::FP8) r.notes.push_back("activations stay as they are; what serves fp8 rounds them to E4M3 as well");
+}
+
+// A folder for the result, or a refusal of what its format can't hold.
+inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
+    const Config& c = run.model.config;
+    Report& r = run.report;
+    if (run.packed.kind != QuantFormat::NONE) {
+        if (has_mixture(c) && run.packed.kind == QuantFormat::GPTQ)
+            usage_fail("--format gptq on a mixture of experts is not supported. HINT: --format compressed-tensors");
+        Layer layer = layer_alloc(c);
+        for (int l = 0; l < c.L; l++) {
+            layer_place(c, layer, l);
+            for (const Param& p : layer_params(c, layer))
+                if (p.linear) export_require(run.packed, linear_name(p), p.shape[0], p.shape[1]);
+        }
+        if (run.packed.act_order)
+            r.notes.push_back(
+                "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads");
+    }
+    const std::vector<TensorSpec> specs = checkpoint_specs(c, run.packed);
+    std::vector<std::pair<std::string, size_t>> bytes;
+    for (const TensorSpec& spec : specs) bytes.push_back({spec.name, tensor_spec_bytes(spec, run.options.save)});
+    report_size(r, c, bytes);
+    return std::unique_ptr<CheckpointWriter>(new CheckpointWriter(run.options.save, specs));
 }
 
 // What is not done for mixtures of experts.
@@ -1551,14 +1627,15 @@ inline Report run_model(const Options& options) {
     if (run.method.whole_groups) check_group_size(c, o.quant);
     check_activation_group(c, o.quant.a_group);
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
-    if (!o.save.empty()) writer.reset(new CheckpointWriter(o.save, checkpoint_specs(c)));
+    run.packed = packed_format(o);
+    if (!o.save.empty()) writer = save_begin(run);
     r.model = run.model.name, r.stand_in = run.model.stand_in;
     r.method = o.method, r.wbits = o.quant.wbits, r.abits = o.quant.abits, r.group = o.quant.group_size;
     r.device = device_name(), r.commit = COMMIT, r.precision = FLOATX_NAME;
     r.options = method_settings(o, run.method), r.rotation = rotation_settings(o), r.kv = kv_settings(o.quant);
     r.narrower_groups = narrower_groups(c, o.quant);
     if (!r.narrower_groups.empty()) r.notes.push_back(r.narrower_groups);
-    if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model.quantization);
+    if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model);
     r.limit = o.limit;
     if (settings_are_the_papers(o))
         r.paper = paper_row_find(project_file("data/paper/tables.csv"), r.loaded ? unquantized_name(r.model) : r.model, r.method,
@@ -1584,11 +1661,15 @@ inline Report run_model(const Options& options) {
         sweep(run, scratch, writer.get());
         for (size_t s = 0; s < n_rotated; s++) stream_rotate(run.streams[s], run.rotation, true, scratch);
         if (writer) {
+            const bool fake = run.packed.kind == QuantFormat::NONE;
             save_finish(*writer, run.model,
-                        format("{\"method\": %s, \"fake_quantized\": true, \"options\": ", json_quote(o.method).c_str()) +
+                        format("{\"method\": %s, \"fake_quantized\": %s, \"options\": ", json_quote(o.method).c_str(),
+                               fake ? "true" : "false") +
                             json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) +
-                            ", \"commit\": " + json_quote(COMMIT) + "}\n");
-            fprintf(stderr, "saved: %s (fake-quantized weights, stored as %s)\n", o.save.c_str(), FLOATX_NAME);
+                            ", \"commit\": " + json_quote(COMMIT) + "}\n",
+                        run.packed);
+            fprintf(stderr, "saved: %s (%s)\n", o.save.c_str(),
+                    fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
         }
         if (!o.tasks.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
     }
@@ -1602,6 +1683,9 @@ inline Report run_model(const Options& options) {
     r.seconds_total = total.seconds();
     print_summary(run.quantizer.reports);
     if (r.effective_bits) fprintf(stderr, "%.4f bits a weight on average\n", r.effective_bits);
+    if (r.stored_bytes)
+        fprintf(stderr, "stored: %.4f bits a weight, scales and zeros included; %.1f MB of tensors\n", r.stored_bits,
+                r.stored_bytes / 1e6);
     fprintf(stderr, "load %.1f s, quantize %.1f s, evaluate %.1f s, total %s; peak host memory %.2f GB", r.seconds_load,
             r.seconds_quantize, r.seconds_evaluate, duration_text(r.seconds_total).c_str(), r.peak_host / 1e9);
     if (r.peak_device) fprintf(stderr, ", device %.2f GB", r.peak_device / 1e9);

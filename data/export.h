@@ -1,8 +1,8 @@
-// export.h: linears written as packed checkpoints hold them, the reverse of data/quantized.h, where the tensors are listed. GPTQ's
+// export.h: linears written as packed checkpoints hold them: the reverse of data/quantized.h, where the tensors are listed. gptq's
 // files get "gptq" (zeros less one) where the grid is symmetric and "gptq_v2" where it isn't: a zero point of 0, less one, runs into
 // its neighbours in most readers.
 //
-// defines: f16_from_f32, export_require, export_specs, export_write, export_config
+// defines: f16_from_f32, export_require, export_specs, export_write, export_config, config_with_quantization
 #pragma once
 #include "packed.h"
 #include "quantized.h"
@@ -148,8 +148,8 @@ inline void export_write(CheckpointWriter& writer, const QuantFormat& f, const s
     writer.write(p.name + ".weight_zero_point", zeros.data(), 4 * zeros.size());
 }
 
-// The value of config.json's quantization_config.
-inline std::string export_config(const QuantFormat& f) {
+// The value of config.json's quantization_config. A mixture's routers are not packed.
+inline std::string export_config(const QuantFormat& f, bool mixture = false) {
     const char *symmetric = f.symmetric ? "true" : "false",
                *layout = f.kind == QuantFormat::INT ? "int-quantized" : "pack-quantized";
     if (f.kind == QuantFormat::GPTQ)
@@ -165,9 +165,19 @@ inline std::string export_config(const QuantFormat& f) {
             : format("{\"num_bits\": %d, \"type\": \"int\", \"symmetric\": true, \"dynamic\": true, \"strategy\": \"token\"}",
                      f.abits);
     return format("{\"quant_method\": \"compressed-tensors\", \"format\": \"%s\", \"quantization_status\": \"compressed\", "
-                  "\"ignore\": "
-                  "[\"lm_head\"], \"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"], \"format\": \"%s\", \"weights\": "
+                  "\"ignore\": [\"lm_head\"%s], \"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"], \"format\": \"%s\", "
+                  "\"weights\": "
                   "{\"num_bits\": %d, \"type\": \"int\", \"symmetric\": %s, ",
-                  layout, layout, f.bits, symmetric) +
+                  layout, mixture ? ", \"re:.*mlp.gate$\"" : "", layout, f.bits, symmetric) +
            group + ", \"dynamic\": false}, \"input_activations\": " + inputs + ", \"output_activations\": null}}}";
+}
+
+// config.json with that value.
+inline std::string config_with_quantization(const std::string& config, const std::string& value, const std::string& where) {
+    const Json j = json_parse(config.data(), config.size(), where);
+    if (j.find("quantization_config"))
+        fail("%s: there is a quantization_config in it, although the checkpoint is not quantized. HINT: remove the line",
+             where.c_str());
+    const size_t open = config.find('{');
+    return config.substr(0, open + 1) + "\n  \"quantization_config\": " + value + "," + config.substr(open + 1);
 }

@@ -1,6 +1,6 @@
-// packed.h: the bit string of packed checkpoints. Code i of b bits occupies bits [i b, (i + 1) b) of a little-endian string, which is
-// cut into int32 words; the last word's unused bits are 0. compressed-tensors (since 0.17) and GPTQ store codes so, for every b; with 3,
-// 5, 6 and 7 bits a code may lie in two words. Eight codes are exactly b bytes, which is all that the loops below need.
+// packed.h: the bit string of packed checkpoints. Code i of b bits occupies bits [i b, (i + 1) b) of a little-endian string, which
+// is cut into int32 words; the last word's unused bits are 0. compressed-tensors (since 0.17) and GPTQ store codes so, for every b;
+// with 3, 5, 6 and 7 bits a code may lie in two words. Eight codes are exactly b bytes, which is all that the loops below need.
 // A matrix is packed along its rows, or along its columns: word w of column c is then at [w, c].
 //
 // symbols: b bits of a code, 1 to 8; n codes in a string
@@ -63,8 +63,8 @@ inline void unpack_columns(const unsigned char* words /*[4 packed_words(n, bits)
     }
 }
 
-// A linear as a method leaves it: w[o, i] = scale[o, g] (code[o, i] - zero[o, g]), g = group[i]. The scales are numbers of the dtype that
-// they are stored in.
+// A linear as a method leaves it: w[o, i] = scale[o, g] (code[o, i] - zero[o, g]), g = group[i]. The scales are numbers of the dtype
+// that they are stored in.
 struct PackedLinear {
     std::string name;  // "model.layers.0.self_attn.q_proj"
     size_t O, I, n;    // n groups

@@ -69,6 +69,8 @@ struct Report {
     double seconds_load = 0, seconds_quantize = 0, seconds_evaluate = 0, seconds_total = 0;
     size_t peak_host = 0, peak_device = 0, planned_device = 0;
     double effective_bits = 0;  // mean over all quantized weights, for a method that spends other than wbits
+    double stored_bits = 0;     // of a checkpoint that was saved, or was quantized already: bits a weight, scales and zeros included
+    size_t stored_bytes = 0;    // and all its tensors
     std::string questions;      // of --questions, a line each
 };
 
@@ -231,6 +233,10 @@ inline std::string report_json(const Report& r) {
     line("loaded", r.loaded ? "true" : "false");
     line("wbits", std::to_string(r.wbits));
     if (r.effective_bits) line("effective_bits", json_format(r.effective_bits));
+    if (r.stored_bytes) {
+        line("stored_bits", json_format(r.stored_bits));
+        line("stored_bytes", std::to_string(r.stored_bytes));
+    }
     line("abits", std::to_string(r.abits));
     line("group", std::to_string(r.group));
     line("precision", json_quote(r.precision));

@@ -62,7 +62,7 @@ DEVICE float awq_clip_limit(const float* w, int n, int i) {
 }
 
 // The grid of the n weights w[0..n), clamped to +-limit, by one block. Rounding to it is grid_round's, of rtn.cuh.
-DEVICE Grid awq_fit(const float* w, int n, float limit, float maxq) {
+DEVICE Grid awq_fit(const float* w, int n, float limit, float maxq, Scale stored) {
     float lo = INFINITY, hi = -INFINITY;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         const float x = awq_clamp(w[i], limit);
@@ -70,22 +70,24 @@ DEVICE Grid awq_fit(const float* w, int n, float limit, float maxq) {
         hi = x > hi ? x : hi;
     }
     lo = block_min(lo), hi = block_max(hi);
-    const float range = hi - lo, scale = (range > 1e-5f ? range : 1e-5f) / maxq, zero = -rintf(lo / scale);
+    const float range = hi - lo, scale = round_scale((range > 1e-5f ? range : 1e-5f) / maxq, stored), zero = -rintf(lo / scale);
     return Grid{scale, zero < 0 ? 0 : zero > maxq ? maxq : zero};
 }
 
 // out = grid(clamp(W)) diag(1/s), one block a row and group. clip [O, I / G] are the i of the limits (null: no clamping); s [I] may
 // be null: 1.
 KERNEL awq_quantize_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, const float* s, const int* clip, int I, int G,
-                           float maxq) {
+                           float maxq, Scale stored, GroupCodes made) {
     const size_t start = (size_t)blockIdx.x * I + (size_t)blockIdx.y * G;
     const float* w = W + start;
     const float limit = clip ? awq_clip_limit(w, G, clip[(size_t)blockIdx.x * gridDim.y + blockIdx.y]) : INFINITY;
-    const Grid grid = awq_fit(w, G, limit, maxq);
+    const Grid grid = awq_fit(w, G, limit, maxq, stored);
     for (int i = threadIdx.x; i < G; i += blockDim.x) {
         const float rounded = grid_round(awq_clamp(w[i], limit), grid, maxq);
         out[start + i] = to_floatX(s ? rounded / s[(size_t)blockIdx.y * G + i] : rounded);
+        if (made.codes) made.codes[start + i] = (uint8_t)grid_code(awq_clamp(w[i], limit), grid, maxq);
     }
+    if (made.grids && threadIdx.x == 0) made.grids[(size_t)blockIdx.x * gridDim.y + blockIdx.y] = grid;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -125,8 +127,8 @@ inline std::vector<float> awq_channel_means(const floatX* X, size_t n, int I, co
         for (size_t b = 0; b < slabs; b++) sum += host[b * I + j];
         means[j] = (float)(sum / n);
         if (!std::isfinite(means[j]))
-            fail("%s: the calibration activations hold NaN or Inf at input channel %d. HINT: check the checkpoint",
-                 where.c_str(), j);
+            fail("%s: the calibration activations hold NaN or Inf at input channel %d. HINT: check the checkpoint", where.c_str(),
+                 j);
     }
     return means;
 }
@@ -186,7 +188,7 @@ inline AwqSearch awq_search(Group& group, const Array<float>& W, const std::vect
         copy(s_d.data, s.data(), I);
         launch(awq_scale_columns_kernel, O, 256, scaled.data, W.data, s_d.data, I);
         launch(awq_quantize_kernel, dim3(O, I / G), std::min(G, 256), group.W, scaled.data, s_d.data, (const int*)nullptr, I, G,
-               maxq);
+               maxq, opt.scale, GroupCodes());
         judge(out.data);
         launch(awq_squared_difference_kernel, (unsigned)n, 256, squares.data, out.data, full.data, width);
         copy(host.data(), squares.data, n);
@@ -246,11 +248,12 @@ inline AwqSample awq_sample(const floatX* X /*[n, I]*/, size_t n, const std::vec
 }
 
 // D = W - grid(clamp(W)) for the limits m (1 - i/20); one block a row and group.
-KERNEL awq_clip_difference_kernel(float* D /*[O, I]*/, const float* W /*[O, I]*/, int I, int G, int clip, float maxq) {
+KERNEL awq_clip_difference_kernel(float* D /*[O, I]*/, const float* W /*[O, I]*/, int I, int G, int clip, float maxq,
+                                  Scale stored) {
     const size_t start = (size_t)blockIdx.x * I + (size_t)blockIdx.y * G;
     const float* w = W + start;
     const float limit = awq_clip_limit(w, G, clip);
-    const Grid grid = awq_fit(w, G, limit, maxq);
+    const Grid grid = awq_fit(w, G, limit, maxq, stored);
     for (int i = threadIdx.x; i < G; i += blockDim.x) D[start + i] = w[i] - grid_round(awq_clamp(w[i], limit), grid, maxq);
 }
 
@@ -273,7 +276,7 @@ inline Array<int> awq_clip(const float* W, int O, int I, const AwqSample& x, con
     Array<float> least((size_t)O * groups, "least errors");
     Array<int> best((size_t)O * groups, "best clipping");
     for (int clip = 0; clip < AWQ_CLIPS; clip++) {
-        launch(awq_clip_difference_kernel, dim3(O, groups), std::min(G, 256), D.data, W, I, G, clip, maxq);
+        launch(awq_clip_difference_kernel, dim3(O, groups), std::min(G, 256), D.data, W, I, G, clip, maxq, opt.scale);
         for (int c = 0; c < groups; c++) {
             gemm_float(P.data, x.m, D.data + (size_t)c * G, I, x.Xt.data + (size_t)c * G * x.m, x.m, O, x.m, G, 1.0f, 0.0f);
             launch(awq_keep_clip_kernel, O, 256, best.data, least.data, P.data, clip, c, groups, x.m);
@@ -358,6 +361,7 @@ inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
     Group& group = layer.groups[g];
     const int I = group.I, G = q.opt.group_size == -1 ? I : q.opt.group_size;
     const float maxq = (float)((1 << q.opt.wbits) - 1);
+    GroupCodesArray made(group, I / G, q.opt);
     const AwqSample x = awq_sample(q.inputs[g].data, q.n_calibration, a.s, AWQ_CLIP_TOKENS);
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
@@ -365,10 +369,11 @@ inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
         Array<int> clip;
         if (g != 0 || k == 2) clip = awq_clip(a.W.data + first, linear.O, I, x, q.opt);  // of q, k, v only v
         launch(awq_quantize_kernel, dim3(linear.O, I / G), std::min(G, 256), group.W + first, a.W.data + first,
-               (const float*)nullptr, clip.data, I, G, maxq);
+               (const float*)nullptr, clip.data, I, G, maxq, q.opt.scale, made.from(first, (size_t)linear.row * (I / G)));
         a.clip.push_back(std::vector<int>(clip.n));
         copy(a.clip[k].data(), clip.data, clip.n);
     }
+    leave_codes(q, group, made, columns_in_groups(I, G));
 }
 
 inline void awq_report(Quantizer& q, const Layer& layer, int g, const AwqGroup& a) {
@@ -454,7 +459,7 @@ inline size_t awq_device_bytes(const Layer& layer, const QuantOptions& opt, size
         const size_t search = 2 * n * C * x + float_bytes(group);
         size_t O = 0;  // of the largest linear
         for (int k = 0; k < group.n_linears; k++) O = std::max(O, (size_t)group.linears[k].O);
-        const size_t clip = (I * m_clip + O * (I + m_clip + 2 * I / G)) * sizeof(float);
+        const size_t clip = (I * m_clip + O * (I + m_clip + 2 * I / G)) * sizeof(float) + group_codes_bytes(group, I / G, opt);
         const size_t report = (I * m_report + std::min(group.O, OUTPUT_ERROR_ROWS) * (I + m_report)) * sizeof(float);
         most = std::max({most, search, clip, report});
     }

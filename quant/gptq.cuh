@@ -37,16 +37,23 @@ KERNEL gptq_permute_weights_kernel(float* W, const float* W0, const int* order, 
     for (int k = threadIdx.x; k < I; k += blockDim.x) W[row + k] = dead[order[k]] ? 0 : W0[row + order[k]];
 }
 
-KERNEL gptq_unpermute_weights_kernel(floatX* out, const float* W, const int* order, int I) {
+// out[o, order[k]] = W[o, k], and the code of that value, where it is asked for.
+KERNEL gptq_unpermute_weights_kernel(floatX* out, uint8_t* codes /*[O, I] or null*/, const float* W, const int* order,
+                                     const Grid* grids /*[O, n_grids]*/, const int* grid_of_column /*[I]*/, int n_grids, float maxq,
+                                     int I) {
     const size_t row = (size_t)blockIdx.x * I;
-    for (int k = threadIdx.x; k < I; k += blockDim.x) out[row + order[k]] = to_floatX(W[row + k]);
+    for (int k = threadIdx.x; k < I; k += blockDim.x) {
+        out[row + order[k]] = to_floatX(W[row + k]);
+        if (codes)
+            codes[row + order[k]] = (uint8_t)grid_code(W[row + k], grids[(size_t)blockIdx.x * n_grids + grid_of_column[k]], maxq);
+    }
 }
 
 // One block a row and group: the grid of the columns [c G, (c + 1) G) of W that are there, where c = first + blockIdx.y.
 KERNEL gptq_fit_kernel(Grid* grids /*[O, ceil(I / G)]*/, const float* W /*[O, I]*/, int I, int G, int first, float maxq, bool sym,
-                       bool mse) {
+                       bool mse, Scale stored) {
     const int c = first + blockIdx.y, n_grids = (I + G - 1) / G, start = c * G, n = I - start < G ? I - start : G;
-    const Grid grid = grid_fit(W + (size_t)blockIdx.x * I + start, n, maxq, sym, mse);
+    const Grid grid = grid_fit(W + (size_t)blockIdx.x * I + start, n, maxq, sym, mse, stored);
     if (threadIdx.x == 0) grids[(size_t)blockIdx.x * n_grids + c] = grid;
 }
 
@@ -108,6 +115,8 @@ struct GptqResult {
     std::vector<float> losses;  // [O] sum over columns of (w - w^)^2 / U_ii^2 / 2
     double damp;                // the damping that made the factorization succeed
     int dead;                   // dead columns
+    GroupCodesArray made;       // opt.pack: what the weights are made of
+    std::vector<int> group;     // [I] the grid of each input column
 };
 
 // Steps 5 and 6: quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats. P [I, I] (null: none) and beta are a
@@ -142,14 +151,15 @@ inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFacto
             launch(gptq_permute_weights_kernel, O, 256, W.data, W0, identity_d.data, dead_d.data, I);
             from = W.data;
         }
-        launch(gptq_fit_kernel, dim3(O, n_grids), std::min(G, 256), grids.data, from, I, G, 0, maxq, opt.sym, opt.mse);
+        launch(gptq_fit_kernel, dim3(O, n_grids), std::min(G, 256), grids.data, from, I, G, 0, maxq, opt.sym, opt.mse, opt.scale);
     }
     launch(gptq_permute_weights_kernel, O, 256, W.data, W0, order_d.data, dead_d.data, I);
     for (int start = 0; start < I; start += GPTQ_BLOCK) {
         const int n_columns = std::min(GPTQ_BLOCK, I - start), end = start + n_columns;
         const int first = ceil_div(start, G), n_starting = ceil_div(end, G) - first;
         if (!fit_first)
-            launch(gptq_fit_kernel, dim3(O, n_starting), std::min(G, 256), grids.data, W.data, I, G, first, maxq, opt.sym, opt.mse);
+            launch(gptq_fit_kernel, dim3(O, n_starting), std::min(G, 256), grids.data, W.data, I, G, first, maxq, opt.sym, opt.mse,
+                   opt.scale);
         launch(gptq_block_kernel, O, GPTQ_BLOCK, W.data, E.data, losses.data, grids.data, grid_of_column_d.data, f.U.data, I,
                n_grids, start, n_columns, maxq, more);
         const size_t later = (size_t)start * I + end;
@@ -157,12 +167,12 @@ inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFacto
         if (P) gemm_float(W.data + end, I, V.data, GPTQ_BLOCK, P + later, I, O, I - end, n_columns, 1.0f, 1.0f);
     }
 
-    launch(gptq_unpermute_weights_kernel, O, 256, group.W, W.data, order_d.data, I);
-    GptqResult result;
-    result.losses.resize(O);
+    GptqResult result = {std::vector<float>(O), f.damp, f.n_dead, GroupCodesArray(group, 0, opt), std::vector<int>(I)};
+    launch(gptq_unpermute_weights_kernel, O, 256, group.W, result.made.codes.data, W.data, order_d.data, grids.data,
+           grid_of_column_d.data, n_grids, maxq, I);
     copy(result.losses.data(), losses.data, O);
-    result.damp = f.damp;
-    result.dead = f.n_dead;
+    for (int k = 0; k < I; k++) result.group[f.order[k]] = grid_of_column[k];
+    if (opt.pack) result.made.grids = std::move(grids);
     return result;
 }
 
@@ -172,10 +182,10 @@ inline GptqResult gptq_weights(Group& group, const float* W0, const float* H, si
     return gptq_columns(group, W0, hessian_factor(H, group.I, n, opt.damp, opt.act_order, where), opt);
 }
 
-// What gptq_columns allocates: W, E and the grids.
+// What gptq_columns allocates: W, E, the grids, and codes where they are asked for.
 inline size_t gptq_columns_bytes(const Group& group, const QuantOptions& opt) {
     const size_t grids = (size_t)group.O * grids_in_row(opt, group.I) * sizeof(Grid);
-    return float_bytes(group) + (size_t)group.O * GPTQ_BLOCK * sizeof(float) + grids;
+    return float_bytes(group) + (size_t)group.O * GPTQ_BLOCK * sizeof(float) + grids + group_codes_bytes(group, 0, opt);
 }
 
 inline size_t gptq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t) {
@@ -191,6 +201,7 @@ inline size_t gptq_device_bytes(const Layer& layer, const QuantOptions& opt, siz
 inline void gptq_report(Quantizer& q, const Layer& layer, int g, const GptqResult& result, const std::vector<double>& errors,
                         const std::vector<double>& objectives, double seconds) {
     const Group& group = layer.groups[g];
+    leave_codes(q, group, result.made, result.group);
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         double loss = 0;

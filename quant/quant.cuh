@@ -8,7 +8,8 @@
 // which all rows reach, and so have 2 and 3 of a dense layer; of a mixture they have one for each expert, which is reached by the rows
 // that a router sends there (cuda/experts.cuh). A group is known by its place g in the layer; no method asks what kind of layer it is.
 // A method is two functions: `collect` sees the inputs of a group, chunk by chunk; `solve` puts the group's W on its grid.
-// W is "fake quantized": on the grid, but stored as floatX; what the bits would look like packed is a matter of export.
+// W is "fake quantized": on the grid, but stored as floatX. Where the result will be packed (opt.pack), a method also leaves the
+// codes and grids that W is made of, whose scales are numbers that the file can hold (opt.scale). It knows no format.
 //
 // symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid, maxq = 2^bits - 1
 // defines: Linear, Group, STAGES, Layer, input_grid, layer_set_grids, quantize_inputs, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer,
@@ -24,6 +25,7 @@
 #include "../cuda/device.cuh"
 #include "../cuda/flow_grid.cuh"
 #include "../cuda/gemm.cuh"
+#include "../data/packed.h"
 
 struct Linear {
     const char* name;  // as in the checkpoint: "q_proj"
@@ -58,6 +60,8 @@ struct Layer {
     FlowGrid k_grid, v_grid;  // of the keys, after the rotary embedding, and of the values
 };
 
+enum class Scale { F32, F16, BF16 };  // the dtype that scales are stored in
+
 struct QuantOptions {
     int wbits = 4, abits = 16, k_bits = 16, v_bits = 16;
     bool a_asym = false, a_heads = false;  // asymmetric grids of inputs; one a head for o's
@@ -70,6 +74,8 @@ struct QuantOptions {
     std::string salient_metric = "hessian";  // of BiLLM: hessian or magnitude
     bool smooth = true;
     double alpha = 0.5, beta = 0.1;  // alpha: SmoothQuant's or GPTAQ's, beta: FOEM's
+    bool pack = false;               // codes and grids are asked for
+    Scale scale = Scale::F32;
 };
 
 // G, and how many grids a row of I columns has. The last one's columns may be fewer.
@@ -109,6 +115,7 @@ struct Quantizer {
     size_t n_sequences = 1;               // that it consists of
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
+    std::vector<PackedLinear> packed;  // opt.pack: what the current layer's linears are made of, named as in Linear
     Quantizer() : channel_max(STAGES), hessian(STAGES), inputs(STAGES), n_inputs(STAGES) {}
 };
 

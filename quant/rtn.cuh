@@ -5,6 +5,7 @@
 //     scale = (hi - lo) / maxq                     maxq = 2^bits - 1
 //     zero  = round(-lo / scale)                   the code of 0, so that 0 is always on the grid
 // --sym: hi = max(|lo|, hi), lo = -hi where lo < 0, zero = (maxq + 1) / 2.
+// Where the scale will be stored in fewer bits it is rounded before zero and q are taken, and zero can't exceed maxq.
 // A weight becomes  q = clamp(round(w / scale) + zero, 0, maxq),  w^ = scale (q - zero);  round is half to even.
 // --mse: shrink lo and hi by p = 1 - i/100, i = 0..79, and keep the p with the least sum |w^ - w|^2.4 over the grid's weights.
 //
@@ -12,7 +13,7 @@
 // per channel: its script ignores the group size there (and rounds in bf16; this is float32 throughout).
 //
 // symbols: W [O, I], G columns that share a grid (the last ones of a row may be fewer), maxq
-// defines: Grid, grid_fit, grid_round, rtn_solve
+// defines: Grid, grid_fit, grid_code, grid_round, round_scale, GroupCodes, leave_codes, rtn_solve
 #pragma once
 #include <chrono>
 #include "quant.cuh"
@@ -21,20 +22,33 @@ struct Grid {
     float scale, zero;
 };
 
-// The value on the grid that is nearest to w.
-DEVICE float grid_round(float w, Grid grid, float maxq) {
-    float q = rintf(w / grid.scale) + grid.zero;
-    q = q < 0 ? 0 : q > maxq ? maxq : q;  // a NaN stays one
-    return grid.scale * (q - grid.zero);
+// The code of the value on the grid that is nearest to w, and that value.
+DEVICE float grid_code(float w, Grid grid, float maxq) {
+    const float q = rintf(w / grid.scale) + grid.zero;
+    return q < 0 ? 0 : q > maxq ? maxq : q;  // a NaN stays one
+}
+DEVICE float grid_round(float w, Grid grid, float maxq) { return grid.scale * (grid_code(w, grid, maxq) - grid.zero); }
+
+// The number of the stored dtype that is nearest to a scale x > 0, ties to even; never 0.
+DEVICE float round_scale(float x, Scale stored) {
+    if (stored == Scale::F32) return x;
+    if (stored == Scale::F16 && x < 0x1p-14f) return fmaxf(rintf(x * 0x1p24f), 1.0f) * 0x1p-24f;  // a multiple of the least
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    const int dropped = stored == Scale::F16 ? 13 : 16;
+    bits += (1u << (dropped - 1)) - 1 + (bits >> dropped & 1);
+    bits = bits >> dropped << dropped;
+    memcpy(&x, &bits, 4);
+    return fmaxf(x, FLT_MIN);
 }
 
-DEVICE Grid grid_of_range(float lo, float hi, float maxq, bool sym) {
-    const float scale = (hi - lo) / maxq;
-    return Grid{scale, sym ? (maxq + 1) / 2 : rintf(-lo / scale)};
+DEVICE Grid grid_of_range(float lo, float hi, float maxq, bool sym, Scale stored) {
+    const float scale = round_scale((hi - lo) / maxq, stored);
+    return Grid{scale, sym ? (maxq + 1) / 2 : fminf(rintf(-lo / scale), maxq)};
 }
 
 // The grid of the n weights w[0..n), fitted by one block.
-DEVICE Grid grid_fit(const float* w, int n, float maxq, bool sym, bool mse) {
+DEVICE Grid grid_fit(const float* w, int n, float maxq, bool sym, bool mse, Scale stored) {
     float lo = 0, hi = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         lo = w[i] < lo ? w[i] : lo;
@@ -46,12 +60,12 @@ DEVICE Grid grid_fit(const float* w, int n, float maxq, bool sym, bool mse) {
         if (lo < 0) lo = -hi;
     }
     if (lo == 0 && hi == 0) lo = -1, hi = 1;
-    Grid best = grid_of_range(lo, hi, maxq, sym);
+    Grid best = grid_of_range(lo, hi, maxq, sym, stored);
     if (!mse) return best;
     float least = INFINITY;
     for (int shrink = 0; shrink < 80; shrink++) {
         const float p = (float)(1 - shrink / 100.0);
-        const Grid grid = grid_of_range(p * lo, p * hi, maxq, sym);
+        const Grid grid = grid_of_range(p * lo, p * hi, maxq, sym, stored);
         float error = 0;
         for (int i = threadIdx.x; i < n; i += blockDim.x) error += powf(fabsf(grid_round(w[i], grid, maxq) - w[i]), 2.4f);
         error = block_sum(error);
@@ -60,12 +74,65 @@ DEVICE Grid grid_fit(const float* w, int n, float maxq, bool sym, bool mse) {
     return best;
 }
 
+// What a group's weights are made of, on the device; both null where nobody asked.
+struct GroupCodes {
+    uint8_t* codes = nullptr;  // [O, I]
+    Grid* grids = nullptr;     // [O, n]
+};
+
+// Its memory, for a method to fill; `n` grids a row.
+struct GroupCodesArray {
+    Array<uint8_t> codes;
+    Array<Grid> grids;
+    GroupCodesArray() {}
+    GroupCodesArray(const Group& group, int n, const QuantOptions& opt) {
+        if (!opt.pack) return;
+        codes = Array<uint8_t>((size_t)group.O * group.I, "codes");
+        grids = Array<Grid>((size_t)group.O * n, "grids");
+    }
+    GroupCodes from(size_t code, size_t grid) const {  // from this code and this grid on
+        return codes.n ? GroupCodes{codes.data + code, grids.data + grid} : GroupCodes();
+    }
+};
+
+// For device_bytes: what GroupCodesArray takes, n grids a row.
+inline size_t group_codes_bytes(const Group& group, size_t n, const QuantOptions& opt) {
+    return opt.pack ? (size_t)group.O * (group.I + n * sizeof(Grid)) : 0;
+}
+
+// Leaves each linear's codes and grids to whoever packs them. column_group [I] is the grid of each input column.
+inline void leave_codes(Quantizer& q, const Group& group, const GroupCodesArray& from, const std::vector<int>& column_group) {
+    if (!q.opt.pack) return;
+    const size_t I = group.I, n = from.grids.n / group.O;
+    for (int k = 0; k < group.n_linears; k++) {
+        const size_t O = group.linears[k].O, row = group.linears[k].row;
+        std::vector<Grid> grids(O * n);
+        PackedLinear p = {group.linears[k].name, O, I, n, q.opt.wbits, std::vector<uint8_t>(O * I), {}, {}, column_group};
+        copy(p.codes.data(), from.codes.data + row * I, O * I);
+        copy(grids.data(), from.grids.data + row * n, O * n);
+        for (const Grid& grid : grids) p.scales.push_back(grid.scale), p.zeros.push_back((uint8_t)grid.zero);
+        q.packed.push_back(std::move(p));
+    }
+}
+
+// Columns in their own order, G a group.
+inline std::vector<int> columns_in_groups(int I, int G) {
+    std::vector<int> group(I);
+    for (int i = 0; i < I; i++) group[i] = i / G;
+    return group;
+}
+
 // One block a row and group of columns: grid (O, ceil(I / G)).
-KERNEL rtn_kernel(floatX* W /*[O, I]*/, const float* W0 /*[O, I]*/, int I, int G, float maxq, bool sym, bool mse) {
+KERNEL rtn_kernel(floatX* W /*[O, I]*/, const float* W0 /*[O, I]*/, int I, int G, float maxq, bool sym, bool mse, Scale stored,
+                  GroupCodes made) {
     const int first = blockIdx.y * G, n = I - first < G ? I - first : G;
     const size_t start = (size_t)blockIdx.x * I + first;
-    const Grid grid = grid_fit(W0 + start, n, maxq, sym, mse);
-    for (int i = threadIdx.x; i < n; i += blockDim.x) W[start + i] = to_floatX(grid_round(W0[start + i], grid, maxq));
+    const Grid grid = grid_fit(W0 + start, n, maxq, sym, mse, stored);
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        W[start + i] = to_floatX(grid_round(W0[start + i], grid, maxq));
+        if (made.codes) made.codes[start + i] = (uint8_t)grid_code(W0[start + i], grid, maxq);
+    }
+    if (made.grids && threadIdx.x == 0) made.grids[(size_t)blockIdx.x * gridDim.y + blockIdx.y] = grid;
 }
 
 inline void rtn_solve(Quantizer& q, Layer& layer, int g) {
@@ -74,7 +141,12 @@ inline void rtn_solve(Quantizer& q, Layer& layer, int g) {
     const int G = grid_columns(q.opt, group.I), n_grids = grids_in_row(q.opt, group.I);
     const float maxq = (float)((1 << q.opt.wbits) - 1);
     Array<float> W0 = checked_weights(layer, group);
-    launch(rtn_kernel, dim3(group.O, n_grids), std::min(G, 256), group.W, W0.data, group.I, G, maxq, q.opt.sym, q.opt.mse);
+    {
+        GroupCodesArray made(group, n_grids, q.opt);
+        launch(rtn_kernel, dim3(group.O, n_grids), std::min(G, 256), group.W, W0.data, group.I, G, maxq, q.opt.sym, q.opt.mse,
+               q.opt.scale, made.from(0, 0));
+        leave_codes(q, group, made, columns_in_groups(group.I, G));
+    }
     std::vector<double> errors = weight_errors(layer, group, W0.data);
     double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (int k = 0; k < group.n_linears; k++) {

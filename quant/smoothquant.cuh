@@ -21,7 +21,7 @@
 // defines: smoothquant_collect, smoothing_factors, smooth, symmetric_grid, smoothquant_solve
 #pragma once
 #include <chrono>
-#include "quant.cuh"
+#include "rtn.cuh"
 
 static constexpr int MAX_ROWS = 128;  // rows that one block of column_max_kernel looks at
 
@@ -88,17 +88,25 @@ inline void smooth(floatX* gain, Array<float>& W, int O, int I, const std::vecto
     launch(scale_columns_kernel, O, 256, W.data, s_d.data, I);
 }
 
-// Step 3, one block a row: out = W on the symmetric grid.
-KERNEL symmetric_grid_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, int I, float qmax) {
+// Step 3, one block a row: out = W on the symmetric grid, whose code of 0 is qmax + 1.
+KERNEL symmetric_grid_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, int I, float qmax, Scale stored, GroupCodes made) {
     const float* row = W + (size_t)blockIdx.x * I;
     float most = 1e-5f;
     for (int i = threadIdx.x; i < I; i += blockDim.x) most = fabsf(row[i]) > most ? fabsf(row[i]) : most;
-    const float scale = block_max(most) / qmax;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) out[(size_t)blockIdx.x * I + i] = to_floatX(rintf(row[i] / scale) * scale);
+    const float scale = round_scale(block_max(most) / qmax, stored);
+    for (int i = threadIdx.x; i < I; i += blockDim.x) {
+        const float q = rintf(row[i] / scale);
+        out[(size_t)blockIdx.x * I + i] = to_floatX(q * scale);
+        if (made.codes) made.codes[(size_t)blockIdx.x * I + i] = (uint8_t)(q + qmax + 1);
+    }
+    if (made.grids && threadIdx.x == 0) made.grids[blockIdx.x] = Grid{scale, qmax + 1};
 }
 
-inline void symmetric_grid(Group& group, const float* W /*[O, I]*/, int bits) {
-    launch(symmetric_grid_kernel, group.O, 256, group.W, W, group.I, (float)((1 << (bits - 1)) - 1));
+inline void symmetric_grid(Quantizer& q, Group& group, const float* W /*[O, I]*/) {
+    GroupCodesArray made(group, 1, q.opt);
+    launch(symmetric_grid_kernel, group.O, 256, group.W, W, group.I, (float)((1 << (q.opt.wbits - 1)) - 1), q.opt.scale,
+           made.from(0, 0));
+    leave_codes(q, group, made, std::vector<int>(group.I, 0));
 }
 
 inline void smoothquant_solve(Quantizer& q, Layer& layer) {
@@ -118,7 +126,7 @@ inline void smoothquant_solve(Quantizer& q, Layer& layer) {
             values = {{"smooth_min", *std::min_element(s.begin(), s.end())}, {"smooth_max", *std::max_element(s.begin(), s.end())}};
         }
         a.clear();
-        symmetric_grid(group, W.data, q.opt.wbits);
+        symmetric_grid(q, group, W.data);
         const std::vector<double> errors = weight_errors(layer, group, W.data);
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         for (int k = 0; k < group.n_linears; k++)

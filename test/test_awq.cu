@@ -116,7 +116,8 @@ TEST(awq_grid_is_its_definition) {
                 Array<int> clip_d(clip.size(), "clip");
                 copy(clip_d.data, clip.data(), clip.size());
                 launch(awq_quantize_kernel, dim3(p.O, groups), std::min(G, 64), out.data, W.data, (const float*)nullptr,
-                       clipping ? (const int*)clip_d.data : (const int*)nullptr, p.I, G, (float)((1 << bits) - 1));
+                       clipping ? (const int*)clip_d.data : (const int*)nullptr, p.I, G, (float)((1 << bits) - 1),
+                       Scale::F32, GroupCodes());
                 const std::vector<float> found = download(out);
                 for (int g = 0; g < p.O * groups; g++) {
                     std::vector<float> w = slice(p.W, (size_t)g * G, G);

@@ -1,10 +1,13 @@
-// test_export.cu: whole runs with packed checkpoints. Reading: the bundled model is quantized here, by loops of this file, and written
-// once packed and once as the weights that the packed form stands for; both must give the same row, digit for digit.
+// test_export.cu: whole runs with packed checkpoints.
+//     reading   the bundled model is quantized here, by loops of this file, and written once packed and once as the weights that the
+//               packed form stands for: both must give the same row, digit for digit
+//     writing   what methods leave is what their weights are made of, and a run's row that of the packed checkpoint loaded back
 #include "../data/export.h"
 #include "golden.h"
 #include "temp.h"
 #include "test.h"
 #include <functional>
+#include <random>
 
 static const std::string STORED = sizeof(floatX) == 2 ? "BF16" : "F32";
 
@@ -174,4 +177,208 @@ TEST(published_names) {
     CHECK_EQ(unquantized_name("Qwen3-8B-FP8"), "Qwen3-8B");
     CHECK_EQ(unquantized_name("Qwen3-8B-Base"), "Qwen3-8B-Base");
     CHECK_EQ(unquantized_name("-AWQ"), "-AWQ");
+}
+
+// ---- writing ----
+
+TEST(stored_scales_are_numbers_of_their_dtype) {
+    std::mt19937 random(5);
+    std::vector<float> scales = {0x1p-14f,   0x1.ffcp-15f,   0x1p-24f,       0x1.8p-24f,
+                                 0x1.4p-23f, 1.0f + 0x1p-8f, 1.0f + 0x3p-8f, 1.0f + 0x1p-11f};
+    for (int i = 0; i < 20000; i++)
+        scales.push_back(std::ldexp(1.0f + (float)(random() % (1 << 23)) * 0x1p-23f, -(int)(random() % 24)));
+    for (float x : scales) {
+        CHECK_EQ(round_scale(x, Scale::F32), x);
+        CHECK_EQ(round_scale(x, Scale::F16), f32_from_f16(f16_from_f32(x)));
+        CHECK_EQ(round_scale(x, Scale::BF16), f32_from_bf16(bf16_from_f32(x)));
+    }
+    CHECK_EQ(round_scale(1e-12f, Scale::F16), 0x1p-24f);  // never 0
+    CHECK(round_scale(1e-45f, Scale::BF16) > 0);
+}
+
+// Rows that try a grid: of one sign (zero point 0 or maxq), zero, tiny, one outlier, ordinary.
+static std::vector<float> awkward_weights(int O, int I) {
+    std::mt19937 random(9);
+    std::normal_distribution<float> normal;
+    std::vector<float> w;
+    for (int o = 0; o < O; o++)
+        for (int i = 0; i < I; i++) {
+            const float x = normal(random);
+            w.push_back(o % 6 == 0   ? std::fabs(x)
+                        : o % 6 == 1 ? -std::fabs(x)
+                        : o % 6 == 2 ? 0
+                        : o % 6 == 3 ? 1e-6f * x
+                        : o % 6 == 4 ? (i == 3 ? 100 : x)
+                                     : x);
+        }
+    return w;
+}
+
+// W is what the left codes say, and every scale, zero and code is one that the file can hold.
+static void check_left(const Quantizer& q, const Group& group, const Array<floatX>& W, bool symmetric) {
+    std::vector<floatX> weights(W.n);
+    copy(weights.data(), W.data, W.n);
+    const int maxq = (1 << q.opt.wbits) - 1;
+    CHECK_EQ(q.packed.size(), (size_t)group.n_linears);
+    for (int k = 0; k < group.n_linears; k++) {
+        const PackedLinear& p = q.packed[k];
+        CHECK_EQ(p.name, group.linears[k].name);
+        CHECK(p.O == (size_t)group.linears[k].O && p.I == (size_t)group.I && p.bits == q.opt.wbits);
+        for (size_t at = 0; at < p.scales.size(); at++) {
+            CHECK_EQ(round_scale(p.scales[at], q.opt.scale), p.scales[at]);
+            CHECK(symmetric ? p.zeros[at] == (maxq + 1) / 2 : p.zeros[at] <= maxq);
+        }
+        for (size_t o = 0; o < p.O; o++)
+            for (size_t i = 0; i < p.I; i++) {
+                const size_t at = o * p.n + (size_t)p.group[i];
+                CHECK(p.codes[o * p.I + i] <= maxq);
+                const float stands_for = (float)((double)p.scales[at] * (p.codes[o * p.I + i] - p.zeros[at]));
+                CHECK_EQ(to_float(to_floatX(stands_for)), to_float(weights[(group.linears[k].row + o) * p.I + i]));
+            }
+    }
+}
+
+TEST(codes_are_what_the_weights_are_made_of) {
+    const int O = 14, I = 96, n = 200;
+    const std::vector<float> w = awkward_weights(O, I);
+    std::vector<float> x;
+    std::mt19937 random(11);
+    std::normal_distribution<float> normal;
+    for (int t = 0; t < n; t++)
+        for (int i = 0; i < I; i++) x.push_back(normal(random) * (i % 7 + 1));
+    const Array<floatX> X = upload(x);
+#ifdef EMULATED
+    const std::vector<int> some_bits = {3, 8};
+#else
+    const std::vector<int> some_bits = {1, 2, 3, 4, 5, 6, 7, 8};
+#endif
+    bool zero_point_0 = false, zero_point_maxq = false;
+    for (Scale scale : {Scale::F32, Scale::F16, Scale::BF16})
+        for (int bits : some_bits)
+            for (int way = 0; way < 8; way++) {
+                Array<floatX> W = upload(w);
+                Layer layer;
+                layer.index = 0;
+                layer.groups[0] = {"test", O, I, W.data, nullptr, 2, {{"a", 0, 5}, {"b", 5, 9}}};
+                Quantizer q;
+                q.opt.wbits = bits, q.opt.pack = true, q.opt.scale = scale;
+                q.opt.group_size = way % 2 ? 32 : -1, q.opt.sym = way % 4 >= 2;
+                bool symmetric = q.opt.sym;
+                if (way < 4) {
+                    q.opt.mse = bits == 3;
+                    rtn_solve(q, layer, 0);
+                } else if (way < 7) {
+                    q.opt.act_order = way != 4, q.opt.static_groups = way == 6;
+                    hessian_collect(q, layer.groups[0], 0, X.data, n);
+                    gptq_solve(q, layer, 0);
+                } else if (bits > 1) {
+                    const Array<float> from = weights_to_float(layer.groups[0]);
+                    symmetric_grid(q, layer.groups[0], from.data);
+                    symmetric = true;
+                } else {
+                    continue;
+                }
+                check_left(q, layer.groups[0], W, symmetric);
+                for (const PackedLinear& p : q.packed)
+                    for (size_t i = 0; i < p.zeros.size(); i++) {
+                        zero_point_0 = zero_point_0 || p.zeros[i] == 0;
+                        zero_point_maxq = zero_point_maxq || (bits == 8 && p.zeros[i] == 255);
+                    }
+            }
+    CHECK(zero_point_0 && zero_point_maxq);
+}
+
+TEST(awq_leaves_its_codes) {
+    skip_when_emulated();
+    const std::vector<float> w = awkward_weights(14, 96), ones(96, 1.0f);
+    for (Scale scale : {Scale::F16, Scale::BF16})
+        for (int bits : {1, 4, 8}) {
+            Array<floatX> W = upload(w), X = upload(awkward_weights(40, 96));
+            Layer layer;
+            layer.index = 0;
+            layer.groups[3] = {"test", 14, 96, W.data, nullptr, 1, {{"a", 0, 14}}};
+            Quantizer q;
+            q.opt.wbits = bits, q.opt.pack = true, q.opt.scale = scale, q.opt.group_size = 32;
+            q.n_calibration = 40;
+            q.inputs[3] = std::move(X);
+            AwqGroup a;
+            a.W = weights_to_float(layer.groups[3]);
+            a.s = ones;
+            awq_clip_and_round(q, layer, 3, a);
+            check_left(q, layer.groups[3], W, false);
+        }
+}
+
+static std::vector<const char*> joined(std::vector<const char*> a, const std::vector<const char*>& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+
+static const std::vector<const char*> TINY = {"-m", "data/tiny", "--data", "data/tiny", "-e", "wikitext2,piqa", "--limit", "1"};
+
+TEST(what_is_measured_is_what_is_saved) {
+    skip_when_emulated();
+    const std::vector<std::vector<const char*>> runs = {
+        {"-q", "rtn", "-b", "4", "-g", "128", "--format", "compressed-tensors"},
+        {"-q", "rtn", "-b", "1", "-g", "32", "--format", "compressed-tensors"},
+        {"-q", "rtn", "-b", "2", "-g", "32", "--format", "gptq"},
+        {"-q", "rtn", "-b", "8", "-a", "8", "--sym", "--format", "compressed-tensors"},
+        {"-q", "rtn", "-b", "4", "-a", "8", "--format", "compressed-tensors"},
+        {"-q", "gptq", "-b", "3", "-n", "2", "-l", "128", "--format", "gptq"},
+        {"-q", "gptq", "-b", "8", "-g", "-1", "-n", "2", "-l", "128", "--sym", "--format", "gptq"},
+        {"-q", "gptq", "-b", "5", "-g", "-1", "-n", "2", "-l", "128", "--format", "compressed-tensors"},
+        {"-q", "gptq", "-b", "3", "-n", "2", "-l", "128", "--static-groups", "--format", "compressed-tensors"},
+        {"-q", "awq", "-b", "3", "-n", "1", "-l", "128", "--format", "compressed-tensors"},
+        {"-q", "awq", "-b", "4", "-n", "1", "-l", "128", "--format", "gptq"},
+        {"-q", "smoothquant", "-n", "2", "-l", "128", "--format", "compressed-tensors"},
+        {"-q", "smoothquant", "-b", "4", "-a", "16", "--no-smooth", "--format", "compressed-tensors"},
+    };
+    for (const auto& run : runs) {
+        TempFolder tmp;
+        const std::string first = tmp / "first", second = tmp / "second";
+        const Report saved = run_quietly(joined(joined(TINY, run), {"--save", first.c_str()}));
+        const Report loaded = row_of(first);
+        check_same_results(saved, loaded);
+        CHECK(loaded.loaded && loaded.wbits == saved.wbits && loaded.abits == saved.abits && loaded.group == saved.group);
+        CHECK(saved.stored_bits == loaded.stored_bits && saved.stored_bytes == loaded.stored_bytes);
+        CHECK(saved.stored_bits > saved.wbits && saved.stored_bits < saved.wbits + 1.2);
+        CHECK(read_bytes(first + "/quantization.json").find("\"fake_quantized\": false") != std::string::npos);
+        if (&run != &runs[5] && &run != &runs[9]) continue;
+        run_quietly(joined(joined(TINY, run), {"--save", second.c_str()}));
+        for (const char* file : {"/model.safetensors", "/config.json", "/quantization.json"})
+            CHECK(read_bytes(first + file) == read_bytes(second + file));
+    }
+}
+
+// 4 bits g128 with a scale of 16 bits and a zero point of 4 bits: 4 + 20 / 128.
+TEST(stored_bits_count_scales_and_zeros) {
+    skip_when_emulated();
+    TempFolder tmp;
+    const std::string dir = tmp / "out";
+    const Report r =
+        run_quietly({"-m", "data/tiny", "-q", "rtn", "-b", "4", "-g", "128", "--save", dir.c_str(), "--format", "gptq"});
+    double g_idx = 0, weights = 0;  // gptq: and 32 bits for each input column of each linear
+    each_tensor([&](const TensorView& t, bool linear) {
+        if (linear) g_idx += 32.0 * t.shape[1], weights += (double)tensor_size(t);
+    });
+    CHECK_NEAR(r.stored_bits, 4 + 20 / 128.0 + g_idx / weights, 1e-9);
+    CHECK(report_json(r).find("\"stored_bits\": 4.") != std::string::npos);
+}
+
+TEST(formats_refuse_before_the_work) {
+    skip_when_emulated();
+    auto refused = [](const std::vector<const char*>& args, const char* sentence) {
+        CHECK_ERROR(run_quietly(joined(joined(TINY, {"--save", "unused"}), args)), sentence);
+        CHECK(!is_directory("unused"));
+    };
+    refused({"-q", "rtn", "--format", "ggml"}, "expected bf16, compressed-tensors or gptq");
+    refused({"-q", "billm", "--format", "gptq"}, "BiLLM");
+    refused({"--format", "gptq"}, "quantizes nothing");
+    refused({"-q", "gptq", "--format", "compressed-tensors"}, "--static-groups");
+    refused({"-q", "gptq", "-b", "6", "--format", "gptq"}, "2, 3, 4 or 8 bits");
+    refused({"-q", "smoothquant", "--format", "gptq"}, "no activation bits");
+    refused({"-q", "smoothquant", "-a", "4", "--format", "compressed-tensors"}, "activations of 4 bits");
+    CHECK_ERROR(run_quietly(joined(TINY, {"-q", "rtn", "--format", "gptq"})), "without --save");
+    CHECK_EQ(config_with_quantization("{\"a\": 1}", "{}", "c"), "{\n  \"quantization_config\": {},\"a\": 1}");
+    CHECK_ERROR(config_with_quantization("{\"quantization_config\": null}", "{}", "c"), "remove the line");
 }
