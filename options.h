@@ -113,6 +113,9 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq gptaq foem"},
         {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq gptaq foem"},
         {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq gptaq foem billm"},
+        {Flag::REAL, "--first-token-weight", "W",
+         "how often the first token of a calibration sample counts in the Hessian, 1 or more; ours, not the\n"
+         "papers': see RESULTS.md", &o.quant.first_token_weight, "gptq billm"},
         {Flag::TEXT, "--salient-metric", "NAME", "what ranks the columns, hessian or magnitude", &o.quant.salient_metric, "billm"},
         {Flag::ON, "--act-order", "", "columns in the order of descending Hessian diagonal (the default)", &o.quant.act_order,
          "gptq gptaq foem"},
@@ -392,6 +395,8 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.quant.a_in_calibration && !o.quant.true_sequential)
         usage_fail("--a-in-calibration and --no-true-sequential: one at a time, since the latter's pass is through the layer as it was");
     if (o.quant.damp < 0 || o.quant.damp > 1e6) usage_fail("--damp %g: expected 0 or more, up to 1e6", o.quant.damp);
+    if (o.quant.first_token_weight < 1 || o.quant.first_token_weight > 1e6)
+        usage_fail("--first-token-weight %g: expected 1 to 1e6", o.quant.first_token_weight);
     if (o.quant.salient_metric != "hessian" && o.quant.salient_metric != "magnitude")
         usage_fail("--salient-metric %s: expected hessian or magnitude", o.quant.salient_metric.c_str());
     if (o.n_samples < 1) usage_fail("-n %d: expected at least one calibration sample", o.n_samples);
@@ -443,6 +448,8 @@ inline Settings method_settings(const Options& o, const Method& method) {
     if (name == "rtn" || gptq) s.push_back({"sym", flag(q.sym)}), s.push_back({"mse", flag(q.mse)});
     if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
     if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
+    if ((name == "gptq" || name == "billm") && q.first_token_weight != 1)
+        s.push_back({"first_token_weight", json_format(q.first_token_weight)});
     if (gptq) {
         s.push_back({"act_order", flag(q.act_order)});
         s.push_back({"static_groups", flag(q.static_groups)});

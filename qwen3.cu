@@ -1381,6 +1381,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
             run.quantizer.forward = &forward;
             run.quantizer.n_calibration = run.streams[0].tokens.size();
             run.quantizer.n_sequences = run.streams[0].segments.size();
+            run.quantizer.sample_length = (int)(run.streams[0].tokens.size() / run.quantizer.n_sequences);
             quantize_layer(c, layer, run.method, run.quantizer, &run.streams[0], scratch);
         } else {
             quantize_layer(c, layer, run.method, run.quantizer, nullptr, scratch);

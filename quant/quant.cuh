@@ -71,6 +71,7 @@ struct QuantOptions {
     bool sym = false, mse = false;
     bool act_order = true, static_groups = false, true_sequential = true, a_in_calibration = false;
     double damp = 0.01;
+    double first_token_weight = 1;           // in the Hessian, of each calibration sample's first token; ours
     std::string salient_metric = "hessian";  // of BiLLM: hessian or magnitude
     bool smooth = true;
     double alpha = 0.5, beta = 0.1;  // alpha: SmoothQuant's or GPTAQ's, beta: FOEM's
@@ -113,6 +114,7 @@ struct Quantizer {
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
     size_t n_sequences = 1;               // that it consists of
+    int sample_length = 0;                // of each of them, where all are equally long
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
     std::vector<PackedLinear> packed;  // opt.pack: what the current layer's linears are made of, named as in Linear
@@ -214,7 +216,14 @@ inline Array<float> checked_weights(const Layer& layer, const Group& group) {
     return weights_to_float(group);
 }
 
-// collect for every method that needs H: H += X^T X.
+// Y[s] = scale X[s * length]: the first tokens of the samples.
+KERNEL first_tokens_kernel(floatX* Y /*[samples, I]*/, const floatX* X /*[samples * length, I]*/, float scale, int length, int I) {
+    const size_t s = blockIdx.x;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) Y[s * I + i] = to_floatX(scale * to_float(X[s * length * I + i]));
+}
+
+// collect for every method that needs H: H += X^T X, in which a sample's first token counts first_token_weight times. In many models
+// its activations are enormous and every later token attends to it, so an error there is an error everywhere.
 inline void hessian_collect(Quantizer& q, const Group& group, int g, const floatX* X /*[n, I]*/, int n) {
     Hessian& h = q.hessian[g];
     if (h.H.n == 0) {
@@ -223,6 +232,11 @@ inline void hessian_collect(Quantizer& q, const Group& group, int g, const float
         h.n = q.n_sequences;
     }
     hessian_add(h.H.data, X, n, group.I);
+    if (q.opt.first_token_weight == 1) return;
+    const int samples = n / q.sample_length;  // chunks are made of whole ones
+    Array<floatX> first((size_t)samples * group.I, "first tokens");
+    launch(first_tokens_kernel, samples, 256, first.data, X, (float)std::sqrt(q.opt.first_token_weight - 1), q.sample_length, group.I);
+    hessian_add(h.H.data, first.data, samples, group.I);
 }
 
 // H[j, i] = H[i, j] for j > i, in tiles so that both sides are read and written along rows.

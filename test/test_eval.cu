@@ -265,6 +265,9 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     CHECK(!settings_are_the_papers(parse({"-q", "gptq", "-b", "4", "--sym"})));
     CHECK(!settings_are_the_papers(parse({"-q", "gptq", "-n", "16"})));
     CHECK(!settings_are_the_papers(parse({"-q", "gptq", "--limit", "4"})));
+    CHECK(!settings_are_the_papers(parse({"-q", "gptq", "--first-token-weight", "64"})));
+    CHECK_ERROR(parse({"-q", "gptq", "--first-token-weight", "0.5"}), "expected 1 to 1e6");
+    CHECK_ERROR(parse({"-q", "rtn", "--first-token-weight", "2"}), "it belongs to gptq billm");
     CHECK_EQ(parse({"-q", "rtn"}).quant.group_size, -1);
     CHECK_EQ(parse({"-q", "gptq"}).quant.group_size, 128);
     CHECK_EQ(parse({"-q", "gptq", "-g", "-1"}).quant.group_size, -1);

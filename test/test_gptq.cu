@@ -277,6 +277,33 @@ TEST(gptq_is_its_definition_for_every_option) {
     check_against_definition(p, damped);
 }
 
+// In two chunks; weights of which the square root is exact, and one where it is rounded.
+TEST(the_first_token_of_a_sample_counts_as_often_as_asked) {
+    const int I = 40, length = 7, samples = 6;
+    const Problem p = make_problem(1, I, samples * length, 3, -1);
+    Array<floatX> X = upload(p.X);
+    for (double weight : {1.0, 5.0, 65.0, 3.0}) {
+        Quantizer q;
+        q.opt.first_token_weight = weight, q.sample_length = length, q.n_sequences = samples;
+        Group group = {"test", 1, I, nullptr, nullptr, 1, {{"test", 0, 1}}};
+        hessian_collect(q, group, 0, X.data, 2 * length);
+        hessian_collect(q, group, 0, X.data + (size_t)2 * length * I, 4 * length);
+        CHECK_EQ(q.hessian[0].n, (size_t)samples);
+        mirror_upper(q.hessian[0].H.data, I);
+        std::vector<float> H((size_t)I * I);
+        copy(H.data(), q.hessian[0].H.data, H.size());
+        for (int i = 0; i < I; i++)
+            for (int j = 0; j < I; j++) {
+                double expected = 0, size = 0;
+                for (int t = 0; t < samples * length; t++) {
+                    const double x = (double)p.X[(size_t)t * I + i] * p.X[(size_t)t * I + j] * (t % length == 0 ? weight : 1);
+                    expected += x, size += std::fabs(x);
+                }
+                CHECK_NEAR(H[(size_t)i * I + j], expected, (weight == 3.0 && sizeof(floatX) == 2 ? 8e-3 : 1e-5) * size);
+            }
+    }
+}
+
 TEST(gptq_with_several_blocks_and_groups_across_them) {
     const Problem p = make_problem(3, 384, 500, 2, -1);
     for (int group : {48, 64, 128, 192, 384}) check_against_definition(p, options(3, group, true));
