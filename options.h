@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 #include "data/quantized.h"
@@ -23,11 +24,12 @@ struct Options {
     int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
     double device_memory = 0;
     QuantOptions quant;
-    bool rotate = false;
+    bool rotate = false, learn_rotation = false;
+    std::string rotation, preset, preset_text;
     std::string rotate_only = "r1,r2,r3,r4";
     int rotate_block = 0, kv_bits = 16;
     bool kl = false, bf16_scores = false, help = false;
-    std::string help_method;  // of -h METHOD
+    std::string help_method;      // of -h METHOD
     std::set<std::string> given;  // names of the flags that were given
 };
 
@@ -50,18 +52,6 @@ inline std::vector<Flag> all_flags(Options& o) {
          "rtn gptq gptaq foem awq smoothquant"},
         {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)",
          &o.quant.abits, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::ON, "--a-asym", "", "activations on asymmetric grids (default: symmetric)", &o.quant.a_asym,
-         "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::REAL, "--a-clip", "X", "an activation's range is multiplied by this", &o.quant.a_clip,
-         "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--a-group", "N", "activations of a token that share a grid, -1: all", &o.quant.a_group,
-         "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::ON, "--a-heads", "", "o's input has a grid for each head", &o.quant.a_heads, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head; 16: as they are",
-         &o.kv_bits, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
          "rtn gptq gptaq foem awq"},
         {Flag::SECTION, "", "", "calibration", nullptr, nullptr},
@@ -86,13 +76,31 @@ inline std::vector<Flag> all_flags(Options& o) {
          nullptr},
         {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
          nullptr},
-        {Flag::SECTION, "", "", "rotation", nullptr, nullptr},
+        {Flag::SECTION, "", "", "few-bit activations, and rotations that make them possible", nullptr, nullptr},
+        {Flag::TEXT, "--preset", "NAME", "a paper's whole setting, printed: quarot, spinquant or foem-w4a4kv4; flags beside it change it",
+         &o.preset, nullptr},
+        {Flag::ON, "--a-asym", "", "activations on asymmetric grids (default: symmetric)", &o.quant.a_asym,
+         "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::REAL, "--a-clip", "X", "an activation's range is multiplied by this", &o.quant.a_clip,
+         "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "--a-group", "N", "activations of a token that share a grid, -1: all", &o.quant.a_group,
+         "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::ON, "--a-heads", "", "o's input has a grid for each head", &o.quant.a_heads, "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head; 16: as they are",
+         &o.kv_bits, "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--rotate", "", "rotate the model first, so that no channel is an outlier (quant/rotation.cuh)", &o.rotate,
          nullptr},
         {Flag::TEXT, "--rotate-only", "LIST",
          "which rotations: r1 residual stream, r2 v and o, r3 q and k, r4 down's input,\n"
          "heads (QuaRot's, before o)",
          &o.rotate_only, nullptr},
+        {Flag::ON, "--learn-rotation", "", "r1 and r2 learned from calibration texts (quant/learn_rotation.cuh)", &o.learn_rotation,
+         nullptr},
+        {Flag::TEXT, "--rotation", "FILE", "r1 and r2 from a safetensors file; with --learn-rotation: written there", &o.rotation,
+         nullptr},
         {Flag::INT, "--rotate-block", "N", "r1 and r4 in blocks of N values, 0: whole widths", &o.rotate_block, nullptr},
         {Flag::SECTION, "", "", "output", nullptr, nullptr},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
@@ -111,6 +119,8 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::ON, "-h", "", "this text; -h METHOD: what belongs to one method", &o.help, nullptr},
         {Flag::SECTION, "", "", "the methods' own", nullptr, nullptr},
         {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq gptaq foem"},
+        {Flag::ON, "--sym-signed", "", "symmetric grid of QuaRot and SpinQuant: max |w| / 7, codes -8 .. 7 (at 4 bits)",
+         &o.quant.sym_signed, "rtn gptq gptaq foem"},
         {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq gptaq foem"},
         {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq gptaq foem billm"},
         {Flag::REAL, "--first-token-weight", "W",
@@ -292,6 +302,8 @@ inline bool rotates(const Options& o, const std::string& part) {
 }
 
 inline void check_rotation(const Options& o) {
+    if (o.quant.sym && o.quant.sym_signed) usage_fail("--sym and --sym-signed: one at a time");
+    if (o.quant.sym_signed && o.quant.wbits == 1) usage_fail("--sym-signed needs at least 2 bits");
     for (const char* flag : {"--rotate-only", "--rotate-block"})
         if (!o.rotate && o.given.count(flag)) usage_fail("%s has no meaning without --rotate", flag);
     if (!o.rotate) return;
@@ -311,6 +323,10 @@ inline void check_rotation(const Options& o) {
             usage_fail("--rotate-only %s: expected a list of r1, r2, r3, r4 and heads, found \"%s\"", o.rotate_only.c_str(),
                        part.c_str());
     }
+    const bool given = o.learn_rotation || !o.rotation.empty();
+    if (given && !rotates(o, "r1")) usage_fail("--learn-rotation and --rotation need r1. HINT: --rotate-only r1,r2");
+    if (given && o.given.count("--rotate-block"))
+        usage_fail("--rotate-block has no meaning with a rotation that is learned or given");
     if (o.rotate_block < 0) usage_fail("--rotate-block %d: expected 0 or more", o.rotate_block);
     if (!o.save.empty())
         usage_fail("--rotate with --save: what r3 and r4 do online has no place in a checkpoint. HINT: leave one out");
@@ -321,7 +337,7 @@ inline QuantFormat packed_format(const Options& o) {
     QuantFormat f;
     const QuantOptions& q = o.quant;
     if (o.format == "bf16") return f;
-    f.symmetric = q.sym || o.method == "smoothquant";
+    f.symmetric = q.sym || q.sym_signed || o.method == "smoothquant";
     f.bits = q.wbits, f.abits = q.abits, f.group_size = q.group_size;
     f.act_order = is_word_of(o.method, "gptq gptaq foem") && q.act_order && !q.static_groups && q.group_size != -1;
     if (o.format == "gptq") f.kind = QuantFormat::GPTQ, f.zeros_less_one = f.symmetric;
@@ -344,11 +360,51 @@ inline void options_check_format(Options& o) {
     o.quant.scale = o.format == "gptq" ? Scale::F16 : sizeof(floatX) == 2 ? Scale::BF16 : Scale::F32;
 }
 
+// The command line with the flags of its preset before its own, so that those count; without what belongs to another method.
+inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, const std::vector<std::string>& words,
+                                            std::string& text) {
+    static const std::string weights = "-b 4 -g -1 --sym-signed --mse --no-act-order --damp 0.01 -n 128 -l 2048 ";
+    static const std::string spin = weights + "--rotate --learn-rotation -a 4 --a-asym --a-heads --kv-bits 4";
+    static const std::pair<const char*, std::string> presets[] = {
+        {"quarot", "-q gptq -c wikitext2 " + weights + "--rotate --rotate-only r1,r2,r3,r4,heads -a 4 --a-clip 0.9 --kv-bits 4 --kv-clip 0.95"},
+        {"spinquant", "-q gptq -c wikitext2 " + spin},
+        {"foem-w4a4kv4", "-q foem --alpha 0.3 --beta 1e-4 -c c4 " + spin}};
+    std::string name;
+    for (size_t i = 0; i + 1 < words.size(); i++)
+        if (words[i] == "--preset") name = words[i + 1];
+    std::string method = name == "foem-w4a4kv4" ? "foem" : "gptq";
+    for (size_t i = 0; i + 1 < words.size(); i++)
+        if (words[i] == "-q") method = words[i + 1];
+    std::vector<std::string> all, known;
+    for (const auto& p : presets) {
+        known.push_back(p.first);
+        if (name != p.first) continue;
+        std::istringstream in(p.second);
+        for (std::string flag, value; in >> flag;) {
+            const Flag& f = *std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return flag == f.name; });
+            if (*f.argument) in >> value;
+            const bool given_r1 = flag == "--learn-rotation" && std::find(words.begin(), words.end(), "--rotation") != words.end();
+            if ((f.methods && !is_word_of(method, f.methods)) || given_r1) continue;
+            all.push_back(flag);
+            if (*f.argument) all.push_back(value);
+        }
+    }
+    if (!name.empty() && all.empty())
+        usage_fail("--preset %s: there is no such preset. HINT: did you mean %s?", name.c_str(), nearest(name, known).c_str());
+    for (const std::string& word : all) text += (text.empty() ? "" : " ") + word;
+    all.insert(all.end(), words.begin(), words.end());
+    return all;
+}
+
 // The options of a command line, checked against each other as far as they can be without the model.
 inline Options options_parse(int argc, const char* const* argv) {
     Options o;
     const std::vector<Flag> flags = all_flags(o);
-    for (int i = 1; i < argc; i++) {
+    const std::vector<std::string> words = with_preset(flags, std::vector<std::string>(argv + 1, argv + argc), o.preset_text);
+    std::vector<const char*> expanded;
+    for (const std::string& word : words) expanded.push_back(word.c_str());
+    argc = (int)expanded.size(), argv = expanded.data();
+    for (int i = 0; i < argc; i++) {
         const Flag* flag = nullptr;
         const std::string word = std::string(argv[i]) == "--help" ? "-h" : argv[i];
         std::vector<std::string> names;
@@ -365,7 +421,8 @@ inline Options options_parse(int argc, const char* const* argv) {
             usage_fail("%s: expected a value (%s), found the end of the line", argv[i], flag->argument);
         const char* value = takes_value ? argv[++i] : "";
         if (takes_value && !*value)
-            usage_fail("%s: expected a value (%s), found an empty one. HINT: is a shell variable unset?", flag->name, flag->argument);
+            usage_fail("%s: expected a value (%s), found an empty one. HINT: is a shell variable unset?", flag->name,
+                       flag->argument);
         flag_set(*flag, value);
         o.given.insert(flag->name);
         if (o.help && i + 1 < argc && argv[i + 1][0] != '-') o.help_method = argv[++i];
@@ -426,6 +483,7 @@ inline Options options_parse(int argc, const char* const* argv) {
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
     if (o.kl && o.method == "fp16" && !o.rotate)
         usage_fail("--kl has no meaning with -q fp16, which is the full-precision model. HINT: --rotate");
+    if (o.learn_rotation || !o.rotation.empty()) o.rotate = true;
     check_rotation(o);
     if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
     return o;
@@ -445,7 +503,10 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"activation_group", std::to_string(q.a_group)}), s.push_back({"activation_heads", flag(q.a_heads)});
     }
     const bool gptq = is_word_of(name, "gptq gptaq foem");
-    if (name == "rtn" || gptq) s.push_back({"sym", flag(q.sym)}), s.push_back({"mse", flag(q.mse)});
+    if (name == "rtn" || gptq) {
+        s.push_back({"sym", q.sym_signed ? json_quote("signed") : flag(q.sym)});
+        s.push_back({"mse", flag(q.mse)});
+    }
     if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
     if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
     if ((name == "gptq" || name == "billm") && q.first_token_weight != 1)
@@ -471,7 +532,9 @@ inline Settings kv_settings(const QuantOptions& q) {
 inline Settings rotation_settings(const Options& o) {
     if (!o.rotate) return {};
     return {{"parts", json_quote(o.rotate_only)},
-            {"matrix", json_quote("randomized Hadamard")},
+            {"matrix", json_quote(o.learn_rotation      ? "learned"
+                                  : !o.rotation.empty() ? o.rotation
+                                                        : "randomized Hadamard")},
             {"seed", std::to_string(o.seed)},
             {"block", std::to_string(o.rotate_block)}};
 }

@@ -43,8 +43,10 @@
 // defines: Linear, Group, Layer, Quantizer, Method / print_modules, print_summary
 #include "quant/quant.cuh"
 #include "quant/log.h"
-// defines: Rotation, rotation_make, rotate_layer, rotate_stream_rows, rotate_queries_and_keys ...
+// defines: Rotation, rotate_layer, rotate_queries_and_keys ... / RotationSamples / rotation_for, rotation_load, rotation_save
 #include "quant/rotation.cuh"
+#include "quant/learn_rotation.cuh"
+#include "rotate.h"
 // defines: TextSet, wikitext2_set, c4_set, calibration_set, awq_calibration_set, perplexity
 #include "eval/perplexity.h"
 // defines: Target, Trie, trie_build / QuestionSet, choice_set, question_requests, question_result / mmlu_set, mmlu_parts
@@ -684,8 +686,7 @@ inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratc
 inline void stream_rotate(Stream& s, const Rotation& rotation, bool inverse, Scratch& scratch) {
     for (const Chunk& chunk : s.chunks) {
         floatX* x = s.x.fetch(chunk, scratch.x.data);
-        rotate_stream_rows(x, chunk.T, rotation, inverse);
-        s.x.store(chunk, x);
+        rotate_stream_rows(x, chunk.T, rotation, inverse), s.x.store(chunk, x);
     }
 }
 
@@ -1251,12 +1252,13 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
 #endif
     }
     const Layer shapes = layer_alloc(c);
-    const size_t rotating = o.rotate ? rotate_layer_bytes(shapes) : 0;
+    const bool given_r1 = o.learn_rotation || !o.rotation.empty();
+    const size_t rotating = o.rotate ? rotate_layer_bytes(shapes) : 0, r1 = given_r1 ? 2 * (size_t)c.C * c.C * sizeof(float) : 0;
     const size_t solving = std::max(rotating, method.device_bytes ? method.device_bytes(shapes, o.quant, n_calibration) : 0);
     const bool scored = !o.tasks.empty() || !o.logits.empty();
     const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
     const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
-    return std::max(layers + solving, head) + chunk + rotary + plans + routing + small;
+    return std::max(layers + solving, head) + r1 + chunk + rotary + plans + routing + small;
 }
 
 #ifdef __CUDACC__
@@ -1304,15 +1306,6 @@ inline size_t place_streams(const Options& o, const Model& m, const Method& meth
     return on_device;
 }
 
-// The rotation that the options ask for.
-inline Rotation rotation_for(const Options& o, const Config& c) {
-    Rotation r = rotation_make({c.C, c.F, c.H, c.KV, c.D}, (uint64_t)o.seed, o.rotate_block);
-    r.r1 = rotates(o, "r1"), r.r2 = rotates(o, "r2"), r.r3 = rotates(o, "r3"), r.r4 = rotates(o, "r4");
-    r.over_heads = rotates(o, "heads");
-    if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "num_attention_heads * head_dim", c.D);
-    return r;
-}
-
 // A set of questions, and where the trie of its requests has the log-probabilities of each.
 struct Exam {
     QuestionSet set;
@@ -1357,8 +1350,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     double evaluated = 0;  // seconds
     for (int l = 0; l < c.L; l++) {
         Clock load;
-        reader.finish(layer, l);
-        layer.rotation = nullptr;
+        reader.finish(layer, l), layer.rotation = nullptr;
         device_wait();
         reader.start(l + 1);
         const double load_seconds = load.seconds();
@@ -1370,11 +1362,8 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         const double full_seconds = full.seconds();
 
         Clock quantize;
-        if (run.options.rotate) {
-            rotation_draw_r2(run.rotation, l);
-            rotate_layer(layer, run.rotation);
-            layer.rotation = &run.rotation;
-        }
+        if (run.options.rotate)
+            rotation_draw_r2(run.rotation, l), rotate_layer(layer, run.rotation), layer.rotation = &run.rotation;
         const size_t first_report = run.quantizer.reports.size();
         if (run.calibrated()) {
             ForwardContext forward = {c, run.streams[0], scratch};
@@ -1472,6 +1461,50 @@ inline void add_streams(Run& run, const std::string& data_dir) {
     fprintf(stderr, "tokenized in %.1f s\n", clock.seconds());
 }
 
+// All streams but those of the full-precision model.
+inline void rotate_streams(Run& run, bool inverse, Scratch& scratch) {
+    for (size_t s = 0; run.options.rotate && s < run.first_full(); s++) stream_rotate(run.streams[s], run.rotation, inverse, scratch);
+}
+
+// --learn-rotation: one pass of the full-precision model over a few calibration windows, before anything else is in memory. Returns the
+// bytes that it took on the device.
+inline size_t learn_rotations(Run& run, const std::string& data_dir) {
+    const Options& o = run.options;
+    const Config& c = run.model.config;
+    const TextSet set = calibration_set(model_tokenizer(run.model, data_dir), data_dir, o.calibration_set, LEARN_WINDOWS,
+                                        o.sample_length, o.seed);
+    std::vector<Stream> one;
+    one.push_back(stream_of_windows(c, "learning a rotation", set.tokens, set.window, false));
+    Stream& s = one[0];
+    const int most = (int)(s.tokens.size() / LEARN_EVERY + s.chunks.size());
+    const size_t bytes = working_bytes(Options(), c, METHODS[0], one, !run.model.random) + s.tokens.size() * c.C * sizeof(floatX) +
+                         rotation_samples_bytes(run.rotation.shape, c.L, most);
+    require_room_to_learn(bytes);
+    s.x.width = c.C, s.x.data = Array<floatX>(s.tokens.size() * c.C, "activations");
+    stream_embed(run.model, s);
+    Scratch scratch = scratch_alloc(c, one);
+    RotationSamples samples(run.rotation, c.L, most);
+    Layer layer = layer_alloc(c);
+    LayerReader reader(run.model);
+    for (int l = 0; l < c.L; l++) {
+        if (l == 0) reader.start(0);
+        reader.finish(layer, l), device_wait(), reader.start(l + 1);
+        for (const Chunk& chunk : s.chunks) {
+            floatX* x = s.x.data.data + chunk.start * c.C;
+            for (int stage = 0; stage <= 4; stage++) {
+                if (stage == 0) samples.take_stream(x, chunk.T);
+                layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
+                if (stage == 1) samples.take_heads(scratch.in.data, chunk.T);
+                if (stage == 2) samples.take_stream(x, chunk.T);
+            }
+        }
+        samples.learn_r2(l);
+    }
+    run.report.rotation = learned_settings(samples, samples.learn_r1(), run.report.rotation);
+    if (!o.rotation.empty()) rotation_save(run.rotation, o.rotation, c);
+    return bytes;
+}
+
 inline void print_settings(const Run& run, const std::string& data_dir) {
     const Options& o = run.options;
     const Config& c = run.model.config;
@@ -1489,6 +1522,7 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     fprintf(stderr, "method: %s", r.loaded ? (quantization_text(run.model.quantization) + ", loaded").c_str() : r.method.c_str());
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
     for (const std::string& note : r.notes) fprintf(stderr, "\nnote:   %s", note.c_str());
+    if (!o.preset_text.empty()) fprintf(stderr, "\npreset: %s", o.preset_text.c_str());
     if (!r.kv.empty()) fprintf(stderr, "\nkv:     %s", json_settings(r.kv).c_str());
     if (!r.rotation.empty()) fprintf(stderr, "\nrotate: %s", json_settings(r.rotation).c_str());
     fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(),
@@ -1646,21 +1680,21 @@ inline Report run_model(const Options& options) {
     require_tensors(run.model, r.notes);
     print_settings(run, data_dir);
 
+    const size_t learning = o.learn_rotation ? learn_rotations(run, data_dir) : 0;
     add_streams(run, data_dir);
     if (!o.logits.empty()) {
         const std::vector<int> ids = read_token_ids(o.logits, c.V);
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
     }
-    r.planned_device = place_streams(o, run.model, run.method, run.streams);
+    r.planned_device = std::max(learning, place_streams(o, run.model, run.method, run.streams));
     for (Stream& s : run.streams) stream_embed(run.model, s);
     r.seconds_load = total.seconds();
     {
         Scratch scratch = scratch_alloc(c, run.streams);
         if (writer) save_unquantized(*writer, run.model, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
-        const size_t n_rotated = o.rotate ? run.first_full() : 0;
-        for (size_t s = 0; s < n_rotated; s++) stream_rotate(run.streams[s], run.rotation, false, scratch);
+        rotate_streams(run, false, scratch);
         sweep(run, scratch, writer.get());
-        for (size_t s = 0; s < n_rotated; s++) stream_rotate(run.streams[s], run.rotation, true, scratch);
+        rotate_streams(run, true, scratch);
         if (writer) {
             const bool fake = run.packed.kind == QuantFormat::NONE;
             save_finish(*writer, run.model,

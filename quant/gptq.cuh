@@ -50,7 +50,7 @@ KERNEL gptq_unpermute_weights_kernel(floatX* out, uint8_t* codes /*[O, I] or nul
 }
 
 // One block a row and group: the grid of the columns [c G, (c + 1) G) of W that are there, where c = first + blockIdx.y.
-KERNEL gptq_fit_kernel(Grid* grids /*[O, ceil(I / G)]*/, const float* W /*[O, I]*/, int I, int G, int first, float maxq, bool sym,
+KERNEL gptq_fit_kernel(Grid* grids /*[O, ceil(I / G)]*/, const float* W /*[O, I]*/, int I, int G, int first, float maxq, int sym,
                        bool mse, Scale stored) {
     const int c = first + blockIdx.y, n_grids = (I + G - 1) / G, start = c * G, n = I - start < G ? I - start : G;
     const Grid grid = grid_fit(W + (size_t)blockIdx.x * I + start, n, maxq, sym, mse, stored);
@@ -151,14 +151,14 @@ inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFacto
             launch(gptq_permute_weights_kernel, O, 256, W.data, W0, identity_d.data, dead_d.data, I);
             from = W.data;
         }
-        launch(gptq_fit_kernel, dim3(O, n_grids), std::min(G, 256), grids.data, from, I, G, 0, maxq, opt.sym, opt.mse, opt.scale);
+        launch(gptq_fit_kernel, dim3(O, n_grids), std::min(G, 256), grids.data, from, I, G, 0, maxq, symmetry(opt), opt.mse, opt.scale);
     }
     launch(gptq_permute_weights_kernel, O, 256, W.data, W0, order_d.data, dead_d.data, I);
     for (int start = 0; start < I; start += GPTQ_BLOCK) {
         const int n_columns = std::min(GPTQ_BLOCK, I - start), end = start + n_columns;
         const int first = ceil_div(start, G), n_starting = ceil_div(end, G) - first;
         if (!fit_first)
-            launch(gptq_fit_kernel, dim3(O, n_starting), std::min(G, 256), grids.data, W.data, I, G, first, maxq, opt.sym, opt.mse,
+            launch(gptq_fit_kernel, dim3(O, n_starting), std::min(G, 256), grids.data, W.data, I, G, first, maxq, symmetry(opt), opt.mse,
                    opt.scale);
         launch(gptq_block_kernel, O, GPTQ_BLOCK, W.data, E.data, losses.data, grids.data, grid_of_column_d.data, f.U.data, I,
                n_grids, start, n_columns, maxq, more);

@@ -18,7 +18,8 @@
 // defaults: 200 steps of 4096 rows
 // cost: 4 N n^2 + 16 n^3 operations a step; five n x n and three N x n float matrices
 //
-// defines: LearnedRotation, learn_rotation, learn_rotation_bytes, normalize_rows
+// defines: LearnedRotation, learn_rotation, learn_rotation_bytes, normalize_rows, off_orthogonal, RotationSamples,
+//          rotation_samples_bytes, require_room_to_learn
 #pragma once
 #include "rotation.cuh"
 
@@ -188,4 +189,94 @@ inline LearnedRotation learn_rotation(float* R, const floatX* X, size_t n_rows, 
 inline size_t learn_rotation_bytes(int n, size_t n_rows) {
     const size_t N = std::min(n_rows, (size_t)LEARN_ROWS);
     return (5 * (size_t)n * n + 3 * N * n + 2 * N + n) * sizeof(float);
+}
+
+// max |R^T R - I| of R [n, n]
+inline double off_orthogonal(const Array<float>& R, int n) {
+    RotationLearner learner(n, 1);
+    copy(learner.R.data, R.data, R.n);
+    return learner.off();
+}
+
+static constexpr int LEARN_WINDOWS = 16, LEARN_EVERY = 32;  // windows of the extra pass, and which of their tokens are kept
+
+// What R1 and the R2 are learned from, taken from one pass of the full-precision model: for R1 the residual stream before both norms of
+// every layer, for R2 of a kv head what attention made of its values; each row divided by its root mean square.
+struct RotationSamples {
+    Rotation& r;
+    int L, most;           // layers; tokens that are kept
+    Array<floatX> stream;  // [2 L most, C]
+    Array<floatX> heads;   // [KV, most H / KV, D] of the layer at hand
+    size_t n_stream = 0, n_tokens = 0;
+    double r2_before = 0, r2_after = 0, off = 0;
+
+    RotationSamples(Rotation& r, int L, int most) : r(r), L(L), most(most) {
+        const RotationShape& s = r.shape;
+        if (r.r1) stream = Array<floatX>((size_t)2 * L * most * s.C, "the residual stream of some tokens");
+        if (r.r2) heads = Array<floatX>((size_t)most * s.H * s.D, "heads of some tokens");
+        if (r.r2) r.all_R2.resize((size_t)L * s.KV * s.D * s.D);
+    }
+
+    void take_stream(const floatX* x /*[T, C]*/, int T) {
+        const size_t C = (size_t)r.shape.C;
+        const int n = ceil_div(T, LEARN_EVERY);
+        if (r.r1) normalize_rows(stream.data + n_stream * C, C, x, LEARN_EVERY * C, n, r.shape.C);
+        n_stream += (size_t)n;
+    }
+
+    void take_heads(const floatX* x /*[T, H D]*/, int T) {
+        const RotationShape& s = r.shape;
+        const size_t D = (size_t)s.D, HD = s.H * D, group = (size_t)(s.H / s.KV);
+        const int n = ceil_div(T, LEARN_EVERY);
+        for (int h = 0; r.r2 && h < s.H; h++)  // row (token, head of the group) of its kv head
+            normalize_rows(heads.data + ((size_t)kv_head(s, h) * most * group + n_tokens * group + h % group) * D, group * D,
+                           x + h * D, LEARN_EVERY * HD, n, s.D);
+        n_tokens += (size_t)n;
+    }
+
+    // From what was taken of layer l.
+    void learn_r2(int l) {
+        const RotationShape& s = r.shape;
+        const size_t n = (size_t)s.D * s.D, group = (size_t)(s.H / s.KV);
+        if (!r.r2) return;
+        std::vector<float> drawn;
+        drawn.swap(r.all_R2);
+        rotation_draw_r2(r, l);  // where it begins
+        drawn.swap(r.all_R2);
+        for (int k = 0; k < s.KV; k++) {
+            const LearnedRotation learned =
+                learn_rotation(r.R2.data + k * n, heads.data + k * most * group * s.D, n_tokens * group, s.D, r.seed);
+            r2_before += learned.before / (L * s.KV), r2_after += learned.after / (L * s.KV), off = std::max(off, learned.off);
+        }
+        copy(r.all_R2.data() + (size_t)l * s.KV * n, r.R2.data, s.KV * n);
+        n_tokens = 0;
+    }
+
+    LearnedRotation learn_r1() {
+        const int C = r.shape.C;
+        std::vector<float> identity((size_t)C * C, 0);
+        for (int i = 0; i < C; i++) identity[(size_t)i * C + i] = 1;
+        Array<float> R1(identity.size(), "R1");
+        copy(R1.data, identity.data(), R1.n);
+        rotate_rows(R1.data, C, r);
+        const LearnedRotation learned = learn_rotation(R1.data, stream.data, n_stream, C, r.seed);
+        rotation_set_r1(r, std::move(R1));
+        off = std::max(off, learned.off);
+        return learned;
+    }
+};
+
+inline void require_room_to_learn(size_t bytes) {
+    const size_t room = device_free_bytes();
+    if (bytes > room)
+        fail("not enough memory: learning a rotation needs %.2f GB on the device, %.2f GB are free. HINT: a shorter -l, or a "
+             "rotation from "
+             "--rotation FILE",
+             bytes / 1e9, room / 1e9);
+}
+
+// What RotationSamples and its learning allocate, R1 included.
+inline size_t rotation_samples_bytes(const RotationShape& s, int L, int most) {
+    const size_t rows = (size_t)2 * L * most, C = (size_t)s.C;
+    return (rows * C + (size_t)most * s.H * s.D) * sizeof(floatX) + learn_rotation_bytes(s.C, rows) + 2 * C * C * sizeof(float);
 }

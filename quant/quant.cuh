@@ -12,8 +12,8 @@
 // codes and grids that W is made of, whose scales are numbers that the file can hold (opt.scale). It knows no format.
 //
 // symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid, maxq = 2^bits - 1
-// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_grids, quantize_inputs, QuantOptions, grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer,
-//          Method, hessian_collect, weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes,
+// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_grids, quantize_inputs, QuantOptions, symmetry, grid_columns,
+//          grids_in_row, Hessian, ModuleReport, Quantizer, Method, hessian_collect, weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes,
 //          hessian_bytes, output_error_bytes, two_copies_bytes, for Method's device_bytes
 #pragma once
 #include <algorithm>
@@ -68,7 +68,7 @@ struct QuantOptions {
     int a_group = -1;                      // values of an input that share a grid, -1: a token's
     double a_clip = 1, kv_clip = 1;
     int group_size = 128;  // -1: one grid a row. To GPTQ a group of the row's width is not the same
-    bool sym = false, mse = false;
+    bool sym = false, sym_signed = false, mse = false;
     bool act_order = true, static_groups = false, true_sequential = true, a_in_calibration = false;
     double damp = 0.01;
     double first_token_weight = 1;           // in the Hessian, of each calibration sample's first token; ours
@@ -78,6 +78,9 @@ struct QuantOptions {
     bool pack = false;               // codes and grids are asked for
     Scale scale = Scale::F32;
 };
+
+// How a weight's grid lies, as grid_fit takes it: 0 asymmetric, 1 --sym, 2 --sym-signed.
+inline int symmetry(const QuantOptions& opt) { return opt.sym_signed ? 2 : opt.sym; }
 
 // G, and how many grids a row of I columns has. The last one's columns may be fewer.
 inline int grid_columns(const QuantOptions& opt, int I) { return opt.group_size == -1 ? I : std::min(opt.group_size, I); }

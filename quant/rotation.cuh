@@ -43,6 +43,7 @@ struct Rotation {
     Hadamard hidden, ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3; over the heads
     Array<float> signs;                 // [C] of R1
     Array<float> R1, R1_transposed;     // [C, C] in place of the Hadamard matrix, or empty
+    std::vector<float> all_R2;          // [L, KV, D, D] in place of drawn ones, or empty
     Array<float> R2, R2_transposed;     // [KV, D, D] of the layer at hand
 };
 
@@ -54,15 +55,13 @@ template <class T> KERNEL transpose_kernel(T* out, size_t out_ld, const T* in, s
     constexpr int tile = 32;
     SHARED T values[tile][tile + 1];
     const int r0 = blockIdx.x * tile, c0 = blockIdx.y * tile;
-    for (int k = threadIdx.x; k < tile * tile; k += blockDim.x) {
-        const int r = k / tile, c = k % tile;
-        if (r0 + r < rows && c0 + c < n) values[r][c] = in[(size_t)(r0 + r) * ld + c0 + c];
-    }
+    const int n_rows = rows - r0 < tile ? rows - r0 : tile, n_columns = n - c0 < tile ? n - c0 : tile;
+    const int across = blockDim.x < tile ? 1 : tile, down = blockDim.x / across;  // a block has 1 thread or whole rows of them
+    for (int r = threadIdx.x / across; r < n_rows; r += down)
+        for (int c = threadIdx.x % across; c < n_columns; c += across) values[r][c] = in[(size_t)(r0 + r) * ld + c0 + c];
     block_sync();
-    for (int k = threadIdx.x; k < tile * tile; k += blockDim.x) {
-        const int c = k / tile, r = k % tile;
-        if (r0 + r < rows && c0 + c < n) out[(size_t)(c0 + c) * out_ld + r0 + r] = values[r][c];
-    }
+    for (int c = threadIdx.x / across; c < n_columns; c += down)
+        for (int r = threadIdx.x % across; r < n_rows; r += across) out[(size_t)(c0 + c) * out_ld + r0 + r] = values[r][c];
 }
 
 // out[j, i] = in[i, j] for i < rows, j < n; rows of out and in are out_ld and ld apart.
@@ -132,9 +131,16 @@ inline void rotation_set_r1(Rotation& r, Array<float>&& R1 /*[C, C]*/) {
     r.R1_transposed = transposed_matrices(r.R1, r.shape.C);
 }
 
-// R2 of a layer becomes diag(signs) H^T / sqrt(D), with signs of their own for each kv head.
+// R2 of a layer becomes the given one, or diag(signs) H^T / sqrt(D), with signs of their own for each kv head.
 inline void rotation_draw_r2(Rotation& r, int layer) {
     const int D = r.shape.D, KV = r.shape.KV;
+    const size_t n = (size_t)KV * D * D;
+    if (!r.all_R2.empty()) {
+        r.R2 = Array<float>(n, "R2");
+        copy(r.R2.data, r.all_R2.data() + layer * n, n);
+        r.R2_transposed = transposed_matrices(r.R2, D);
+        return;
+    }
     const Array<float> signs = random_signs((size_t)KV * D, r.seed + ((uint64_t)(layer + 1) << 32));
     std::vector<float> host(signs.n), diagonal((size_t)KV * D * D, 0);
     copy(host.data(), signs.data, signs.n);

@@ -5,6 +5,7 @@
 //     scale = (hi - lo) / maxq                     maxq = 2^bits - 1
 //     zero  = round(-lo / scale)                   the code of 0, so that 0 is always on the grid
 // --sym: hi = max(|lo|, hi), lo = -hi where lo < 0, zero = (maxq + 1) / 2.
+// --sym-signed (QuaRot's, SpinQuant's): scale = max |w| / (2^(bits-1) - 1), zero = 2^(bits-1): the codes of the largest are +-7 of -8 .. 7.
 // Where the scale will be stored in fewer bits it is rounded before zero and q are taken, and zero can't exceed maxq.
 // A weight becomes  q = clamp(round(w / scale) + zero, 0, maxq),  w^ = scale (q - zero);  round is half to even.
 // --mse: shrink lo and hi by p = 1 - i/100, i = 0..79, and keep the p with the least sum |w^ - w|^2.4 over the grid's weights.
@@ -42,13 +43,13 @@ DEVICE float round_scale(float x, Scale stored) {
     return fmaxf(x, FLT_MIN);
 }
 
-DEVICE Grid grid_of_range(float lo, float hi, float maxq, bool sym, Scale stored) {
-    const float scale = round_scale((hi - lo) / maxq, stored);
+DEVICE Grid grid_of_range(float lo, float hi, float maxq, int sym, Scale stored) {
+    const float scale = round_scale(sym == 2 ? hi / ((maxq - 1) / 2) : (hi - lo) / maxq, stored);
     return Grid{scale, sym ? (maxq + 1) / 2 : fminf(rintf(-lo / scale), maxq)};
 }
 
 // The grid of the n weights w[0..n), fitted by one block.
-DEVICE Grid grid_fit(const float* w, int n, float maxq, bool sym, bool mse, Scale stored) {
+DEVICE Grid grid_fit(const float* w, int n, float maxq, int sym, bool mse, Scale stored) {
     float lo = 0, hi = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         lo = w[i] < lo ? w[i] : lo;
@@ -123,7 +124,7 @@ inline std::vector<int> columns_in_groups(int I, int G) {
 }
 
 // One block a row and group of columns: grid (O, ceil(I / G)).
-KERNEL rtn_kernel(floatX* W /*[O, I]*/, const float* W0 /*[O, I]*/, int I, int G, float maxq, bool sym, bool mse, Scale stored,
+KERNEL rtn_kernel(floatX* W /*[O, I]*/, const float* W0 /*[O, I]*/, int I, int G, float maxq, int sym, bool mse, Scale stored,
                   GroupCodes made) {
     const int first = blockIdx.y * G, n = I - first < G ? I - first : G;
     const size_t start = (size_t)blockIdx.x * I + first;
@@ -143,7 +144,7 @@ inline void rtn_solve(Quantizer& q, Layer& layer, int g) {
     Array<float> W0 = checked_weights(layer, group);
     {
         GroupCodesArray made(group, n_grids, q.opt);
-        launch(rtn_kernel, dim3(group.O, n_grids), std::min(G, 256), group.W, W0.data, group.I, G, maxq, q.opt.sym, q.opt.mse,
+        launch(rtn_kernel, dim3(group.O, n_grids), std::min(G, 256), group.W, W0.data, group.I, G, maxq, symmetry(q.opt), q.opt.mse,
                q.opt.scale, made.from(0, 0));
         leave_codes(q, group, made, columns_in_groups(group.I, G));
     }

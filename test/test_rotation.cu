@@ -407,6 +407,127 @@ TEST(rotations_save_four_bit_activations) {
     for (const char* flag : {"--k-bits", "--v-bits"}) CHECK(divergence({"-q", "rtn", "--rotate", flag, "3"}) > 1.02 * none);
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Learned rotations and their file
+
+static std::vector<const char*> few_bits(const std::vector<const char*>& rotation) {
+    std::vector<const char*> args = {"-q", "rtn", "-a", "4", "--a-asym", "--a-heads", "--kv-bits", "4", "--rotate"};
+    args.insert(args.end(), rotation.begin(), rotation.end());
+    return args;
+}
+
+TEST(a_learned_rotation_is_better_than_a_random_one_and_comes_back_from_its_file) {
+    skip_when_emulated();
+#ifdef __SANITIZE_ADDRESS__
+    SKIP("a question of numbers, too slow under a sanitizer");
+#endif
+    const TempFolder tmp;
+    const std::string file = tmp / "rotation.safetensors";
+    std::vector<const char*> args = {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "--kl", "-b", "8", "-g", "-1"};
+    for (const char* word : few_bits({"--learn-rotation", "--rotation", file.c_str()})) args.push_back(word);
+    const Report learned = run_quietly(args);
+    auto setting = [&](const char* key) {
+        for (const auto& s : learned.rotation)
+            if (s.first == key) return std::stod(s.second);
+        return (double)NAN;
+    };
+    CHECK(setting("r1_after") < 0.9 * setting("r1_before") && setting("r2_after") < 0.99 * setting("r2_before"));
+    CHECK(setting("off_orthogonal") < 1e-5);
+    args = {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "--kl", "-b", "8", "-g", "-1"};
+    for (const char* word : few_bits({"--rotation", file.c_str()})) args.push_back(word);
+    CHECK_EQ(run_quietly(args).kl[0].kl, learned.kl[0].kl);
+    args.resize(args.size() - 2);
+    CHECK(learned.kl[0].kl < run_quietly(args).kl[0].kl);
+}
+
+TEST(a_file_of_rotations) {
+    const TempFolder tmp;
+    const std::string file = tmp / "r.safetensors";
+    const Config c = small_config(false);
+    Rotation r = rotation_make(shape_of(c), 9);
+    std::vector<float> R1(c.C * c.C, 0);
+    for (int i = 0; i < c.C; i++) R1[i * c.C + (i + 3) % c.C] = i % 2 ? -1.0f : 1.0f;
+    rotation_set_r1(r, to_device(R1));
+    for (int i = 0; i < c.L * c.KV * c.D * c.D; i++) r.all_R2.push_back((float)i);
+    rotation_save(r, file, c);
+    Rotation again = rotation_make(shape_of(c), 0);
+    rotation_load(again, file, c);
+    std::vector<float> found(R1.size());
+    copy(found.data(), again.R1.data, found.size());
+    CHECK(found == R1 && again.all_R2 == r.all_R2);
+    // One matrix for all heads of a layer, as SpinQuant has.
+    {
+        SafetensorsWriter writer(file,
+                                 {{"R1", "F32", {(size_t)c.C, (size_t)c.C}}, {"R2", "F32", {2, 1, (size_t)c.D, (size_t)c.D}}});
+        writer.write("R1", R1.data(), R1.size() * 4);
+        writer.write("R2", r.all_R2.data(), 2 * c.D * c.D * 4);
+        writer.finish();
+    }
+    rotation_load(again, file, c);
+    const size_t n = (size_t)c.D * c.D;
+    for (size_t k = 0; k < 4; k++) CHECK_EQ(again.all_R2[k * n + 5], r.all_R2[k / 2 * n + 5]);
+    R1[0] = 0.5f;
+    rotation_set_r1(r, to_device(R1));
+    rotation_save(r, file, c);
+    CHECK_ERROR(rotation_load(again, file, c), "R1 is not orthogonal");
+    Config other = c;
+    other.C = 96;
+    CHECK_ERROR(rotation_load(again, file, other), "shape");
+}
+
+TEST(presets_are_the_papers_settings) {
+    auto parse = [](std::vector<const char*> args) {
+        args.insert(args.begin(), "qwen3");
+        return options_parse((int)args.size(), args.data());
+    };
+    const Options q = parse({"--preset", "quarot"}), s = parse({"--preset", "spinquant", "-b", "8"});
+    CHECK(q.method == "gptq" && q.rotate && !q.learn_rotation && rotates(q, "heads") && q.quant.sym_signed && q.quant.mse);
+    CHECK(q.quant.abits == 4 && !q.quant.a_asym && q.quant.a_clip == 0.9 && q.quant.k_bits == 4 && q.quant.kv_clip == 0.95);
+    CHECK(q.calibration_set == "wikitext2" && q.quant.group_size == -1 && !q.quant.act_order);
+    CHECK(s.learn_rotation && s.quant.a_asym && s.quant.a_heads && s.quant.v_bits == 4 && s.quant.kv_clip == 1 &&
+          s.quant.wbits == 8);
+    CHECK(!parse({"--preset", "spinquant", "--rotation", "x"}).learn_rotation);
+    CHECK_EQ(parse({"--preset", "quarot", "-q", "rtn"}).method, "rtn");
+    CHECK(q.preset_text.find("--kv-clip 0.95") != std::string::npos);
+    CHECK_ERROR(parse({"--preset", "quarto"}), "did you mean quarot?");
+}
+
+// max |w| / (2^(bits-1) - 1), codes -2^(bits-1) .. 2^(bits-1) - 1; with --mse the shrunk scale of the least sum |w^ - w|^2.4.
+TEST(the_signed_symmetric_grid) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    const int O = 6, I = 40;
+    std::vector<float> w;
+    for (int i = 0; i < O * I; i++)
+        w.push_back(i / I == 1 ? 0 : to_float(to_floatX(i / I == 2 ? std::fabs(normal(random)) : normal(random))));
+    for (int bits : {2, 3, 4})
+        for (bool mse : {false, true}) {
+            Array<float> W0 = to_device(w);
+            Array<floatX> W(w.size(), "test");
+            launch(rtn_kernel, dim3(O, 1), 32, W.data, W0.data, I, I, (float)((1 << bits) - 1), 2, mse);
+            const std::vector<float> found = download(W);
+            for (int r = 0; r < O; r++) {
+                const int top = (1 << (bits - 1)) - 1;
+                float most = 0;
+                for (int i = 0; i < I; i++) most = std::max(most, std::fabs(w[r * I + i]));
+                double least = INFINITY;
+                std::vector<float> best;
+                for (int shrink = 0; shrink < (mse ? 80 : 1); shrink++) {
+                    const float scale = most > 0 ? (float)(1 - shrink / 100.0) * most / (float)top : 1;
+                    double error = 0;
+                    std::vector<float> row;
+                    for (int i = 0; i < I; i++) {
+                        const double code = std::clamp<double>(std::nearbyint(w[r * I + i] / scale), -top - 1, top);
+                        row.push_back((float)(scale * code));
+                        error += std::pow(std::fabs(row.back() - w[r * I + i]), 2.4);
+                    }
+                    if (error < least) least = error, best = row;
+                }
+                for (int i = 0; i < I; i++) CHECK_NEAR(found[r * I + i], best[i], std::fabs(best[i]) / 200 + 1e-6);
+            }
+        }
+}
+
 TEST(grids_of_flows_that_make_no_sense_say_why) {
     auto parse = [](std::vector<const char*> args) {
         args.insert(args.begin(), "qwen3");
@@ -417,8 +538,7 @@ TEST(grids_of_flows_that_make_no_sense_say_why) {
     CHECK_ERROR(parse({"-q", "gptq", "--kv-clip", "0.9"}), "--kv-clip has no meaning without");
     CHECK_ERROR(parse({"-q", "gptq", "-a", "4", "--a-clip", "1.5"}), "--a-clip 1.5: expected more than 0");
     CHECK_ERROR(parse({"-q", "gptq", "-a", "4", "--a-group", "0"}), "--a-group 0: expected a positive number");
-    CHECK_ERROR(check_activation_group(config_official("4b"), 96),
-                "--a-group 96: expected a divisor of the model's hidden_size");
+    CHECK_ERROR(check_activation_group(config_official("4b"), 96), "--a-group 96: expected a divisor of the model's hidden_size");
     const QuantOptions o = parse({"-q", "gptq", "--kv-bits", "4", "--v-bits", "8"}).quant;
     CHECK_EQ(o.k_bits, 4);
     CHECK_EQ(o.v_bits, 8);

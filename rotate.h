@@ -1,0 +1,68 @@
+// rotate.h: the rotation that the options ask for, and the file that keeps one.
+//
+// A file of rotations is a safetensors file with R1 [C, C] and, perhaps, R2 [L, KV, D, D] or [L, 1, D, D] (a matrix that a layer's heads
+// share, as SpinQuant's do; scripts/convert_rotation.py makes such a file of SpinQuant's).
+//
+// defines: rotation_for, rotation_load, rotation_save, learned_settings
+#pragma once
+#include "data/config.h"
+#include "data/safetensors.h"
+#include "options.h"
+#include "quant/learn_rotation.cuh"
+
+// R1 and R2 from the file become the rotation's.
+inline void rotation_load(Rotation& r, const std::string& path, const Config& c) {
+    const Checkpoint ck = safetensors_open(path);
+    const size_t C = (size_t)c.C, D = (size_t)c.D, L = (size_t)c.L, KV = (size_t)c.KV;
+    const TensorView& R1 = checkpoint_get(ck, "R1", {C, C});
+    std::vector<float> host(C * C);
+    tensor_to_f32(R1, 0, host.size(), host.data());
+    Array<float> device(host.size(), "R1");
+    copy(device.data, host.data(), host.size());
+    const double off = off_orthogonal(device, c.C);
+    if (!(off < 1e-3)) fail("%s: R1 is not orthogonal: |R^T R - I| is %g. HINT: is it the file of a rotation?", path.c_str(), off);
+    rotation_set_r1(r, std::move(device));
+    const TensorView* R2 = checkpoint_find(ck, "R2");
+    if (!R2) return;
+    const bool shared = R2->shape == std::vector<size_t>{L, 1, D, D};
+    checkpoint_get(ck, "R2", {L, shared ? 1 : KV, D, D});
+    const size_t n = D * D;
+    r.all_R2.resize(L * KV * n);
+    for (size_t k = 0; k < L * KV; k++) tensor_to_f32(*R2, (shared ? k / KV : k) * n, n, r.all_R2.data() + k * n);
+}
+
+inline void rotation_save(const Rotation& r, const std::string& path, const Config& c) {
+    const size_t C = (size_t)c.C, D = (size_t)c.D;
+    std::vector<TensorSpec> specs = {{"R1", "F32", {C, C}}};
+    if (!r.all_R2.empty()) specs.push_back({"R2", "F32", {(size_t)c.L, (size_t)c.KV, D, D}});
+    std::vector<float> R1(r.R1.n);
+    copy(R1.data(), r.R1.data, R1.size());
+    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
+    SafetensorsWriter writer(temporary, specs);
+    writer.write("R1", R1.data(), R1.size() * sizeof(float));
+    writer.write("R2", r.all_R2.data(), r.all_R2.size() * sizeof(float));
+    writer.finish();
+    if (rename(temporary.c_str(), path.c_str()) != 0)
+        fail("%s: the rotation could not be written: %s", path.c_str(), strerror(errno));
+    fprintf(stderr, "rotation: %s\n", path.c_str());
+}
+
+inline Rotation rotation_for(const Options& o, const Config& c) {
+    Rotation r = rotation_make({c.C, c.F, c.H, c.KV, c.D}, (uint64_t)o.seed, o.rotate_block);
+    r.r1 = rotates(o, "r1"), r.r2 = rotates(o, "r2"), r.r3 = rotates(o, "r3"), r.r4 = rotates(o, "r4");
+    r.over_heads = rotates(o, "heads");
+    if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "num_attention_heads * head_dim", c.D);
+    if (!o.rotation.empty() && !o.learn_rotation) rotation_load(r, o.rotation, c);
+    return r;
+}
+
+// What the report says of a rotation that was learned; printed, too.
+inline Settings learned_settings(const RotationSamples& samples, const LearnedRotation& r1, Settings settings) {
+    fprintf(stderr, "learned rotations: R1 %.4f -> %.4f, R2 %.4f -> %.4f (mean smooth range, squared), |R^T R - I| %.1e\n",
+            r1.before, r1.after, samples.r2_before, samples.r2_after, samples.off);
+    settings.push_back({"r1_before", json_format(r1.before)}), settings.push_back({"r1_after", json_format(r1.after)});
+    settings.push_back({"r2_before", json_format(samples.r2_before)}),
+        settings.push_back({"r2_after", json_format(samples.r2_after)});
+    settings.push_back({"off_orthogonal", json_format(samples.off)});
+    return settings;
+}

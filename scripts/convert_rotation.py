@@ -1,0 +1,10 @@
+#!/usr/bin/env python3
+"""Makes a file for --rotation of SpinQuant's published R.bin.  usage: convert_rotation.py R.bin rotation.safetensors"""
+import sys
+import torch
+from safetensors.torch import save_file
+
+R = torch.load(sys.argv[1], map_location="cpu", weights_only=True)
+layers = sum(name.endswith(".self_attn.R2") for name in R)
+R2 = torch.stack([R[f"model.layers.{l}.self_attn.R2"] for l in range(layers)]).float()[:, None]  # one for all heads of a layer
+save_file({"R1": R["R1"].float().contiguous(), "R2": R2.contiguous()}, sys.argv[2])
