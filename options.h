@@ -150,10 +150,6 @@ inline std::vector<Flag> all_flags(Options& o) {
     };
 }
 
-inline bool is_word_of(const std::string& word, const char* words) {
-    return (" " + std::string(words) + " ").find(" " + word + " ") != std::string::npos;
-}
-
 inline std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
     std::string best;
     size_t least = SIZE_MAX;

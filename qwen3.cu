@@ -1079,7 +1079,7 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
     const size_t C = m.config.C, V = m.config.V;
     save_unquantized(writer, m, "model.norm.weight", {C});
     if (!m.config.tied) save_unquantized(writer, m, "lm_head.weight", {V, C});
-    std::string config = m.random ? config_json(m.config, dtype) : saved_config(m.dir, dtype);
+    std::string config = m.random ? config_json(m.config, dtype) : saved_config(m.dir, dtype, m.config.tied);
     if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)), m.dir + "/config.json");
     writer.write_text("config.json", config);
     writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it

@@ -2,7 +2,7 @@
 // and a HINT what to do about it. `fail` throws; main() prints the sentence and exits with status 1 (2 for wrong usage),
 // temporaries are cleaned up on the way out, and tests can read the message.
 //
-// defines: fail, usage_fail, UsageError, format, printable
+// defines: fail, usage_fail, UsageError, format, is_word_of, printable
 #pragma once
 #include <cstdarg>
 #include <cstdio>
@@ -67,4 +67,9 @@ inline std::string printable(const std::string& text) {
     std::string s = vformat(fmt, args);
     va_end(args);
     throw UsageError(printable(s));
+}
+
+// Whether `words`, separated by blanks, has this word.
+inline bool is_word_of(const std::string& word, const char* words) {
+    return (" " + std::string(words) + " ").find(" " + word + " ") != std::string::npos;
 }

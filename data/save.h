@@ -2,12 +2,15 @@
 //
 // defines: write_whole_file, require_writable, saved_config, copy_small_files
 #pragma once
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <string>
 #include <unistd.h>
+#include <vector>
 #include "file.h"
+#include "json.h"
 #include "safetensors.h"
 
 // Whether `path` is there and no ordinary file: a link, a device, a FIFO. Such a thing is written through, never replaced.
@@ -38,21 +41,34 @@ inline void require_writable(const std::string& path) {
     }
 }
 
-// A checkpoint's config.json with the dtype that is stored now.
-inline std::string saved_config(const std::string& dir, const std::string& dtype) {
-    MappedFile file(dir + "/config.json");
-    std::string text(file.data, file.size);
-    for (const char* key : {"\"torch_dtype\"", "\"dtype\""}) {
-        const size_t at = text.find(key);
-        if (at == std::string::npos) continue;
-        const size_t open = text.find('"', text.find(':', at)), close = text.find('"', open + 1);
-        if (close != std::string::npos) text.replace(open + 1, close - open - 1, dtype);
+// A checkpoint's config.json for what is stored now: plain weights of this dtype, a head that is tied or not. All else stays as it was.
+inline std::string saved_config(const std::string& dir, const std::string& dtype, bool tied) {
+    Json config = json_parse_file(dir + "/config.json");
+    const bool has_new = config.find("dtype"), has_old = config.find("torch_dtype");
+    if (has_new) json_set_string(config, "dtype", dtype);
+    if (has_old || !has_new) json_set_string(config, "torch_dtype", dtype);
+    for (size_t i = config.object.size(); i-- > 0;) {
+        auto& member = config.object[i];
+        if (member.first == "tie_word_embeddings") member.second.type = Json::BOOL, member.second.boolean = tied;
+        // What was packed is not any more: the weights are written as plain ones.
+        if (member.first == "quantization_config" || member.first == "compression_config") config.object.erase(config.object.begin() + i);
     }
-    return text;
+    return json_write(config) + "\n";
 }
 
-// What a checkpoint's folder has besides config.json and weights goes along.
+// What a checkpoint's folder has besides weights and what is written anew goes along: tokenizer files, chat templates, a licence.
 inline void copy_small_files(CheckpointWriter& writer, const std::string& dir) {
-    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "generation_config.json"})
-        if (file_exists(dir + "/" + name)) writer.copy_file(dir + "/" + name);
+    const uintmax_t most = (uintmax_t)64 << 20;
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(dir)) {
+        const std::string name = entry.path().filename(), extension = entry.path().extension();
+        const bool weights = is_word_of(extension, ".safetensors .bin .pt .pth .ckpt .gguf .h5 .msgpack .onnx .npz") ||
+                             name.find(".index.json") != std::string::npos;
+        const bool anew = is_word_of(name, "config.json quantization.json quantize_config.json");
+        std::error_code gone;
+        if (weights || anew || name[0] == '.' || !entry.is_regular_file(gone) || entry.file_size(gone) > most) continue;
+        names.push_back(name);
+    }
+    std::sort(names.begin(), names.end());
+    for (const std::string& name : names) writer.copy_file(dir + "/" + name);
 }

@@ -45,7 +45,7 @@ inline void normalize_rows(floatX* out, size_t out_ld, const floatX* x, size_t l
     launch(normalize_rows_kernel, rows, 256, out, out_ld, x, ld, n);
 }
 
-KERNEL gather_rows_kernel(float* out /*[N, n]*/, const floatX* X /*[rows, n]*/, const int* rows /*[N]*/, int n) {
+KERNEL draw_rows_kernel(float* out /*[N, n]*/, const floatX* X /*[rows, n]*/, const int* rows /*[N]*/, int n) {
     const floatX* from = X + (size_t)rows[blockIdx.x] * n;
     for (int i = threadIdx.x; i < n; i += blockDim.x) out[(size_t)blockIdx.x * n + i] = to_float(from[i]);
 }
@@ -98,7 +98,7 @@ struct RotationLearner {
     double losses_of(const floatX* data, const std::vector<int>& which) {
         const int count = (int)which.size();
         copy(rows.data, which.data(), which.size());
-        launch(gather_rows_kernel, count, 256, X.data, data, rows.data, n);
+        launch(draw_rows_kernel, count, 256, X.data, data, rows.data, n);
         gemm_float(Y.data, n, X.data, n, R.data, n, count, n, n, 1, 0);
         launch(soft_range_kernel, count, 256, Y.data, losses.data, n, (float)count);
         std::vector<float> host(count);

@@ -118,6 +118,28 @@ printf 'a word' >"$tmp/text"
 if "$QWEN3" -m "$tmp/broken" --tokenize "$tmp/text" >"$tmp/out" 2>"$tmp/err" && [ -s "$tmp/out" ]; then ok tokenize_needs_no_weights
 else bad tokenize_needs_no_weights "$(cat "$tmp/err")"; fi
 
+# --save: config.json says what it said but for the dtype, whatever stands there; what is not weights goes along.
+broken && python3 - "$tmp/broken" <<'EOF2'
+import json, sys
+c = json.load(open(sys.argv[1] + "/config.json"))
+del c["torch_dtype"]
+c = {"aux": {"dtype": "int4"}, "dtype": None, **c, "tiny": 1e-06, "big": 12345678901234567890, "torch_dtype": None}
+json.dump(c, open(sys.argv[1] + "/config.json", "w"))
+for name in ("chat_template.jinja", "special_tokens_map.json", "LICENSE"): open(sys.argv[1] + "/" + name, "w").write("{}")
+EOF2
+if "$QWEN3" -m "$tmp/broken" -q rtn --save "$tmp/saved_config" 2>"$tmp/err" && python3 - "$tmp/broken" "$tmp/saved_config" <<'EOF2'
+import json, sys, os
+a, b = (json.load(open(d + "/config.json")) for d in sys.argv[1:])
+dtype = b["dtype"]
+assert dtype in ("bfloat16", "float32") and b["torch_dtype"] == dtype, b
+a["dtype"] = a["torch_dtype"] = dtype
+assert a == b and list(a) == list(b), b
+assert '1e-06' in open(sys.argv[2] + "/config.json").read()
+names = set(os.listdir(sys.argv[2]))
+assert {"chat_template.jinja", "special_tokens_map.json", "LICENSE", "tokenizer.json", "vocab.json", "merges.txt", "quantization.json"} <= names, names
+EOF2
+then ok saved_config; else bad saved_config "$(tail -n 1 "$tmp/err")"; fi
+
 # Closed standard descriptors are not given to files.
 "$QWEN3" -m $tiny -q rtn --save "$tmp/plain" 2>/dev/null
 if "$QWEN3" -m $tiny -q rtn --save "$tmp/closed" 2>&- 0<&- && cmp -s "$tmp/plain/model.safetensors" "$tmp/closed/model.safetensors"; then ok stderr_closed

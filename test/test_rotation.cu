@@ -504,7 +504,7 @@ TEST(the_signed_symmetric_grid) {
         for (bool mse : {false, true}) {
             Array<float> W0 = to_device(w);
             Array<floatX> W(w.size(), "test");
-            launch(rtn_kernel, dim3(O, 1), 32, W.data, W0.data, I, I, (float)((1 << bits) - 1), 2, mse);
+            launch(rtn_kernel, dim3(O, 1), 32, W.data, W0.data, I, I, (float)((1 << bits) - 1), 2, mse, Scale::F32, GroupCodes{});
             const std::vector<float> found = download(W);
             for (int r = 0; r < O; r++) {
                 const int top = (1 << (bits - 1)) - 1;
