@@ -1107,11 +1107,13 @@ inline Model model_find(const Options& o) {
     } else {
         m.dir = is_directory(o.model) ? o.model : project_file("models/" + o.model);
         if (!is_directory(m.dir)) {
-            const std::string hint = file_exists(o.model)           ? "-m takes a folder with config.json and safetensors files"
-                                     : download_has(o.model)        ? "scripts/download.sh " + o.model
-                                                                    : "scripts/download.sh -h lists the models it can get";
-            fail("%s: expected a checkpoint folder here or under models/, found %s. HINT: %s", o.model.c_str(),
-                 file_exists(o.model) ? "a file" : "none", hint.c_str());
+            const bool file = file_exists(o.model);
+            const std::string format = file ? checkpoint_format_found(o.model) : "";
+            const std::string hint = file                    ? "-m takes a folder with config.json and safetensors files"
+                                     : download_has(o.model) ? "scripts/download.sh " + o.model
+                                                             : "scripts/download.sh -h lists the models it can get";
+            fail("%s: expected a checkpoint folder here or under models/, found %s%s%s. HINT: %s", o.model.c_str(),
+                 file ? "a file" : "none", format.empty() ? "" : ", ", format.c_str(), hint.c_str());
         }
     }
     while (m.dir.size() > 1 && m.dir.back() == '/') m.dir.pop_back();
@@ -1410,6 +1412,7 @@ inline void add_calibration(Run& run, const Tokenizer& tokenizer, const std::str
                               {"length", std::to_string(set.window)},
                               {"seed", std::to_string(seed)},
                               {"source", json_quote(set.variant)}};
+    if (!set.official) run.report.paper = PaperRow();  // other texts: not the paper's row
     run.streams.push_back(stream_of_windows(run.model.config, "calibration", set.tokens, set.window, false));
     if (run.method.order == Order::PAIRED)
         run.streams.push_back(stream_of_windows(run.model.config, "calibration, full precision", set.tokens, set.window, false));
