@@ -218,7 +218,7 @@ inline void layer_place(const Config& c, Layer& layer, int l) {
     floatX* next = layer.storage.data;
     auto take = [&](size_t n) {
         floatX* p = next;
-        next += n;
+        if (next) next += n;
         return p;
     };
     const int HD = c.H * c.D, KVD = c.KV * c.D;
@@ -246,6 +246,13 @@ inline void layer_place(const Config& c, Layer& layer, int l) {
     if (c.qkv_bias) layer.groups[0].bias = take(layer.groups[0].O);
     layer.input_norm = take(c.C), layer.post_norm = take(c.C);
     layer.q_norm = c.qk_norm ? take(c.D) : nullptr, layer.k_norm = c.qk_norm ? take(c.D) : nullptr;
+}
+
+// A layer of which only the shapes count.
+inline Layer layer_shapes(const Config& c, int l) {
+    Layer layer;
+    layer_place(c, layer, l);
+    return layer;
 }
 
 // Room for any layer; it is the first one's.
@@ -592,17 +599,25 @@ inline Rows group_rows(const Group& group, const Chunk& chunk) {
     return {(size_t)first[0], first[1] - first[0]};
 }
 
-// The inputs `in` of a stage as rows that lie together for each group. They do already, unless groups share a token.
-inline floatX* grouped_inputs(const Layer& layer, int stage, floatX* in, const Chunk& chunk, Scratch& scratch) {
+// The rows of a stage's inputs: a token's, or, where they are the experts' own, K of a token.
+inline int stage_rows(const Layer& layer, int stage, const Chunk& chunk) {
+    return stage == 3 && layer.router ? chunk.T * chunk.routing.K : chunk.T;
+}
+
+// The inputs `in` of a stage as rows that lie together for each of its groups first .. end - 1. They do already, unless groups share a
+// token.
+inline floatX* grouped_inputs(const Layer& layer, int stage, floatX* in, const Chunk& chunk, Scratch& scratch, int first, int end) {
     if (stage != 2 || !layer.router) return in;
-    gather_routed(chunk.routing, scratch.routed.data, in, layer.groups[layer.first_group[2]].I);
+    const int zero = layer.first_group[2];
+    gather_routed(chunk.routing, scratch.routed.data, in, layer.groups[zero].I, first - zero, end - zero);
     return scratch.routed.data;
 }
 
 // The products of a stage's groups, out [rows, O], from its inputs.
 inline void stage_products(const Layer& layer, int stage, floatX* out, floatX* in, const Chunk& chunk, Scratch& scratch) {
-    in = grouped_inputs(layer, stage, in, chunk, scratch);
-    for (int i = layer.first_group[stage]; i < layer.first_group[stage + 1]; i++) {
+    const int first = layer.first_group[stage], end = layer.first_group[stage + 1];
+    in = grouped_inputs(layer, stage, in, chunk, scratch, first, end);
+    for (int i = first; i < end; i++) {
         const Group& g = layer.groups[i];
         const Rows rows = group_rows(g, chunk);
         if (rows.n == 0) continue;
@@ -660,8 +675,9 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
                                : "model.embed_tokens.weight, rows for " + name);
     for (int stage = 0; stage < STAGES; stage++) {
         layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
-        floatX* in = grouped_inputs(layer, stage, scratch.in.data, chunk, scratch);
-        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) {
+        const int first = layer.first_group[stage], end = layer.first_group[stage + 1];
+        floatX* in = grouped_inputs(layer, stage, scratch.in.data, chunk, scratch, first, end);
+        for (int g = first; g < end; g++) {
             const Group& group = layer.groups[g];
             const Rows rows = group_rows(group, chunk);
             require_finite(in + rows.first * group.I, rows.n, group.I,
@@ -724,34 +740,54 @@ inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, float
 // ---------------------------------------------------------------------------------------------------------------------
 // Quantizing one layer from the calibration stream, and pushing that stream through the result
 
-// Shows the method what reaches the groups of a stage, whose inputs are `in`.
+// Shows the method what reaches the groups first .. end - 1 of a stage, whose inputs are `in`.
 inline void stage_collect(const Method& method, Quantizer& q, const Layer& layer, int stage, floatX* in, const Chunk& chunk,
-                          Scratch& scratch) {
-    in = grouped_inputs(layer, stage, in, chunk, scratch);
-    for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) {
+                          Scratch& scratch, int first, int end) {
+    in = grouped_inputs(layer, stage, in, chunk, scratch, first, end);
+    for (int g = first; g < end; g++) {
         const Group& group = layer.groups[g];
         const Rows rows = group_rows(group, chunk);
         if (rows.n > 0) method.collect(q, group, g, in + rows.first * group.I, rows.n);
+        q.n_tokens[g] += (size_t)rows.n;
+    }
+}
+
+// An expert that too few tokens reach is rounded to nearest, which a Hessian that tells nothing amounts to.
+inline void solve_group(const Method& method, Quantizer& q, Layer& layer, int g) {
+    const bool starved = method.collect && group_starves(q, layer.groups[g], g);
+    if (starved) q.hessian[g] = white_hessian(layer.groups[g].I);
+    const size_t first = q.reports.size();
+    method.solve_group(q, layer, g);
+    for (size_t i = first; starved && i < q.reports.size(); i++) {
+        q.reports[i].error_kind = "weight", q.reports[i].starved = true;
+        q.reports[i].note = format("%zu tokens: rounded to nearest", q.n_tokens[g]);
     }
 }
 
 // Each group is solved from inputs that passed through the stages before it, as they are after quantization. The inputs of the
-// current stage are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all.
+// current stage are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all. Where memory does
+// not hold what is collected for all groups of a stage, it is done for some at a time.
 inline void quantize_sequential(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
     for (int stage = 0; stage <= STAGES; stage++) {
+        const int all = stage < STAGES ? layer.first_group[stage + 1] : 0;
+        int first = stage < STAGES ? layer.first_group[stage] : 0, end = first + std::min(q.opt.groups_at_once, all - first);
         for (const Chunk& chunk : s.chunks) {
             floatX* x = s.x.fetch(chunk, scratch.x.data);
             floatX* in = s.in.fetch(chunk, scratch.in.data);  // [rows, I], I the stage's own, in a place that fits the widest
             layer_stage(c, layer, stage, x, in, chunk, scratch);
             if (stage < STAGES) {
-                if (q.opt.a_in_calibration) quantize_inputs(layer, stage, q.opt, c.D, in, chunk.T);
-                stage_collect(method, q, layer, stage, in, chunk, scratch);
+                if (q.opt.a_in_calibration) quantize_inputs(layer, stage, q.opt, c.D, in, stage_rows(layer, stage, chunk));
+                stage_collect(method, q, layer, stage, in, chunk, scratch, first, end);
             }
             s.in.store(chunk, in);
             s.x.store(chunk, x);
         }
-        if (stage == STAGES) break;
-        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++) method.solve_group(q, layer, g);
+        for (; first < all; first = end, end += std::min(q.opt.groups_at_once, all - end)) {
+            for (const Chunk& chunk : s.chunks)
+                if (first > layer.first_group[stage])
+                    stage_collect(method, q, layer, stage, s.in.fetch(chunk, scratch.in.data), chunk, scratch, first, end);
+            for (int g = first; g < end; g++) solve_group(method, q, layer, g);
+        }
     }
 }
 
@@ -783,7 +819,7 @@ inline void quantize_paired(const Config& c, Layer& layer, const Method& method,
 
 inline void solve_all(const Method& method, Quantizer& q, Layer& layer) {
     if (method.solve_layer) method.solve_layer(q, layer);
-    for (int g = 0; method.solve_group && g < (int)layer.groups.size(); g++) method.solve_group(q, layer, g);
+    for (int g = 0; method.solve_group && g < (int)layer.groups.size(); g++) solve_group(method, q, layer, g);
 }
 
 // All groups are solved from one pass through the layer as it was. The stream then goes through the quantized layer, or, for
@@ -798,7 +834,8 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
         }
         for (int stage = 0; stage < STAGES; stage++) {
             layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
-            stage_collect(method, q, layer, stage, scratch.in.data, chunk, scratch);
+            stage_collect(method, q, layer, stage, scratch.in.data, chunk, scratch, layer.first_group[stage],
+                          layer.first_group[stage + 1]);
         }
         if (!full_precision) continue;
         layer_stage(c, layer, STAGES, x, scratch.in.data, chunk, scratch);
@@ -1253,10 +1290,11 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
         layers += longest_chunk(streams) * widest_input(c) * x;
 #endif
     }
-    const Layer shapes = layer_alloc(c);
     const bool given_r1 = o.learn_rotation || !o.rotation.empty();
-    const size_t rotating = o.rotate ? rotate_layer_bytes(shapes) : 0, r1 = given_r1 ? 2 * (size_t)c.C * c.C * sizeof(float) : 0;
-    const size_t solving = std::max(rotating, method.device_bytes ? method.device_bytes(shapes, o.quant, n_calibration) : 0);
+    const size_t rotating = o.rotate ? rotate_layer_bytes(layer_shapes(c, 0)) : 0, r1 = given_r1 ? 2 * (size_t)c.C * c.C * sizeof(float) : 0;
+    size_t solving = rotating;
+    for (int l = 0; l < c.L && method.device_bytes; l++)
+        solving = std::max(solving, method.device_bytes(layer_shapes(c, l), o.quant, n_calibration));
     const bool scored = !o.tasks.empty() || !o.logits.empty();
     const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
     const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
@@ -1267,17 +1305,30 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
 static constexpr size_t CUDA_BYTES = (size_t)750 << 20;  // its context, cuBLAS's workspace, what allocation rounds up to
 #endif
 
+// Of a mixture the most groups that may be collected for at a time, so that working_bytes stays within `device`: all, or the largest of
+// half as many, a quarter .. 1.
+inline int plan_groups_at_once(Options o, const Config& c, const Method& method, const std::vector<Stream>& streams, bool reading,
+                               size_t device) {
+    if (!has_mixture(c) || method.order != Order::SEQUENTIAL) return INT_MAX;
+    for (int n = c.mixture.E; n > 1; n = ceil_div(n, 2)) {
+        o.quant.groups_at_once = n;
+        if (working_bytes(o, c, method, streams, reading) <= device) return n;
+    }
+    return 1;
+}
+
 // Decides where each stream's activations live, and refuses at once what cannot fit. Returns the bytes planned on the device.
-inline size_t place_streams(const Options& o, const Model& m, const Method& method, std::vector<Stream>& streams) {
+inline size_t place_streams(Options& o, const Model& m, const Method& method, std::vector<Stream>& streams) {
     const Config& c = m.config;
     const size_t x = sizeof(floatX);
     size_t device = device_free_bytes(), host = host_free_bytes(), on_host = 0;
-    size_t on_device = working_bytes(o, c, method, streams, !m.random);
     if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
 #ifdef __CUDACC__
     if (!m.random) on_host += layer_size(c) * x;  // LayerReader's
     device -= std::min(device, CUDA_BYTES);
 #endif
+    o.quant.groups_at_once = plan_groups_at_once(o, c, method, streams, !m.random, device);
+    size_t on_device = working_bytes(o, c, method, streams, !m.random);
     for (Stream& s : streams) {
         const bool paired = method.order == Order::PAIRED, sequential = method.order == Order::SEQUENTIAL;
         const bool keeps_inputs = ((sequential || paired) && &s == &streams[0]) || (paired && &s == &streams[1]);
@@ -1296,6 +1347,7 @@ inline size_t place_streams(const Options& o, const Model& m, const Method& meth
     }
     fprintf(stderr, "memory: %.2f GB of device memory needed, %.2f GB free", on_device / 1e9, device / 1e9);
     if (on_host) fprintf(stderr, "; %.2f GB of host memory needed, %.2f GB free", on_host / 1e9, host / 1e9);
+    if (o.quant.groups_at_once < c.mixture.E) fprintf(stderr, "; Hessians of %d experts at a time", o.quant.groups_at_once);
     fprintf(stderr, "\n");
     if (on_device > device || on_host > host)
         fail("not enough memory: %.2f GB are needed on the device and %.2f GB on the host, %.2f and %.2f GB are free. HINT: fewer "
@@ -1342,6 +1394,26 @@ inline double head_in_layers(const Run& run) {
     return tokens > 0 ? rows * c.V * c.C * c.L / (tokens * layers_size(c, c.mixture.K)) : 0;
 }
 
+// How many tokens of the streams first .. end - 1 each expert of a mixture was given.
+inline std::vector<size_t> tokens_of_experts(const Layer& layer, const std::vector<Stream>& streams, size_t first, size_t end) {
+    std::vector<size_t> tokens(router_rows(layer), 0);
+    for (size_t s = first; s < end; s++)
+        for (const Chunk& chunk : streams[s].chunks)
+            for (size_t e = 0; e < tokens.size(); e++) tokens[e] += chunk.routing.first[e + 1] - chunk.routing.first[e];
+    return tokens;
+}
+
+// Adds the tokens of a stream that go to other experts than they do in the full-precision model.
+inline void count_other_experts(const Stream& s, const Stream& full, ExpertReport& r) {
+    for (size_t i = 0; i < s.chunks.size(); i++) {
+        const Routing &a = s.chunks[i].routing, &b = full.chunks[i].routing;
+        std::vector<int> of_a(a.experts.n), of_b(b.experts.n);
+        copy(of_a.data(), a.experts.data, a.experts.n), copy(of_b.data(), b.experts.data, b.experts.n);
+        for (int t = 0; t < a.T; t++) r.moved += !std::equal(&of_a[(size_t)t * a.K], &of_a[(size_t)t * a.K] + a.K, &of_b[(size_t)t * a.K]);
+        r.compared += (size_t)a.T;
+    }
+}
+
 // The sweep: every stream through every layer, each layer quantized on the way.
 inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     const Config& c = run.model.config;
@@ -1381,12 +1453,17 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         const double quantize_seconds = quantize.seconds();
         run.report.seconds_quantize += quantize_seconds;
         print_modules(run.quantizer.reports, first_report);
+        if (layer.router && run.calibrated()) run.report.experts.layers.push_back({l, tokens_of_experts(layer, run.streams, 0, 1)});
 
         Clock evaluate;
         // Only what is evaluated is on quantized activations; calibration has its own way (--a-in-calibration).
         layer_set_grids(layer, run.options.quant, c.D, true);
         for (size_t s = run.calibrated(); s < run.first_full(); s++) layer_forward(c, layer, run.streams[s], scratch);
         layer_set_grids(layer, run.options.quant, c.D, false);
+        if (layer.router && !run.calibrated())
+            run.report.experts.layers.push_back({l, tokens_of_experts(layer, run.streams, 0, run.first_full())});
+        for (size_t i = 0; layer.router && run.options.kl && i < run.sets.size(); i++)
+            count_other_experts(run.streams[run.calibrated() + i], run.streams[run.first_full() + i], run.report.experts);
         device_wait();
         const double evaluate_seconds = evaluate.seconds() + full_seconds;
         run.report.seconds_evaluate += evaluate_seconds;
@@ -1642,9 +1719,10 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
 // What is not done for mixtures of experts.
 inline void refuse_on_mixture(const Options& o, const Config& c) {
     if (!has_mixture(c)) return;
-    if (!is_word_of(o.method, "fp16 rtn"))
-        usage_fail("-q %s on a mixture of experts is not supported yet. HINT: -q rtn is", o.method.c_str());
+    if (!is_word_of(o.method, "fp16 rtn gptq billm smoothquant"))
+        usage_fail("-q %s on a mixture of experts is not supported yet. HINT: -q gptq is", o.method.c_str());
     if (o.rotate) usage_fail("--rotate on a mixture of experts is not supported");
+    if (o.quant.first_token_weight != 1) usage_fail("--first-token-weight on a mixture of experts is not supported");
 }
 
 // Quantizes and evaluates one model, as the options say.
@@ -1653,15 +1731,14 @@ inline Report run_model(const Options& options) {
     Run run;
     run.options = options;
     run.method = method_for(options);
-    run.quantizer.opt = options.quant;
     run.model = model_open(options, &run.report.notes);
     const Options& o = run.options;
     const Config& c = run.model.config;
     Report& r = run.report;
     const std::string data_dir = data_folder(o, run.model);
     take_quantized(run.options, run.model);
-    if (o.rotate) run.rotation = rotation_for(o, c);
     refuse_on_mixture(o, c);
+    if (o.rotate) run.rotation = rotation_for(o, c);
     if (run.method.whole_groups) check_group_size(c, o.quant);
     check_activation_group(c, o.quant.a_group);
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
@@ -1689,7 +1766,8 @@ inline Report run_model(const Options& options) {
         const std::vector<int> ids = read_token_ids(o.logits, c.V);
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
     }
-    r.planned_device = std::max(learning, place_streams(o, run.model, run.method, run.streams));
+    r.planned_device = std::max(learning, place_streams(run.options, run.model, run.method, run.streams));
+    run.quantizer.opt = run.options.quant;
     for (Stream& s : run.streams) stream_embed(run.model, s);
     r.seconds_load = total.seconds();
     {
@@ -1712,7 +1790,8 @@ inline Report run_model(const Options& options) {
         if (!o.tasks.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
     }
     for (const ModuleReport& m : run.quantizer.reports)
-        r.modules.push_back({m.layer, m.module, m.error_kind, m.error, m.values, m.note});
+        r.modules.push_back({m.layer, m.module, m.error_kind, m.error, m.values, m.note}), r.experts.starved += m.starved;
+    r.experts.calibration = run.calibrated();
     if (run.quantizer.weights) r.effective_bits = run.quantizer.weight_bits / run.quantizer.weights;
     r.peak_host = host_peak_bytes();
 #ifdef __CUDACC__

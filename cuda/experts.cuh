@@ -78,7 +78,7 @@ KERNEL expert_places_kernel(int* places /*[T K]*/, int* tokens /*[T K]*/, const 
         }
 }
 
-KERNEL gather_rows_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const int* tokens /*[n]*/, int C) {
+KERNEL gather_routed_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const int* tokens /*[n]*/, int C) {
     const size_t from = (size_t)tokens[blockIdx.x] * C, to = (size_t)blockIdx.x * C;
     for (int i = threadIdx.x; i < C; i += blockDim.x) out[to + i] = x[from + i];
 }
@@ -126,9 +126,10 @@ inline void route(Routing& r, const floatX* logits /*[T, E]*/, int T, int E, int
     launch(expert_places_kernel, E, 256, r.places.data, r.tokens.data, r.experts.data, counts.data, (int)n, K);
 }
 
-// out [T K, C] = the rows of x [T, C], expert after expert.
-inline void gather_routed(const Routing& r, floatX* out, const floatX* x, int C) {
-    launch(gather_rows_kernel, r.T * r.K, 256, out, x, r.tokens.data, C);
+// The rows of x [T, C] that go to the experts first .. end - 1, in their places of out [T K, C].
+inline void gather_routed(const Routing& r, floatX* out, const floatX* x, int C, int first, int end) {
+    const int row = r.first[first];
+    launch(gather_routed_kernel, r.first[end] - row, 256, out + (size_t)row * C, x, r.tokens.data + row, C);
 }
 
 // x [T, C] += what the experts made, y [T K, C].

@@ -1,6 +1,6 @@
 // report.h: the result row, the paper's cells beside it, and the same as JSON.
 //
-// defines: TaskResult, Report, PaperRow, paper_row_find, paper_column, zero_shot_average, report_text, report_json
+// defines: TaskResult, ExpertReport, Report, PaperRow, paper_row_find, paper_column, zero_shot_average, report_text, report_json
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -40,6 +40,18 @@ struct ModuleResult {
     std::string note;
 };
 
+// Where a mixture's tokens went.
+struct ExpertReport {
+    struct OfLayer {
+        int layer;
+        std::vector<size_t> tokens;  // of each expert
+    };
+    std::vector<OfLayer> layers;
+    bool calibration = false;       // whose tokens: the calibration's, or all that were evaluated
+    size_t starved = 0;             // modules that were rounded to nearest for want of tokens
+    size_t moved = 0, compared = 0; // with --kl: tokens, a layer each, that quantization sends to other experts, of so many
+};
+
 typedef std::vector<std::pair<std::string, std::string>> Settings;  // name -> JSON value, in order
 
 // A row of data/paper/tables.csv: column name -> cell.
@@ -64,6 +76,7 @@ struct Report {
     std::vector<TaskResult> tasks;  // in the order of the paper's columns
     std::vector<DivergenceResult> kl;
     std::vector<ModuleResult> modules;
+    ExpertReport experts;
     std::string narrower_groups;  // which rows' last group is narrower than the others, in words; empty if none
     PaperRow paper;  // of the same model and setting; empty if the paper has none
     double seconds_load = 0, seconds_quantize = 0, seconds_evaluate = 0, seconds_total = 0;
@@ -222,6 +235,18 @@ inline std::string json_estimates(const NamedEstimates& estimates) {
     return s + "}";
 }
 
+inline std::string json_experts(const ExpertReport& e) {
+    std::string s = format("{\"tokens_of\": \"%s\", \"starved_modules\": %zu, ", e.calibration ? "calibration" : "evaluation", e.starved);
+    if (e.compared) s += "\"other_experts_percent\": " + json_format(100.0 * e.moved / e.compared) + ", ";
+    s += "\"layers\": [";
+    for (size_t i = 0; i < e.layers.size(); i++) {
+        s += (i ? ",\n    " : "\n    ") + format("{\"layer\": %d, \"tokens\": [", e.layers[i].layer);
+        for (size_t k = 0; k < e.layers[i].tokens.size(); k++) s += format("%s%zu", k ? ", " : "", e.layers[i].tokens[k]);
+        s += "]}";
+    }
+    return s + "\n  ]}";
+}
+
 inline std::string report_json(const Report& r) {
     std::string s = "{\n";
     auto line = [&](const char* key, const std::string& value, const char* comma = ",") {
@@ -283,6 +308,7 @@ inline std::string report_json(const Report& r) {
         modules += ", \"note\": " + json_quote(m.note) + "}";
     }
     line("modules", modules + (r.modules.empty() ? "]" : "\n  ]"));
+    if (!r.experts.layers.empty()) line("experts", json_experts(r.experts));
     line("seconds", "{\"load\": " + json_format(r.seconds_load) + ", \"quantize\": " + json_format(r.seconds_quantize) +
                         ", \"evaluate\": " + json_format(r.seconds_evaluate) + ", \"total\": " + json_format(r.seconds_total) +
                         "}");

@@ -190,8 +190,9 @@ inline size_t gptq_columns_bytes(const Group& group, const QuantOptions& opt) {
 
 inline size_t gptq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t) {
     size_t most = 0;
-    for (const Group& group : layer.groups) {
-        const size_t hessians = opt.true_sequential ? hessian_bytes(group) : hessian_bytes(layer);
+    for (int stage = 0; stage < STAGES; stage++) {
+        const Group& group = layer.groups[layer.first_group[stage]];
+        const size_t hessians = opt.true_sequential ? hessian_bytes(layer, stage, opt) : hessian_bytes(layer);
         most = std::max(most, hessian_solve_bytes(group, hessians, gptq_columns_bytes(group, opt)));
     }
     return most;

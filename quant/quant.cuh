@@ -13,11 +13,13 @@
 //
 // symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid, maxq = 2^bits - 1
 // defines: Linear, Group, STAGES, Layer, input_grid, layer_set_grids, quantize_inputs, QuantOptions, symmetry, grid_columns,
-//          grids_in_row, Hessian, ModuleReport, Quantizer, Method, hessian_collect, weights_to_float, checked_weights, count_nonfinite, output_errors, weight_errors; float_bytes,
-//          hessian_bytes, output_error_bytes, two_copies_bytes, for Method's device_bytes
+//          grids_in_row, Hessian, ModuleReport, Quantizer, Method, hessian_collect, weights_to_float, check_weights, checked_weights,
+//          count_nonfinite, output_errors, weight_errors; float_bytes, hessian_bytes, output_error_bytes, two_copies_bytes, for Method's
+//          device_bytes; for mixtures: group_starves, white_hessian, router_rows, scale_router
 #pragma once
 #include <algorithm>
 #include <cfloat>
+#include <climits>
 #include <cmath>
 #include <deque>
 #include <string>
@@ -77,6 +79,7 @@ struct QuantOptions {
     double alpha = 0.5, beta = 0.1;  // alpha: SmoothQuant's or GPTAQ's, beta: FOEM's
     bool pack = false;               // codes and grids are asked for
     Scale scale = Scale::F32;
+    int groups_at_once = INT_MAX;  // groups of a stage that are collected for and solved at a time; the memory plan sets it
 };
 
 // How a weight's grid lies, as grid_fit takes it: 0 asymmetric, 1 --sym, 2 --sym-signed.
@@ -102,6 +105,7 @@ struct ModuleReport {
     double seconds;
     std::vector<std::pair<std::string, double>> values;  // the method's own numbers: "damp", "loss", "ratio", ...
     std::string note;                                    // what was not nominal, in words; empty if all was
+    bool starved = false;                                // an expert's that too few calibration tokens reached
 };
 
 struct ForwardContext;  // what the modules' forward passes need besides the layer; qwen3.cu's
@@ -114,6 +118,7 @@ struct Quantizer {
     Array<floatX> difference;                     // [n, I] of a pair's inputs, for pair_collect
     std::vector<Array<floatX>> inputs;            // [n_calibration, I], for AWQ, of which n_inputs are there
     std::vector<size_t> n_inputs;
+    std::vector<size_t> n_tokens;                 // that were collected
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
     size_t n_sequences = 1;               // that it consists of
@@ -121,7 +126,7 @@ struct Quantizer {
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
     std::vector<PackedLinear> packed;  // opt.pack: what the current layer's linears are made of, named as in Linear
-    Quantizer() : channel_max(STAGES), hessian(STAGES), inputs(STAGES), n_inputs(STAGES) {}
+    Quantizer() : channel_max(STAGES), hessian(STAGES), inputs(STAGES), n_inputs(STAGES), n_tokens(STAGES) {}
 };
 
 // A module on all calibration tokens, with the layer's weights as they are at the time of the call; defined in qwen3.cu.
@@ -135,6 +140,12 @@ inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, float
 inline void quantizer_expect(Quantizer& q, const Layer& layer) {
     const size_t n = layer.groups.size();
     q.channel_max.resize(n), q.hessian.resize(n), q.inputs.resize(n), q.n_inputs.resize(n);
+    q.n_tokens.assign(n, 0);
+}
+
+// Whether too few calibration tokens came to an expert's group to tell anything of its inputs.
+inline bool group_starves(const Quantizer& q, const Group& group, int g) {
+    return group.expert >= 0 && q.n_tokens[g] < (size_t)group.I / 8;
 }
 
 // When the groups of a layer are solved, and what the layer passes on to the next one.
@@ -201,9 +212,9 @@ inline size_t count_nonfinite(const floatX* x, size_t rows, int n) {
     return total;
 }
 
-// A float copy of a group's weights, [O, I], for a method to begin with. A weight that is NaN or Inf ends the run here: rounding may
-// hide it, and what is judged on a later module's output would blame the wrong one.
-inline Array<float> checked_weights(const Layer& layer, const Group& group) {
+// A weight that is NaN or Inf ends the run here: rounding may hide it, and what is judged on a later module's output would blame the
+// wrong one.
+inline void check_weights(const Layer& layer, const Group& group) {
     const std::vector<int> bad = rows_nonfinite(group.W, group.O, group.I);
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
@@ -216,6 +227,11 @@ inline Array<float> checked_weights(const Layer& layer, const Group& group) {
         fail("layer %d, %s: weights of input channel %d are NaN or Inf. HINT: check the checkpoint", layer.index, linear.name,
              (int)(at - values.begin()));
     }
+}
+
+// A float copy of a group's weights, [O, I], for a method to begin with.
+inline Array<float> checked_weights(const Layer& layer, const Group& group) {
+    check_weights(layer, group);
     return weights_to_float(group);
 }
 
@@ -240,6 +256,31 @@ inline void hessian_collect(Quantizer& q, const Group& group, int g, const float
     Array<floatX> first((size_t)samples * group.I, "first tokens");
     launch(first_tokens_kernel, samples, 256, first.data, X, (float)std::sqrt(q.opt.first_token_weight - 1), q.sample_length, group.I);
     hessian_add(h.H.data, first.data, samples, group.I);
+}
+
+KERNEL identity_kernel(float* H /*[I, I]*/, int I) {
+    for (int i = threadIdx.x; i < I; i += blockDim.x) H[(size_t)blockIdx.x * I + i] = i == (int)blockIdx.x ? 1 : 0;
+}
+
+// The Hessian of inputs that are independent of each other and equally large: with it, rounding to nearest is the best there is.
+inline Hessian white_hessian(int I) {
+    Hessian h;
+    h.H = Array<float>((size_t)I * I, "Hessian"), h.n = 1;
+    launch(identity_kernel, I, 256, h.H.data, I);
+    return h;
+}
+
+// The columns of an unquantized matrix times s.
+KERNEL scale_floatX_columns_kernel(floatX* W /*[O, I]*/, const float* s /*[I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) W[row + i] = to_floatX(to_float(W[row + i]) * s[i]);
+}
+
+inline int router_rows(const Layer& layer) { return layer.router ? layer.first_group[3] - layer.first_group[2] : 0; }
+
+// For a method that divides the inputs of stage 2 by s: what is not a group's but reads them, too.
+inline void scale_router(Layer& layer, const float* s /*[C]*/) {
+    launch(scale_floatX_columns_kernel, router_rows(layer), 256, layer.router, s, layer.groups[layer.first_group[2]].I);
 }
 
 // H[j, i] = H[i, j] for j > i, in tiles so that both sides are read and written along rows.
@@ -291,6 +332,12 @@ inline size_t hessian_bytes(const Layer& layer) {
     size_t bytes = 0;
     for (const Group& group : layer.groups) bytes += hessian_bytes(group);
     return bytes;
+}
+
+// Of the groups of a stage that are collected for at a time.
+inline size_t hessian_bytes(const Layer& layer, int stage, const QuantOptions& opt) {
+    const int first = layer.first_group[stage], n = layer.first_group[stage + 1] - first;
+    return std::min(n, opt.groups_at_once) * hessian_bytes(layer.groups[first]);
 }
 
 // D = W0 - W over rows of I values.

@@ -18,7 +18,7 @@
 // defaults: alpha 0.5, W8A8. --no-smooth leaves steps 1 and 2 out, which is what the paper's published script does.
 // cost: one pass over the calibration inputs
 //
-// defines: smoothquant_collect, smoothing_factors, smooth, symmetric_grid, smoothquant_solve
+// defines: smoothquant_collect, smoothing_factors, smooth_stage, symmetric_grid, smoothquant_solve
 #pragma once
 #include <chrono>
 #include "rtn.cuh"
@@ -80,12 +80,37 @@ KERNEL scale_columns_kernel(float* W /*[O, I]*/, const float* s /*[I]*/, int I) 
     for (int j = threadIdx.x; j < I; j += blockDim.x) row[j] *= s[j];
 }
 
-// Step 2 on the float copy W [O, I] of a group's weights and on the norm's gain [I].
-inline void smooth(floatX* gain, Array<float>& W, int O, int I, const std::vector<float>& s) {
+// The columns of a group's float copy W [O, I] times s.
+inline void scale_columns(Array<float>& W, const std::vector<float>& s) {
+    const int I = (int)s.size();
     Array<float> s_d(I, "smoothing factors");
     copy(s_d.data, s.data(), I);
-    launch(divide_gain_kernel, 1, 256, gain, s_d.data, I);
-    launch(scale_columns_kernel, O, 256, W.data, s_d.data, I);
+    launch(scale_columns_kernel, (unsigned)(W.n / I), 256, W.data, s_d.data, I);
+}
+
+// Step 2 but for the groups' weights: s of a stage behind a norm, or nothing where no inputs were collected. Experts share the norm, so
+// a and w are over all of them, and w over the router as well, which is multiplied by s and stays unquantized.
+inline std::vector<float> smooth_stage(Quantizer& q, Layer& layer, int stage) {
+    const int first = layer.first_group[stage], end = layer.first_group[stage + 1], I = layer.groups[first].I;
+    std::vector<float> a, w(I, 0);
+    auto keep_most = [](std::vector<float>& most, const std::vector<float>& x) {
+        for (size_t j = 0; j < most.size(); j++)
+            if (x[j] > most[j] || x[j] != x[j]) most[j] = x[j];
+    };
+    for (int g = first; g < end; g++) {
+        if (q.channel_max[g].empty()) continue;
+        if (a.empty()) a.assign(I, 0);
+        keep_most(a, q.channel_max[g]);
+    }
+    if (a.empty() || (stage != 0 && stage != 2)) return {};
+    for (int g = first; g < end; g++) keep_most(w, column_max(layer.groups[g].W, layer.groups[g].O, I));
+    if (stage == 2 && layer.router) keep_most(w, column_max(layer.router, router_rows(layer), I));
+    const std::vector<float> s = smoothing_factors(a, w, q.opt.alpha);
+    Array<float> s_d(I, "smoothing factors");
+    copy(s_d.data, s.data(), I);
+    launch(divide_gain_kernel, 1, 256, stage == 0 ? layer.input_norm : layer.post_norm, s_d.data, I);
+    if (stage == 2) scale_router(layer, s_d.data);
+    return s;
 }
 
 // Step 3, one block a row: out = W on the symmetric grid, whose code of 0 is qmax + 1.
@@ -110,27 +135,33 @@ inline void symmetric_grid(Quantizer& q, Group& group, const float* W /*[O, I]*/
 }
 
 inline void smoothquant_solve(Quantizer& q, Layer& layer) {
-    for (int g = 0; g < 4; g++) {
-        auto start = std::chrono::steady_clock::now();
-        Group& group = layer.groups[g];
-        Array<float> W = checked_weights(layer, group);
-        std::vector<std::pair<std::string, double>> values;
-        std::vector<float>& a = q.channel_max[g];
-        for (size_t j = 0; j < a.size(); j++)
-            if (!(a[j] <= FLT_MAX))
-                fail("layer %d, %s: input channel %zu of the calibration activations holds NaN or Inf. HINT: check the checkpoint",
-                     layer.index, group.name, j);
-        if (!a.empty() && (g == 0 || g == 2)) {  // calibrated, and behind a norm: to be smoothed
-            const std::vector<float> s = smoothing_factors(a, column_max(W.data, group.O, group.I), q.opt.alpha);
-            smooth(g == 0 ? layer.input_norm : layer.post_norm, W, group.O, group.I, s);
-            values = {{"smooth_min", *std::min_element(s.begin(), s.end())}, {"smooth_max", *std::max_element(s.begin(), s.end())}};
+    for (int stage = 0; stage < STAGES; stage++) {
+        const int first = layer.first_group[stage], end = layer.first_group[stage + 1];
+        for (int g = first; g < end; g++) {
+            check_weights(layer, layer.groups[g]);
+            for (size_t j = 0; j < q.channel_max[g].size(); j++)
+                if (!(q.channel_max[g][j] <= FLT_MAX))
+                    fail("layer %d, %s: input channel %zu of the calibration activations holds NaN or Inf. HINT: check the checkpoint",
+                         layer.index, layer.groups[g].name, j);
         }
-        a.clear();
-        symmetric_grid(q, group, W.data);
-        const std::vector<double> errors = weight_errors(layer, group, W.data);
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        for (int k = 0; k < group.n_linears; k++)
-            q.reports.push_back(
-                {layer.index, group.linears[k].name, "weight", errors[k], seconds * group.linears[k].O / group.O, values, ""});
+        const std::vector<float> s = smooth_stage(q, layer, stage);
+        for (int g = first; g < end; g++) {
+            auto start = std::chrono::steady_clock::now();
+            Group& group = layer.groups[g];
+            Array<float> W = weights_to_float(group);
+            std::vector<std::pair<std::string, double>> values;
+            if (!s.empty()) {
+                scale_columns(W, s);
+                values = {{"smooth_min", *std::min_element(s.begin(), s.end())},
+                          {"smooth_max", *std::max_element(s.begin(), s.end())}};
+            }
+            q.channel_max[g].clear();
+            symmetric_grid(q, group, W.data);
+            const std::vector<double> errors = weight_errors(layer, group, W.data);
+            const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            for (int k = 0; k < group.n_linears; k++)
+                q.reports.push_back(
+                    {layer.index, group.linears[k].name, "weight", errors[k], seconds * group.linears[k].O / group.O, values, ""});
+        }
     }
 }

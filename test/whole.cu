@@ -19,6 +19,9 @@ namespace test_model {
 namespace test_moe {
 #include "test_moe.cu"
 }
+namespace test_moe_methods {
+#include "test_moe_methods.cu"
+}
 namespace test_gptq {
 #include "test_gptq.cu"
 }

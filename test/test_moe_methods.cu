@@ -1,0 +1,404 @@
+// Quantizing mixtures of experts: a layer with one expert that no token reaches, one that few, some that many and one that all reach,
+// each method's experts against the method's definition in float64 or against the method on that expert alone; batches; the memory plan;
+// and whole runs on a small checkpoint.
+#include <array>
+#include <set>
+#include "golden.h"
+#include "temp.h"
+#include "test.h"
+
+static const int NOBODYS = 5, RARE = 4, EVERYBODYS = 2;  // experts
+
+// Layer 0 of test/golden/moe and a calibration stream of 512 tokens. The stream has a direction d in common, in or against which the
+// router looks to give the three experts above what their names say.
+struct MoeLayer {
+    Model m;
+    Layer layer;
+    std::vector<Stream> streams;
+    Scratch scratch;
+    Quantizer q;
+    std::vector<floatX> x0;                      // the stream as it comes in
+    std::vector<std::vector<float>> W0;          // [O, I] of each group as it was
+    std::vector<float> router0, gain0;           // [E, C], [C]
+
+    MoeLayer() {
+        Options o;
+        o.model = "test/golden/moe";
+        m = model_open(o);
+        const Config& c = m.config;
+        layer = layer_alloc(c);
+        for (const Param& p : layer_params(c, layer)) load_param(m, p);
+        std::vector<int> tokens;
+        for (int i = 0; i < 512; i++) tokens.push_back((int)(random_bits(i) % c.V));
+        streams.push_back(stream_of_windows(c, "calibration", tokens, 256, false));
+        Stream& s = streams[0];
+        s.x.width = c.C, s.in.width = widest_input(c);
+        s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
+        s.in.data = Array<floatX>(tokens.size() * s.in.width, "activations");
+        stream_embed(m, s);
+        std::vector<float> x = download(s.x.data);
+        for (size_t i = 0; i < x.size(); i++) x[i] = x[i] * 20 + (i % c.C % 2 ? 8.0f : -8.0f);
+        copy(s.x.data.data, upload(x).data, x.size());
+        Array<floatX> router((size_t)c.mixture.E * c.C, "router");
+        copy(router.data, layer.router, router.n);
+        router0 = download(router);
+        for (int i = 0; i < c.C; i++) {
+            const float d = i % 2 ? 1.0f : -1.0f;
+            router0[NOBODYS * c.C + i] = -d, router0[EVERYBODYS * c.C + i] = d, router0[RARE * c.C + i] -= 0.115f * d;
+        }
+        copy(layer.router, upload(router0).data, router0.size());
+        router0 = values(layer.router, router0.size());  // as rounded
+        x0.resize(x.size());
+        copy(x0.data(), s.x.data.data, x0.size());
+        for (const Group& g : layer.groups) W0.push_back(weights_of(g));
+        gain0 = values(layer.post_norm, c.C);
+        scratch = scratch_alloc(c, streams);
+    }
+    static std::vector<float> values(const floatX* from, size_t n) {
+        Array<floatX> copied(n, "values");
+        copy(copied.data, from, n);
+        return download(copied);
+    }
+    static std::vector<float> weights_of(const Group& g) { return values(g.W, (size_t)g.O * g.I); }
+    void quantize(std::vector<const char*> args, int at_once = INT_MAX) {
+        args.insert(args.begin(), "qwen3");
+        const Options o = options_parse((int)args.size(), args.data());
+        ForwardContext forward = {m.config, streams[0], scratch};
+        q.opt = o.quant, q.opt.groups_at_once = at_once;
+        q.forward = &forward;
+        q.n_calibration = streams[0].tokens.size(), q.n_sequences = streams[0].segments.size();
+        quantize_layer(m.config, layer, method_for(o), q, &streams[0], scratch);
+    }
+    // What reaches each group, [n, I], when the stream goes through the layer as it is now, but for the groups first .. which are as they
+    // were.
+    std::vector<std::vector<float>> inputs(int first) {
+        const Config& c = m.config;
+        std::vector<std::vector<float>> now, X(layer.groups.size());
+        for (size_t g = first; g < layer.groups.size(); g++) {
+            now.push_back(weights_of(layer.groups[g]));
+            copy(layer.groups[g].W, upload(W0[g]).data, W0[g].size());
+        }
+        Array<floatX> x(x0.size(), "stream");
+        copy(x.data, x0.data(), x0.size());
+        for (const Chunk& chunk : streams[0].chunks)
+            for (int stage = 0; stage < STAGES; stage++) {
+                layer_stage(c, layer, stage, x.data + chunk.start * c.C, scratch.in.data, chunk, scratch);
+                const int begin = layer.first_group[stage], end = layer.first_group[stage + 1];
+                const floatX* in = grouped_inputs(layer, stage, scratch.in.data, chunk, scratch, begin, end);
+                for (int g = begin; g < end; g++) {
+                    const Rows rows = group_rows(layer.groups[g], chunk);
+                    if (rows.n == 0) continue;
+                    const std::vector<float> part = values(in + rows.first * layer.groups[g].I, (size_t)rows.n * layer.groups[g].I);
+                    X[g].insert(X[g].end(), part.begin(), part.end());
+                }
+            }
+        for (size_t g = first; g < layer.groups.size(); g++) copy(layer.groups[g].W, upload(now[g - first]).data, now[g - first].size());
+        return X;
+    }
+    int gate_up(int e) const { return 2 + e; }
+    int down(int e) const { return 2 + m.config.mixture.E + e; }
+};
+
+// The worst of found's rows against expected's: how many of its values are not the same to 1e-3 of the row's range.
+static double share_apart(const std::vector<float>& found, const std::vector<double>& expected, int I) {
+    CHECK_EQ(found.size(), expected.size());
+    size_t apart = 0;
+    for (size_t r = 0; r < found.size() / I; r++) {
+        const auto [lo, hi] = std::minmax_element(expected.begin() + r * I, expected.begin() + (r + 1) * I);
+        for (int i = 0; i < I; i++) apart += !(std::fabs(found[r * I + i] - expected[r * I + i]) <= 0.02 * (*hi - *lo));
+    }
+    return (double)apart / found.size();
+}
+
+TEST(the_experts_have_the_tokens_that_their_names_say) {
+    MoeLayer l;
+    const auto X = l.inputs(0);
+    CHECK_EQ(X[l.gate_up(NOBODYS)].size(), (size_t)0);
+    CHECK_EQ(X[l.gate_up(EVERYBODYS)].size(), (size_t)512 * 64);
+    const size_t rare = X[l.gate_up(RARE)].size() / 64;
+    if (rare < 1 || rare >= 4) fail("the rare expert has %zu tokens", rare);
+    for (int e : {0, 1, 3, 6, 7}) CHECK(X[l.gate_up(e)].size() / 64 >= 40);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// GPTQ in float64, of one row a grid: the definition with an explicit inverse, in the order of the columns
+
+static double nearest_on_grid(double w, double scale, double zero, double maxq) {
+    return scale * (std::clamp(std::nearbyint(w / scale) + zero, 0.0, maxq) - zero);
+}
+
+static std::vector<double> gptq_in_float64(const std::vector<float>& W, const std::vector<double>& H0, int O, int I, int bits) {
+    const double maxq = (1 << bits) - 1;
+    std::vector<double> H = H0, inverse((size_t)I * I, 0), result(W.size());
+    double mean = 0;
+    for (int i = 0; i < I; i++) mean += H[(size_t)i * I + i] / I;
+    for (int i = 0; i < I; i++) H[(size_t)i * I + i] += 0.01 * mean, inverse[(size_t)i * I + i] = 1;
+    for (int i = 0; i < I; i++) {
+        const double pivot = H[(size_t)i * I + i];
+        for (int j = 0; j < I; j++) H[(size_t)i * I + j] /= pivot, inverse[(size_t)i * I + j] /= pivot;
+        for (int r = 0; r < I; r++) {
+            const double f = H[(size_t)r * I + i];
+            for (int j = 0; j < I && r != i; j++) {
+                H[(size_t)r * I + j] -= f * H[(size_t)i * I + j];
+                inverse[(size_t)r * I + j] -= f * inverse[(size_t)i * I + j];
+            }
+        }
+    }
+    for (int r = 0; r < O; r++) {
+        std::vector<double> w(W.begin() + (size_t)r * I, W.begin() + (size_t)(r + 1) * I), inv = inverse;
+        const double lo = std::min(0.0, *std::min_element(w.begin(), w.end())), hi = std::max(0.0, *std::max_element(w.begin(), w.end()));
+        const double scale = (hi - lo) / maxq, zero = std::nearbyint(-lo / scale);
+        for (int k = 0; k < I; k++) {
+            const double d = inv[(size_t)k * I + k], q = nearest_on_grid(w[k], scale, zero, maxq);
+            for (int j = k + 1; j < I; j++) w[j] -= (w[k] - q) / d * inv[(size_t)k * I + j];
+            for (int i = k + 1; i < I; i++)
+                for (int j = k + 1; j < I; j++) inv[(size_t)i * I + j] -= inv[(size_t)i * I + k] * inv[(size_t)k * I + j] / d;
+            result[(size_t)r * I + k] = q;
+        }
+    }
+    return result;
+}
+
+static std::vector<double> hessian_of(const std::vector<float>& X, int I) {
+    std::vector<double> H((size_t)I * I, 0);
+    for (size_t t = 0; t < X.size() / I; t++)
+        for (int i = 0; i < I; i++)
+            for (int j = 0; j < I; j++) H[(size_t)i * I + j] += (double)X[t * I + i] * X[t * I + j];
+    return H;
+}
+
+static std::vector<double> identity(int I) {
+    std::vector<double> H((size_t)I * I, 0);
+    for (int i = 0; i < I; i++) H[(size_t)i * I + i] = 1;
+    return H;
+}
+
+// gate and up share the inputs of their expert, down sees what the quantized two give; starved ones see nothing.
+static void check_gptq(bool sequential) {
+    MoeLayer l;
+    if (sequential) l.quantize({"-q", "gptq", "-b", "3", "-g", "-1", "--no-act-order"});
+    else l.quantize({"-q", "gptq", "-b", "3", "-g", "-1", "--no-act-order", "--no-true-sequential"});
+    const auto X_gate_up = l.inputs(sequential ? l.gate_up(0) : 0), X_down = l.inputs(sequential ? l.down(0) : 0);
+    for (int e : {0, 3, NOBODYS, RARE, EVERYBODYS})
+        for (int g : {l.gate_up(e), l.down(e)}) {
+            const Group& group = l.layer.groups[g];
+            const std::vector<float>& X = g == l.gate_up(e) ? X_gate_up[g] : X_down[g];
+            const bool starved = X.size() / group.I < (size_t)group.I / 8;
+            CHECK_EQ(starved, e == NOBODYS || e == RARE);
+            const std::vector<double> expected =
+                gptq_in_float64(l.W0[g], starved ? identity(group.I) : hessian_of(X, group.I), group.O, group.I, 3);
+            const double apart = share_apart(MoeLayer::weights_of(group), expected, group.I);
+            if (!(apart <= 0.005)) fail("%s: %g of the weights are not those of the definition", group.name, apart);
+        }
+    size_t starved = 0;
+    for (const ModuleReport& r : l.q.reports) {
+        starved += r.starved;
+        CHECK_EQ(r.note.empty(), !r.starved);
+        CHECK_EQ(r.error_kind, r.starved ? "weight" : "output");
+        if (r.module == "experts.5.down_proj") CHECK_EQ(r.note, "0 tokens: rounded to nearest");
+    }
+    CHECK_EQ(starved, (size_t)6);  // gate, up and down of two experts
+    CHECK_EQ(l.q.reports.size(), (size_t)(4 + 8 * 3));
+}
+
+TEST(gptq_of_experts_is_its_definition) { check_gptq(true); }
+TEST(gptq_of_experts_from_one_pass_is_its_definition) { check_gptq(false); }
+
+TEST(starved_experts_are_rounded_to_nearest) {
+    MoeLayer gptq, rtn;
+    gptq.quantize({"-q", "gptq", "-b", "3", "-g", "16"});
+    rtn.quantize({"-q", "rtn", "-b", "3", "-g", "16"});
+    for (int e : {NOBODYS, RARE})
+        for (int g : {gptq.gate_up(e), gptq.down(e)})
+            CHECK(MoeLayer::weights_of(gptq.layer.groups[g]) == MoeLayer::weights_of(rtn.layer.groups[g]));
+    CHECK(MoeLayer::weights_of(gptq.layer.groups[2]) != MoeLayer::weights_of(rtn.layer.groups[2]));
+}
+
+static std::vector<float> all_weights(const MoeLayer& l) { return MoeLayer::values(l.layer.storage.data, l.layer.storage.n); }
+
+TEST(experts_some_at_a_time_give_the_same_bytes) {
+    MoeLayer all;
+    all.quantize({"-q", "gptq", "-b", "3", "-g", "32"});
+    const std::vector<float> x = download(all.streams[0].x.data);
+    for (int at_once : {1, 3}) {
+        MoeLayer some;
+        some.quantize({"-q", "gptq", "-b", "3", "-g", "32"}, at_once);
+        CHECK(all_weights(some) == all_weights(all));
+        CHECK(download(some.streams[0].x.data) == x);
+        CHECK_EQ(some.q.reports.size(), all.q.reports.size());
+        for (size_t i = 0; i < some.q.reports.size(); i++) CHECK_EQ(some.q.reports[i].error, all.q.reports[i].error);
+    }
+}
+
+#ifndef __CUDACC__
+TEST(experts_do_not_depend_on_the_number_of_threads) {
+    const int threads = omp_get_max_threads();
+    for (const char* method : {"gptq", "billm", "smoothquant"}) {
+        MoeLayer one, two;
+        omp_set_num_threads(1);
+        one.quantize({"-q", method});
+        omp_set_num_threads(2);
+        two.quantize({"-q", method});
+        omp_set_num_threads(threads);
+        CHECK(all_weights(one) == all_weights(two));
+    }
+}
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------
+// BiLLM: an expert's weights are those of a group by itself with the expert's inputs (test_billm.cu has the definition)
+
+TEST(billm_of_experts_is_billm_of_each_alone) {
+    MoeLayer l;
+    l.quantize({"-q", "billm"});
+    const auto X = l.inputs(0);
+    for (int e : {0, NOBODYS, RARE, EVERYBODYS})
+        for (int g : {l.gate_up(e), l.down(e)}) {
+            const Group& group = l.layer.groups[g];
+            Layer alone;
+            Array<floatX> W = upload(l.W0[g]);
+            alone.groups[0] = group, alone.groups[0].W = W.data;
+            Quantizer q;
+            q.opt = l.q.opt, q.n_sequences = l.q.n_sequences;
+            if (e == NOBODYS || e == RARE) q.hessian[0] = white_hessian(group.I);
+            else hessian_collect(q, group, 0, upload(X[g]).data, (int)(X[g].size() / group.I));
+            billm_solve(q, alone, 0);
+            const std::vector<float> found = MoeLayer::weights_of(group), expected = download(W);
+            size_t apart = 0;  // the program adds its Hessian up chunk by chunk, as here
+            for (size_t i = 0; i < found.size(); i++) apart += found[i] != expected[i];
+            CHECK_EQ(apart, (size_t)0);
+        }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// SmoothQuant in float64: one s for all experts and the router
+
+TEST(smoothquant_of_experts_is_its_definition) {
+    MoeLayer l;
+    const auto X = l.inputs(0);
+    const int C = l.m.config.C, E = l.m.config.mixture.E;
+    std::vector<double> a(C, 0), w(C, 0), s(C);
+    for (int e = 0; e < E; e++) {
+        for (size_t i = 0; i < X[l.gate_up(e)].size(); i++) a[i % C] = std::max(a[i % C], (double)std::fabs(X[l.gate_up(e)][i]));
+        for (size_t i = 0; i < l.W0[l.gate_up(e)].size(); i++)
+            w[i % C] = std::max(w[i % C], (double)std::fabs(l.W0[l.gate_up(e)][i]));
+    }
+    for (size_t i = 0; i < l.router0.size(); i++) w[i % C] = std::max(w[i % C], (double)std::fabs(l.router0[i]));
+    for (int j = 0; j < C; j++) s[j] = std::sqrt(a[j] / w[j]);
+    l.quantize({"-q", "smoothquant", "-b", "4"});
+    const double eps = sizeof(floatX) == 4 ? 1e-5 : 0.005;
+    const std::vector<float> router = MoeLayer::values(l.layer.router, l.router0.size()), gain = MoeLayer::values(l.layer.post_norm, C);
+    for (size_t i = 0; i < router.size(); i++) CHECK_NEAR(router[i], l.router0[i] * s[i % C], eps * std::fabs(l.router0[i] * s[i % C]));
+    for (int j = 0; j < C; j++) CHECK_NEAR(gain[j], l.gain0[j] / s[j], eps * std::fabs(l.gain0[j] / s[j]));
+    for (int e : {0, NOBODYS, RARE, EVERYBODYS})
+        for (int g : {l.gate_up(e), l.down(e)}) {
+            const Group& group = l.layer.groups[g];
+            std::vector<double> expected(l.W0[g].begin(), l.W0[g].end());
+            for (int r = 0; r < group.O; r++) {
+                double most = 1e-5;
+                for (int i = 0; i < group.I; i++) {
+                    double& x = expected[(size_t)r * group.I + i];
+                    if (g == l.gate_up(e)) x *= s[i];
+                    most = std::max(most, std::fabs(x));
+                }
+                for (int i = 0; i < group.I; i++) {
+                    double& x = expected[(size_t)r * group.I + i];
+                    x = std::nearbyint(x / (most / 7)) * (most / 7);
+                }
+            }
+            CHECK(share_apart(MoeLayer::weights_of(group), expected, group.I) <= 0.002);
+        }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Memory
+
+// 128 x 2048 tokens of calibration in chunks of 16384, as on a GPU, one text set of as many again.
+static std::vector<Stream> planned_streams(const Config& c) {
+    std::vector<Stream> streams;
+    streams.push_back(stream_of_windows(c, "calibration", std::vector<int>(1 << 18, 1), 16384, false));
+    streams.push_back(stream_of_windows(c, "text", std::vector<int>(1 << 18, 1), 16384, true));
+    return streams;
+}
+
+TEST(the_235b_mixture_is_planned_within_24_gb) {
+    if (sizeof(floatX) == 4) SKIP("planned for bf16");
+    Options o;
+    o.method = "gptq", o.tasks = "wikitext2";
+    const Config c = config_official("235b-a22b");
+    const Method& method = method_find("gptq");
+    const std::vector<Stream> streams = planned_streams(c);
+    const size_t whole = working_bytes(o, c, method, streams, true);
+    CHECK(whole > (size_t)20e9 && whole < (size_t)26e9);  // two layers 10 GB, 128 Hessians 8.6 GB, chunks 3 GB
+    for (double GB : {23.2, 16.0}) {                      // 24 GB without CUDA's own; less
+        const int n = plan_groups_at_once(o, c, method, streams, true, (size_t)(GB * 1e9));
+        CHECK(n >= 1 && n <= 128);
+        o.quant.groups_at_once = n;
+        CHECK(working_bytes(o, c, method, streams, true) <= (size_t)(GB * 1e9));
+        if (GB < 20) CHECK(n < 128);
+    }
+    o.quant.groups_at_once = 1;
+    CHECK(working_bytes(o, c, method, streams, true) < whole - (size_t)7e9);
+    const Config small = config_official("30b-a3b");
+    CHECK_EQ(plan_groups_at_once(o, small, method, planned_streams(small), true, (size_t)23.2e9), 128);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Whole runs on a checkpoint of made-up weights, with the bundled tokenizer and texts
+
+static void write_moe_checkpoint(const TempFolder& tmp) {
+    Model m;
+    m.random = true;
+    m.config = config_load("test/golden/moe/config.json");
+    m.config.V = 2048;
+    Config& c = m.config;
+    {
+        CheckpointWriter writer(tmp.path, checkpoint_specs(c));
+        save_unquantized(writer, m, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
+        Layer layer = layer_alloc(c);
+        for (int l = 0; l < c.L; l++) {
+            layer_place(c, layer, l);
+            for (const Param& p : layer_params(c, layer)) {
+                load_param(m, p);
+                save_param(writer, p);
+            }
+        }
+        save_finish(writer, m, "{}");
+    }
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
+        write_bytes(tmp / name, read_bytes(std::string("data/tiny/") + name));
+}
+
+TEST(whole_runs_on_a_mixture) {
+    skip_when_emulated();
+    const TempFolder tmp, saved;
+    remove(saved.path.c_str());
+    write_moe_checkpoint(tmp);
+    auto run = [&](std::vector<const char*> args) {
+        args.insert(args.begin(), {"-m", tmp.path.c_str(), "--data", "data/tiny", "--limit", "2", "-e", "wikitext2"});
+        return run_quietly(args);
+    };
+    const Report full = run({"-q", "fp16"});
+    CHECK(std::isfinite(full.tasks[0].value));
+    for (const char* method : {"rtn", "gptq", "billm", "smoothquant"}) {
+        std::vector<const char*> args = {"-q", method, "--kl"};
+        if (method != std::string("rtn")) args.insert(args.end(), {"-n", "2", "-l", "128"});
+        if (method == std::string("gptq")) args.insert(args.end(), {"-g", "32", "--save", saved.path.c_str()});
+        if (method == std::string("smoothquant")) args.insert(args.end(), {"-a", "16"});
+        const Report r = run(args), again = method == std::string("gptq") ? r : run(args);
+        CHECK_EQ(r.tasks[0].value, again.tasks[0].value);
+        CHECK_EQ(r.modules.size(), (size_t)(3 * 4 + 2 * 8 * 3 + 3));
+        CHECK_EQ(r.experts.layers.size(), (size_t)2);
+        size_t tokens = 0;
+        for (size_t n : r.experts.layers[1].tokens) tokens += n;
+        CHECK_EQ(tokens, (size_t)3 * (method == std::string("rtn") ? r.tasks[0].tokens : 2 * 128));
+        CHECK(r.kl[0].kl > 0 && r.experts.compared == 2 * r.tasks[0].tokens && r.experts.moved < r.experts.compared);
+        CHECK(r.experts.moved > 0 && report_json(r).find("\"other_experts_percent\": ") != std::string::npos);
+        const std::string text = report_json(r);
+        json_parse(text.data(), text.size(), "the report");
+        if (method != std::string("gptq")) continue;
+        const Report loaded = run_quietly({"-m", saved.path.c_str(), "--data", "data/tiny", "--limit", "2"});
+        CHECK_EQ(loaded.tasks[0].value, r.tasks[0].value);
+    }
+    CHECK_ERROR(run({"-q", "rtn", "--rotate"}), "--rotate on a mixture of experts is not supported");
+}
