@@ -1489,7 +1489,7 @@ inline void add_calibration(Run& run, const Tokenizer& tokenizer, const std::str
                               {"length", std::to_string(set.window)},
                               {"seed", std::to_string(seed)},
                               {"source", json_quote(set.variant)}};
-    if (!set.official) run.report.paper = PaperRow();  // other texts: not the paper's row
+    if (!set.official) run.report.paper = PaperRow(), run.report.others.clear();  // other texts: not a paper's row
     run.streams.push_back(stream_of_windows(run.model.config, "calibration", set.tokens, set.window, false));
     if (run.method.order == Order::PAIRED)
         run.streams.push_back(stream_of_windows(run.model.config, "calibration, full precision", set.tokens, set.window, false));
@@ -1625,6 +1625,7 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         const Estimate ppl = perplexity(s.logprobs, set.n_windows, set.window);
         const std::string paper = r.paper.cell(paper_column(set.name), set.official);
         r.tasks.push_back({set.name, "ppl", set.variant, ppl.value, ppl.stderr_, ppl.n, s.tokens.size(), paper});
+        r.tasks.back().official = set.official;
         if (!run.options.kl) continue;
         const Estimate kl = window_mean(s.kl, set.n_windows), top = window_mean(s.same_top, set.n_windows);
         r.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
@@ -1647,6 +1648,7 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
                            s.tokens.size(),
                            r.paper.cell(paper_column(set.name), set.official),
                            exam.trie.tokens_asked};
+        task.official = set.official;
         if (set.normalized) task.acc_norm = {result.acc_norm};
         if (!set.subjects.empty()) mmlu_parts(set, result.hits, task.subjects, task.categories);
         r.tasks.push_back(task);
@@ -1725,6 +1727,20 @@ inline void refuse_on_mixture(const Options& o, const Config& c) {
     if (o.quant.first_token_weight != 1) usage_fail("--first-token-weight on a mixture of experts is not supported");
 }
 
+// The rows of the study and of later papers with the same model and setting.
+inline void find_published(Report& r) {
+    auto find = [&](const char* tables) {
+        const std::string model = r.loaded ? unquantized_name(r.model) : r.model;
+        return paper_row_find(project_file(tables), model, r.method, r.wbits, r.abits, r.group);
+    };
+    r.paper = find("data/paper/tables.csv");
+    for (const auto& other : OTHER_PAPERS) {
+        PaperRow row = find(other.first);
+        row.label = other.second;
+        if (!row.cells.empty()) r.others.push_back(row);
+    }
+}
+
 // Quantizes and evaluates one model, as the options say.
 inline Report run_model(const Options& options) {
     Clock total;
@@ -1752,9 +1768,7 @@ inline Report run_model(const Options& options) {
     if (!r.narrower_groups.empty()) r.notes.push_back(r.narrower_groups);
     if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model);
     r.limit = o.limit;
-    if (settings_are_the_papers(o))
-        r.paper = paper_row_find(project_file("data/paper/tables.csv"), r.loaded ? unquantized_name(r.model) : r.model, r.method,
-                                 r.wbits, r.abits, r.group);
+    if (settings_are_the_papers(o)) find_published(r);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the study");
     require_tensors(run.model, r.notes);

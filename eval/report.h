@@ -1,6 +1,7 @@
 // report.h: the result row, the paper's cells beside it, and the same as JSON.
 //
-// defines: TaskResult, ExpertReport, Report, PaperRow, paper_row_find, paper_column, zero_shot_average, report_text, report_json
+// defines: TaskResult, ExpertReport, Report, PaperRow, OTHER_PAPERS, paper_row_find, paper_column, zero_shot_average, report_text,
+//          report_json
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -21,6 +22,7 @@ struct TaskResult {
     size_t tokens_asked = 0;                        // what sequences without sharing would cost; 0: the same
     std::vector<Estimate> acc_norm = {};            // one, where the task defines it
     NamedEstimates categories = {}, subjects = {};  // of MMLU
+    bool official = true;                           // the set is the one that papers have numbers of
 };
 
 // Divergence from the full-precision model on one text set, means over windows with their standard errors.
@@ -54,8 +56,9 @@ struct ExpertReport {
 
 typedef std::vector<std::pair<std::string, std::string>> Settings;  // name -> JSON value, in order
 
-// A row of data/paper/tables.csv: column name -> cell.
+// A row of data/paper/tables.csv, or of another paper's table beside it: column name -> cell.
 struct PaperRow {
+    std::string label = "paper";  // whose it is
     std::vector<std::pair<std::string, std::string>> cells;
     // Of a set that is not the official one the paper has no number.
     std::string cell(const std::string& column, bool official = true) const {
@@ -79,6 +82,7 @@ struct Report {
     ExpertReport experts;
     std::string narrower_groups;  // which rows' last group is narrower than the others, in words; empty if none
     PaperRow paper;  // of the same model and setting; empty if the paper has none
+    std::vector<PaperRow> others;  // the same of later papers
     double seconds_load = 0, seconds_quantize = 0, seconds_evaluate = 0, seconds_total = 0;
     size_t peak_host = 0, peak_device = 0, planned_device = 0;
     double effective_bits = 0;  // mean over all quantized weights, for a method that spends other than wbits
@@ -110,6 +114,9 @@ inline PaperRow paper_row_find(const std::string& tables_csv, const std::string&
     }
     return row;
 }
+
+// Other papers' tables in the study's protocol, by their file: what the lines below a row are called.
+static const std::pair<const char*, const char*> OTHER_PAPERS[] = {{"data/paper/foem.csv", "FOEM's paper"}};
 
 // Perplexities as the paper prints them, with one digit more: 12.73, 6.994, 5.25E4.
 inline std::string number_text(double x) {
@@ -166,8 +173,15 @@ inline std::string text_table(const std::vector<std::vector<std::string>>& lines
 // The row and its head, in the order of the paper's columns; below it acc_norm where a task defines it and, where the paper has the
 // setting, its cells and the differences, with a star where one exceeds two standard errors.
 inline std::string report_text(const Report& r) {
-    std::vector<std::string> head = {"model", "method", "W", "A", "group"}, norm = {"", "acc_norm", "", "", ""},
-                             paper = {"", "paper", "", "", ""}, difference = {"", "difference", "", "", ""}, row;
+    std::vector<std::string> head = {"model", "method", "W", "A", "group"}, norm = {"", "acc_norm", "", "", ""}, row;
+    struct Beside {  // a paper's row
+        const PaperRow& row;
+        std::vector<std::string> cells, difference;
+        bool any;
+    };
+    std::vector<Beside> papers = {{r.paper, {"", r.paper.label, "", "", ""}, {"", "difference", "", "", ""}, false}};
+    for (const PaperRow& other : r.others)
+        papers.push_back({other, {"", other.label, "", "", ""}, {"", "difference", "", "", ""}, false});
     std::string model = r.model;
     if (r.stand_in) model += " (stand-in)";
     if (r.limit) model += format(" (first %d only)", r.limit);
@@ -178,39 +192,50 @@ inline std::string report_text(const Report& r) {
     row = {model, r.loaded ? method + ", loaded" : method,
            r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
            r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
-    bool any_norm = false, any_paper = false, any_star = false;
-    auto column = [&](const std::string& name, const Estimate& value, bool percent, const std::string& cell) {
+    bool any_norm = false, any_star = false;
+    // `cell` is the study's, `key` names the column in which the others have theirs.
+    auto column = [&](const std::string& name, const Estimate& value, bool percent, const std::string& cell, const std::string& key) {
         head.push_back(name);
         row.push_back((percent ? format("%.2f", value.value) : number_text(value.value)) + " +-" + format("%.2g", value.stderr_));
-        norm.push_back(""), paper.push_back(cell), difference.push_back("");
-        if (cell.empty()) return;
-        any_paper = true;
-        const double d = value.value - paper_number(cell);
-        if (std::isnan(d)) return;
-        const bool star = std::fabs(d) > 2 * value.stderr_;
-        difference.back() = format("%+.3g%s", d, star ? " *" : "");
-        any_star = any_star || star;
+        norm.push_back("");
+        for (Beside& p : papers) {
+            const std::string text = &p == &papers[0] ? cell : key.empty() ? "" : p.row.cell(key);
+            p.cells.push_back(text), p.difference.push_back("");
+            if (text.empty()) continue;
+            p.any = true;
+            const double d = value.value - paper_number(text);
+            if (std::isnan(d)) continue;
+            const bool star = std::fabs(d) > 2 * value.stderr_;
+            p.difference.back() = format("%+.3g%s", d, star ? " *" : "");
+            any_star = any_star || star;
+        }
     };
     const Estimate average = zero_shot_average(r);
+    std::string others_average = "avg";
+    for (const TaskResult& t : r.tasks)
+        if (t.metric == "acc" && t.task != "mmlu" && !t.official) others_average = "";
     for (const TaskResult& t : r.tasks) {
-        if (t.task == "mmlu" && average.n) column("avg", average, true, paper_average(r));
-        column(t.task + " " + t.metric, {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper);
+        if (t.task == "mmlu" && average.n) column("avg", average, true, paper_average(r), others_average);
+        column(t.task + " " + t.metric, {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper, t.official ? paper_column(t.task) : "");
         if (t.acc_norm.empty()) continue;
         norm.back() = format("%.2f +-%.2g", t.acc_norm[0].value, t.acc_norm[0].stderr_);
         any_norm = true;
     }
-    if (average.n && r.tasks.back().task != "mmlu") column("avg", average, true, paper_average(r));
+    if (average.n && r.tasks.back().task != "mmlu") column("avg", average, true, paper_average(r), others_average);
     for (const DivergenceResult& d : r.kl) {
-        column(d.task + " kl", {d.kl, d.kl_stderr, d.n}, false, "");
-        column(d.task + " top-1 %", {d.top1, d.top1_stderr, d.n}, true, "");
+        column(d.task + " kl", {d.kl, d.kl_stderr, d.n}, false, "", "");
+        column(d.task + " top-1 %", {d.top1, d.top1_stderr, d.n}, true, "", "");
     }
     std::vector<std::vector<std::string>> lines = {head, row};
     if (any_norm) lines.push_back(norm);
-    if (any_paper) lines.push_back(paper), lines.push_back(difference);
+    for (const Beside& p : papers)
+        if (p.any) lines.push_back(p.cells), lines.push_back(p.difference);
     std::string text = text_table(lines);
     if (!r.narrower_groups.empty()) text += r.narrower_groups + "\n";
     if (any_star) text += "* more than two of our standard errors from the paper's number\n";
-    if (any_paper && !r.paper.cell("note").empty()) text += "note on the paper's row: " + r.paper.cell("note") + "\n";
+    for (const Beside& p : papers)
+        if (p.any && !p.row.cell("note").empty())
+            text += "note on " + (&p == &papers[0] ? "the paper's row: " : p.row.label + "'s row: ") + p.row.cell("note") + "\n";
     return text;
 }
 
@@ -291,6 +316,14 @@ inline std::string report_json(const Report& r) {
     line("avg", average.n ? json_format(average.value) : "null");
     line("paper_avg", json_paper(paper_average(r)));
     line("paper_note", json_quote(r.paper.cell("note")));
+    std::string others;
+    for (const PaperRow& row : r.others) {
+        others += (others.empty() ? "{\"paper\": " : ", {\"paper\": ") + json_quote(row.label);
+        for (const char* key : {"wikitext2", "c4", "piqa", "arc_e", "arc_c", "hellaswag", "winogrande", "boolq", "avg", "mmlu"})
+            others += ", " + json_quote(key) + ": " + json_paper(row.cell(key));
+        others += ", \"note\": " + json_quote(row.cell("note")) + "}";
+    }
+    line("other_papers", "[" + others + "]");
     std::string kl = "{";
     for (size_t i = 0; i < r.kl.size(); i++) {
         const DivergenceResult& d = r.kl[i];

@@ -29,11 +29,13 @@ import tempfile
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 TABLES = os.path.join(ROOT, "data", "paper", "tables.csv")
+OTHERS = [os.path.join(ROOT, "data", "paper", "foem.csv")]  # later papers in the study's protocol
 TITLES = {
     "1": "per channel, Qwen3-Base",
     "2": "per channel, Qwen3",
     "3": "per group, Qwen3-Base",
     "4": "per group, Qwen3",
+    "foem:3": "of FOEM's paper (arXiv 2507.11017), per group, Qwen3-8B-Base",
 }
 
 # The column of tables.csv, the task's name in our reports, the heading, digits after the point.
@@ -52,7 +54,7 @@ COLUMNS = [
 ]
 PERPLEXITIES = ("wikitext2", "c4")
 CHANCE = (50 + 25 + 25 + 25 + 50 + 50) / 6  # percent, mean of the six tasks
-METHODS = {"fp16": "FP16", "rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ", "smoothquant": "SmoothQuant", "billm": "BiLLM"}
+METHODS = {"fp16": "FP16", "rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ", "smoothquant": "SmoothQuant", "billm": "BiLLM", "gptaq": "GPTAQ", "foem": "FOEM"}
 
 # Lines of the figures: method, activation bits, label, colour (Okabe and Ito's, told apart by the colour-blind), marker.
 LINES = [
@@ -395,7 +397,7 @@ def write_figures(folder, paper, ours):
 
 
 def run(results, out):
-    paper = read_paper(TABLES)
+    paper = [row for path in [TABLES] + OTHERS for row in read_paper(path)]
     ours = read_results(results, paper)
     print(
         f"{len(ours)} of the paper's {len({row['key'] for row in paper})} settings are in {results}"
@@ -403,10 +405,10 @@ def run(results, out):
     )
     os.makedirs(out, exist_ok=True)
     for table in sorted(TITLES):
-        with open(os.path.join(out, f"table{table}.md"), "w", encoding="utf-8") as file:
+        with open(os.path.join(out, f"table{table.replace(':', '')}.md"), "w", encoding="utf-8") as file:
             file.write(markdown_table(table, paper, ours))
     counts = write_figures(out, paper, ours)
-    print(f"{out}: table1.md to table4.md" + ("" if counts is None else ", figure1 to figure4 as .svg and .png"))
+    print(f"{out}: table1.md to table4.md, tablefoem3.md" + ("" if counts is None else ", figure1 to figure4 as .svg and .png"))
     return counts
 
 
@@ -455,6 +457,7 @@ def check():
         "c": made_up_report("Qwen3-32B", "awq", 2, 16, 128, {"c4": ("NaN", None), "wikitext2": (12, 1)}),
         "d": made_up_report("Qwen3-8B", "billm", 1, 16, 128, {"c4": ("Infinity", None)}),
         "e": made_up_report("Qwen3-8B", "fp16", 16, 16, -1, {"c4": (13.3, 0.2)}),
+        "g": made_up_report("Qwen3-8B-Base", "foem", 3, 16, 128, {"wikitext2": (8.3, 0.05)}),
         "f": dict(made_up_report("tiny", "rtn", 4, 16, -1, {"c4": (2, 0.1)}), stand_in=True),
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -486,6 +489,8 @@ def check():
         assert sum(line.startswith("| Qwen3-") for n in "1234" for line in table(n).splitlines()) == len(
             read_paper(TABLES)
         )
+        foem = table("foem3")
+        assert "| FOEM<sup>" in foem and "| ours | 8.30 ±0.05 |" in foem and "| **+0.13\\*** |" in foem, foem
         assert "paper's values alone" in table(1) and "difference" not in table(4, "paper")
         for which in FIGURES if counts else ():
             for suffix in ("svg", "png"):

@@ -12,7 +12,7 @@
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-paper=data/paper/tables.csv
+paper=data/paper/tables.csv others=(data/paper/foem.csv)  # others: later papers in the study's protocol
 qwen3=${QWEN3:-./qwen3}
 
 usage() {
@@ -23,9 +23,9 @@ Runs rows of the paper's tables with ./qwen3. A finished row is never run again,
 others, and two calls at once share the work. Without a selection all rows are meant. Every selection takes one or more
 values, as in --model Qwen3-8B,Qwen3-14B, and may be repeated; rows that meet all of them are run.
 
-  --table N        1 to 4
+  --table N        1 to 4; foem:3 of FOEM's paper (data/paper/foem.csv), whose rows are meant only if so named
   --model NAME     Qwen3-0.6B-Base, ...
-  --method NAME    fp16, rtn, gptq, awq, smoothquant, billm
+  --method NAME    fp16, rtn, gptq, awq, smoothquant, billm, gptaq, foem
   --bits N         bits of a weight; billm has 1, fp16 has 16
   --group N        columns that share a grid, -1: per channel
   --row NAME       as --list prints it
@@ -90,25 +90,24 @@ select_row() {               # TABLE MODEL METHOD W A G
     esac
     value[row]=$name
     for key in "${!value[@]}"; do exists["$key ${value[$key]}"]=1; done
+    [[ $1 != *:* || -n ${wanted[table]-} ]] || return
     for key in "${!wanted[@]}"; do [[ ${wanted[$key]} == *" ${value[$key]} "* ]] || return; done
     [ -z "${met[$name]-}" ] || return  # full precision is in two tables
     met[$name]=1 names+=("$name") flags+=("$flag")
 }
-line=1
-while IFS=, read -r table model method w a g _; do
-    line=$((line + 1))
+while IFS=, read -r file line table model method w a g _; do
     # Cells become words of commands, names of files and numbers; bash runs what stands in the number a[$(COMMAND)].
-    [[ "$table,$method,$w,$a,$g" =~ ^[0-9]+,[a-z0-9_]+,[0-9]+(\.[0-9]+)?,[0-9]+,(-1|[0-9]+)?$ && $model =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
-        die "$paper: line $line: expected table,model,method,wbits,abits,group, found $(printf %q "$table,$model,$method,$w,$a,$g")"
+    [[ "$table,$method,$w,$a,$g" =~ ^([a-z]+:)?[0-9]+,[a-z0-9_]+,[0-9]+(\.[0-9]+)?,[0-9]+,(-1|[0-9]+)?$ && $model =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
+        die "$file: line $line: expected table,model,method,wbits,abits,group, found $(printf %q "$table,$model,$method,$w,$a,$g")"
     select_row "$table" "$model" "$method" "$w" "$a" "$g"
-done < <(tail -n +2 "$paper")
+done < <(awk 'FNR > 1 { print FILENAME "," FNR "," $0 }' "$paper" "${others[@]}")
 for key in "${!wanted[@]}"; do
     read -ra values <<<"${wanted[$key]}"
     for value in "${values[@]}"; do
-        [ -n "${exists["$key $value"]-}" ] || wrong_usage "--$key $value: no row of $paper has it"
+        [ -n "${exists["$key $value"]-}" ] || wrong_usage "--$key $value: no row of $paper or ${others[*]} has it"
     done
 done
-[ ${#names[@]} -gt 0 ] || wrong_usage "no row of $paper meets all of these selections"
+[ ${#names[@]} -gt 0 ] || wrong_usage "no row of $paper, or of ${others[*]} with its --table, meets all of these selections"
 
 # ---- a row ----
 

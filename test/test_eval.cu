@@ -206,6 +206,33 @@ TEST(report_row_has_the_paper_beside_it) {
     CHECK_EQ(number_text(12.734), "12.73");
 }
 
+// Where two papers have a cell, both are shown, each by its name; a set that is not theirs has neither's.
+TEST(report_row_has_later_papers_beside_it) {
+    Report r;
+    r.model = "Qwen3-8B-Base", r.method = "fp16", r.wbits = r.abits = 16, r.group = -1;
+    find_published(r);
+    CHECK_EQ(r.others.size(), (size_t)1);
+    CHECK_EQ(r.paper.cell("wikitext2"), "6.99");
+    r.tasks.push_back({"wikitext2", "ppl", "test", 7.18, 0.05, 146, 299008, r.paper.cell("wikitext2")});
+    r.tasks.push_back({"c4", "ppl", "drawn", 11.60, 0.2, 256, 524288, ""});
+    r.tasks[1].official = false;
+    const std::string text = report_text(r), json = report_json(r);
+    const size_t study = text.find("paper                        6.99"), foem = text.find("FOEM's paper                 7.00");
+    CHECK(study < foem && foem != std::string::npos);
+    CHECK(text.find("+0.19 *") < foem && text.find("+0.18 *") > foem);
+    CHECK(text.find("+0.18 *") != std::string::npos && text.find("10.43") == std::string::npos);
+    CHECK(text.find("note on FOEM's paper's row: the paper calls the model Qwen3-8B,") != std::string::npos);
+    CHECK(json.find("\"other_papers\": [{\"paper\": \"FOEM's paper\", \"wikitext2\": 7, \"c4\": 10.43,") != std::string::npos);
+    // One that the study has not, and one that nobody has.
+    r.method = "foem", r.wbits = 3, r.group = 128, r.others.clear();
+    find_published(r);
+    CHECK(r.paper.cells.empty());
+    CHECK_EQ(r.others[0].cell("c4"), "11.52");
+    r.wbits = 4, r.others.clear();
+    find_published(r);
+    CHECK(r.others.empty());
+}
+
 TEST(report_row_has_the_whole_row) {
     Report r;
     r.model = "Qwen3-1.7B-Base", r.method = "fp16", r.wbits = r.abits = 16, r.group = -1;

@@ -75,9 +75,13 @@ every_row_is_a_command() {
     local line rows status
     rows=$(awk -F, 'NR > 1 { n += !seen[$2 " " $3 ($3 == "fp16" || $3 == "billm" ? "" : " " $4 " " $5 " " $6)]++ }
         END { print n }' $paper)
+    QWEN3=$program reproduce 0 --dry-run --table foem:3 -- -m "$tmp/none"
+    cp "$out" "$tmp/others"
+    check [ "$(wc -l <"$tmp/others")" -eq 5 ]
     QWEN3=$program reproduce 0 --dry-run -- -m "$tmp/none"
     check [ "$(sort -u "$out" | wc -l)" -eq "$rows" ]
     check [ "$rows" -ge 237 ]
+    cat "$tmp/others" >>"$out"
     mkdir -p "$tmp/results"
     while read -r line; do
         status=0
@@ -116,6 +120,11 @@ selection() {
     count 11 --method fp16
     count 11 --bits 1 --method billm
     count 11 --bits 16
+    count 5 --table foem:3
+    count 1 --table foem:3 --method foem
+    count 13 --table 3,foem:3 --model Qwen3-8B-Base  # full precision is in both
+    reproduce 2 --method foem --list  # its rows are meant only where their table is
+    says 'no row of data/paper/tables.csv, or of data/paper/foem.csv with its --table, meets all of these selections'
     count 4 --method gptq --bits 4 --group 128,-1 --model Qwen3-4B,Qwen3-4B-Base
     count 1 --row $awq
     reproduce 0 --dry-run "${two[@]}" --tasks c4,mmlu --limit 7 -- --damp 0.02 --data "a folder"
@@ -141,6 +150,7 @@ hostile_table() {
     local cells root=$tmp/root
     mkdir -p "$root/scripts" "$root/data/paper"
     cp scripts/reproduce.sh "$root/scripts/"
+    cp data/paper/foem.csv "$root/data/paper/"
     while read -r cells; do
         { head -n 1 $paper; echo "$cells"; } >"$root/$paper"
         for action in --list --dry-run --table=run; do
