@@ -58,9 +58,11 @@ inline TileSupport tile_support() {
 // program was 1.6 times slower with it than in float (Emerald Rapids): they widen where the kernel refuses tiles.
 inline Bf16Product& bf16_product() {
     static Bf16Product product = [] {
+#ifndef PRECISION_FP32
         if (tile_support() == TileSupport::Granted) return Bf16Product::Tiles;
 #ifdef __AVX512BF16__
         if (tile_support() == TileSupport::None) return Bf16Product::Pairs;
+#endif
 #endif
         return Bf16Product::Widened;
     }();

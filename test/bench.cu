@@ -20,6 +20,11 @@ static const char *SIZE = "0.6b", *LIMIT = "registers alone";
 static constexpr int WINDOW = 2048, WINDOWS = 8;
 static Goal on_gpu(Goal goal) { return GPU ? goal : no_goal(); }
 static Goal on_cpu(Goal goal) { return GPU ? no_goal() : goal; }
+#ifdef __CUDACC__
+static Goal with_amx(Goal, Goal otherwise) { return otherwise; }
+#else
+static Goal with_amx(Goal goal, Goal otherwise) { return bf16_product() == Bf16Product::Tiles ? goal : otherwise; }
+#endif
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Products
@@ -95,6 +100,13 @@ static void bench_float_products(Table& table, const std::vector<Shape>& shapes)
 
 static void bench_linear_products(Table& table, const std::vector<Shape>& shapes) {
     const Probe probe = peak_probe<floatX>();
+#ifndef __CUDACC__
+    if (bf16_product() == Bf16Product::Tiles) {
+        const Probe plain = peak_probe<float>();
+        const std::vector<double> seconds = race({plain.run, probe.run}, 1.5);
+        table.add_rate("AMX on registers alone", probe.work, seconds[1], plain.work / seconds[0], "float on registers", no_goal());
+    }
+#endif
     for (int M : {WINDOW, 2 * WINDOW})
         for (const Shape& s : shapes) {
             const int N = s.N, K = s.K;
@@ -102,7 +114,7 @@ static void bench_linear_products(Table& table, const std::vector<Shape>& shapes
             Array<floatX> C((size_t)M * N, "product");
             const std::vector<double> seconds = race({probe.run, [&] { gemm(C.data, A.data, B.data, M, N, K); }}, 1.5);
             table.add_rate(product_text(FLOATX_NAME, s, M), 2.0 * M * N * K, seconds[1], probe.work / seconds[0], LIMIT,
-                           on_cpu(at_least(0.6)));
+                           with_amx(at_least(0.5), on_cpu(at_least(0.6))));
         }
 }
 
@@ -194,11 +206,11 @@ static void bench_forward(Table& table, Bench& b, const LayerSeconds& layer) {
     const double work = WINDOWS * WINDOW * (c.L * b.linear_work + 2.0 * c.V * c.C) + attention_work;
     const double total = pass + c.L * best[3] + best[4];
     table.add_rate(format("attention of %d windows of %d", WINDOWS, WINDOW), WINDOWS * b.attention_work,
-                   b.chunks() * layer.attention, layer.peak, LIMIT, on_gpu(at_least(0.38)));
+                   b.chunks() * layer.attention, layer.peak, LIMIT, with_amx(at_least(0.25), on_gpu(at_least(0.38))));
     const std::string name = format("random:%s, %d windows", SIZE, WINDOWS);
     table.add_rate(name + ", with the head", work, pass, layer.peak, LIMIT, on_gpu(at_least(0.6)));
     table.add({name + ", what is not a product", "s", total - products - attention_work / layer.peak, total, "the whole run",
-               on_cpu(at_most(0.25))});
+               with_amx(at_most(0.35), on_cpu(at_most(0.25)))});
     table.add({"  the same and all of attention", "s", total - products, total, "the whole run", no_goal()});
 }
 
@@ -225,7 +237,8 @@ static void bench_gptq(Table& table, Bench& b, const LayerSeconds& layer) {
         solve += race({[&] { gptq_solve(q, b.layer, g); }}, 0.5, 3, prepare)[0];
     }
     const double forward = chunks * layer.whole, whole = forward + chunks * collect + solve;
-    table.add_rate("Hessians, the upper halves", hessian_work, collect, layer.peak, LIMIT, no_goal());
+    table.add_rate("Hessians, the upper halves", hessian_work, collect, layer.peak, LIMIT,
+                   with_amx(at_least(0.4), no_goal()));
     table.add({format("GPTQ of a layer of random:%s", SIZE), "s", whole, forward, "its forward pass", on_cpu(at_most(2.5))});
     if (GPU) table.add({format("GPTQ of random:%s", SIZE), "s", c.L * whole, 40, "the goal", at_most(1)});
 }

@@ -77,9 +77,9 @@ template <class T> Probe peak_probe() {
 
 #else
 
-// `step` on as many independent vectors of sums as the micro-kernel of gemm.cuh has, on all threads.
+// `step` on as many independent vectors of sums as the micro-kernel of gemm_cpu.h has, on all threads.
 template <class Step> Probe register_probe(int operations, Step step) {
-    constexpr int n_sums = 2 * MR;
+    constexpr int n_sums = 2 * VECTOR_ROWS;
     const long steps = 1000000;
     const auto run = [=] {
         float total = 0;
@@ -98,14 +98,38 @@ template <class Step> Probe register_probe(int operations, Step step) {
     return {run, (double)operations * LANES<float> * n_sums * steps * omp_get_max_threads()};
 }
 
-// Fused multiply-adds of float, or bf16 dot products where the build has them.
+// tdpbf16ps on 2 x 2 tiles of sums, as the micro-kernel has, on all threads.
+inline Probe tile_probe() {
+    const long steps = 200000, operations = 2 * TILE * TILE * 2 * TILE;
+    const auto run = [=] {
+#pragma omp parallel
+        {
+            const std::vector<uint32_t> zeros(TILE * TILE);
+            tiles_begin<true>();
+            tile_zero<true, 0>(), tile_zero<true, 1>(), tile_zero<true, 2>(), tile_zero<true, 3>();
+            tile_load<true, 4>(zeros.data(), 64), tile_load<true, 5>(zeros.data(), 64);
+            tile_load<true, 6>(zeros.data(), 64), tile_load<true, 7>(zeros.data(), 64);
+            for (long s = 0; s < steps; s++) {
+                tile_dot<true, 0, 4, 6>(), tile_dot<true, 1, 4, 7>();
+                tile_dot<true, 2, 5, 6>(), tile_dot<true, 3, 5, 7>();
+            }
+            tiles_end<true>();
+        }
+    };
+    return {run, 4.0 * operations * steps * omp_get_max_threads()};
+}
+
+// Fused multiply-adds of float, or what products of bf16 are made of here.
 template <class T> Probe peak_probe() {
     const Vector<float> x = Vector<float>{} + 0.999f;
-    if constexpr (sizeof(T) == 2 && Words<FloatXWord>::K == 2) {
-        const FloatXWord ones = (FloatXWord)0x3f803f80u;  // 1 and 1
-        const Vector<FloatXWord> pairs = Vector<FloatXWord>{} + ones;
+    if (sizeof(T) == 2 && bf16_product() == Bf16Product::Tiles) return tile_probe();
+#ifdef BF16_PAIRS
+    if (sizeof(T) == 2 && bf16_product() == Bf16Product::Pairs) {
+        const Bf16Pair ones = 0x3f803f80u;  // 1 and 1
+        const Vector<Bf16Pair> pairs = Vector<Bf16Pair>{} + ones;
         return register_probe(4, [=](Vector<float> sum) { return multiply_add(sum, ones, pairs); });
     }
+#endif
     return register_probe(2, [=](Vector<float> sum) { return sum * x + x; });
 }
 

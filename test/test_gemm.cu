@@ -318,14 +318,16 @@ static float float_of(uint32_t bits) {
 }
 static float flushed(float x) { return std::fabs(x) < std::ldexp(1.0f, -126) ? std::copysign(0.0f, x) : x; }
 
-// TDPBF16PS as Intel's manual states it, a sum at a time, through libm's fmaf.
+// TDPBF16PS as Intel's manual states it, a sum at a time. A long double's 64 bits are more than twice a float's: rounded to those
+// first, a sum rounds to the same float.
 static float defined_dot(uint32_t c, const uint32_t* a, const uint32_t* b /*every 16th*/) {
     volatile float sums[2] = {0, 0};  // volatile: the compiler keeps the order
     for (int k = 0; k < 16; k++)
         for (int half = 0; half < 2; half++) {
             const int shift = half ? 0 : 16;
             const float x = flushed(float_of(a[k] << shift & 0xffff0000)), y = flushed(float_of(b[16 * k] << shift & 0xffff0000));
-            sums[half] = flushed(fmaf(x, y, sums[half]));
+            const volatile long double exact = (long double)x * y + sums[half];
+            sums[half] = flushed((float)exact);
         }
     volatile float both = sums[0] + sums[1];
     both = flushed(both);
