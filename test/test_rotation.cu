@@ -488,6 +488,8 @@ TEST(presets_are_the_papers_settings) {
           s.quant.wbits == 8);
     CHECK(!parse({"--preset", "spinquant", "--rotation", "x"}).learn_rotation);
     CHECK_EQ(parse({"--preset", "quarot", "-q", "rtn"}).method, "rtn");
+    const Options f = parse({"--preset", "foem-w4a4kv4"});
+    CHECK(f.method == "foem" && f.calibration_set == "c4" && f.quant.alpha == 0.3 && f.quant.beta == 1e-4 && f.quant.a_heads);
     CHECK(q.preset_text.find("--kv-clip 0.95") != std::string::npos);
     CHECK_ERROR(parse({"--preset", "quarto"}), "did you mean quarot?");
 }
