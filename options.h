@@ -24,7 +24,7 @@ struct Options {
     int n_samples = 128, sample_length = 2048, seed = 0, limit = 0;
     double device_memory = 0;
     QuantOptions quant;
-    bool rotate = false, learn_rotation = false;
+    bool rotate = false, rotate_offline = false, learn_rotation = false;
     std::string rotation, preset, preset_text;
     std::string rotate_only = "r1,r2,r3,r4";
     int rotate_block = 0, kv_bits = 16;
@@ -93,6 +93,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--rotate", "", "rotate the model first, so that no channel is an outlier (quant/rotation.cuh)", &o.rotate,
          nullptr},
+        {Flag::ON, "--rotate-offline", "", "r1 and r2 alone, which --save can fold into weights", &o.rotate_offline, nullptr},
         {Flag::TEXT, "--rotate-only", "LIST",
          "which rotations: r1 residual stream, r2 v and o, r3 q and k, r4 down's input,\n"
          "heads (QuaRot's, before o)",
@@ -324,8 +325,10 @@ inline void check_rotation(const Options& o) {
     if (given && o.given.count("--rotate-block"))
         usage_fail("--rotate-block has no meaning with a rotation that is learned or given");
     if (o.rotate_block < 0) usage_fail("--rotate-block %d: expected 0 or more", o.rotate_block);
-    if (!o.save.empty())
-        usage_fail("--rotate with --save: what r3 and r4 do online has no place in a checkpoint. HINT: leave one out");
+    if (!o.save.empty() && (rotates(o, "r3") || rotates(o, "r4") || rotates(o, "heads")))
+        usage_fail("--rotate with --save: what r3, r4 and heads do online has no place in a checkpoint. HINT: --rotate-offline");
+    if (!o.save.empty() && (o.quant.abits < 16 || o.quant.k_bits < 16 || o.quant.v_bits < 16))
+        usage_fail("--rotate with --save: a checkpoint holds weights, and not the bits of what flows. HINT: -a 16, without --kv-bits");
 }
 
 // The packed format of --format and these settings; kind NONE: --format bf16.
@@ -479,7 +482,11 @@ inline Options options_parse(int argc, const char* const* argv) {
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
     if (o.kl && o.method == "fp16" && !o.rotate)
         usage_fail("--kl has no meaning with -q fp16, which is the full-precision model. HINT: --rotate");
-    if (o.learn_rotation || !o.rotation.empty()) o.rotate = true;
+    if (o.rotate_offline) {
+        if (o.given.count("--rotate-only")) usage_fail("--rotate-offline and --rotate-only: one at a time");
+        o.rotate_only = "r1,r2";
+    }
+    if (o.rotate_offline || o.learn_rotation || !o.rotation.empty()) o.rotate = true;
     check_rotation(o);
     if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
     return o;

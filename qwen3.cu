@@ -1110,13 +1110,34 @@ inline void save_unquantized(CheckpointWriter& writer, const Model& m, const std
     save_param(writer, p);
 }
 
-inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json,
+// The embeddings, or the head with the final norm's gain, multiplied by R1. The two are then no longer the same matrix.
+inline void save_rotated(CheckpointWriter& writer, const Model& m, bool head, const Rotation& rotation) {
+    const size_t C = m.config.C, V = m.config.V;
+    Param p = {head ? head_name(m.config) : "model.embed_tokens.weight", {V, C}, nullptr};
+    Array<floatX> values(V * C, "embeddings or head"), gain(C, "final norm");
+    p.data = values.data;
+    load_param(m, p);
+    load_param(m, {"model.norm.weight", {C}, gain.data});
+    rotate_stream_rows(values.data, V, rotation, false, head ? gain.data : nullptr);
+    if (head) {
+        launch(fill_kernel, 1, 256, gain.data, 1.0f, (int)C);
+        save_param(writer, {"model.norm.weight", {C}, gain.data});
+        p.name = "lm_head.weight";
+    }
+    save_param(writer, p);
+}
+
+// `rotation`: whose R1 the stream was multiplied by, or null.
+inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json, const Rotation* rotation,
                         const QuantFormat& packed = QuantFormat()) {
     const std::string dtype = sizeof(floatX) == 2 ? "bfloat16" : "float32";
     const size_t C = m.config.C, V = m.config.V;
-    save_unquantized(writer, m, "model.norm.weight", {C});
-    if (!m.config.tied) save_unquantized(writer, m, "lm_head.weight", {V, C});
-    std::string config = m.random ? config_json(m.config, dtype) : saved_config(m.dir, dtype, m.config.tied);
+    if (rotation) save_rotated(writer, m, true, *rotation);
+    else save_unquantized(writer, m, "model.norm.weight", {C});
+    if (!rotation && !m.config.tied) save_unquantized(writer, m, "lm_head.weight", {V, C});
+    Config shape = m.config;
+    shape.tied = shape.tied && !rotation;
+    std::string config = m.random ? config_json(shape, dtype) : saved_config(m.dir, dtype, shape.tied);
     if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)), m.dir + "/config.json");
     writer.write_text("config.json", config);
     writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
@@ -1378,6 +1399,7 @@ struct Run {
     size_t first_full() const { return options.kl ? calibrated() + sets.size() + exams.size() : streams.size(); }
     Quantizer quantizer;
     Rotation rotation;  // with --rotate, of all streams but the full-precision model's
+    bool saves_rotated() const { return options.rotate && rotation.r1; }
     QuantFormat packed;  // of --save; kind NONE: weights as they are
     Report report;
 };
@@ -1711,7 +1733,9 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
             r.notes.push_back(
                 "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads");
     }
-    const std::vector<TensorSpec> specs = checkpoint_specs(c, run.packed);
+    Config shape = c;
+    shape.tied = c.tied && !run.saves_rotated();
+    const std::vector<TensorSpec> specs = checkpoint_specs(shape, run.packed);
     std::vector<std::pair<std::string, size_t>> bytes;
     for (const TensorSpec& spec : specs) bytes.push_back({spec.name, tensor_spec_bytes(spec, run.options.save)});
     report_size(r, c, bytes);
@@ -1786,7 +1810,8 @@ inline Report run_model(const Options& options) {
     r.seconds_load = total.seconds();
     {
         Scratch scratch = scratch_alloc(c, run.streams);
-        if (writer) save_unquantized(*writer, run.model, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
+        if (writer && run.saves_rotated()) save_rotated(*writer, run.model, false, run.rotation);
+        else if (writer) save_unquantized(*writer, run.model, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
         rotate_streams(run, false, scratch);
         sweep(run, scratch, writer.get());
         rotate_streams(run, true, scratch);
@@ -1796,8 +1821,9 @@ inline Report run_model(const Options& options) {
                         format("{\"method\": %s, \"fake_quantized\": %s, \"options\": ", json_quote(o.method).c_str(),
                                fake ? "true" : "false") +
                             json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) +
+                            ", \"rotation\": " + json_settings(r.rotation) +
                             ", \"commit\": " + json_quote(COMMIT) + "}\n",
-                        run.packed);
+                        run.saves_rotated() ? &run.rotation : nullptr, run.packed);
             fprintf(stderr, "saved: %s (%s)\n", o.save.c_str(),
                     fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
         }

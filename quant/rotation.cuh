@@ -15,7 +15,8 @@
 //   down [C, F]                 R1^T W R4
 //   both norms' gains           1;     q_norm, k_norm and the biases of q and k stay: they act behind the projection
 // Two things stay as they are: the embeddings and the head. The tokens' rows are multiplied by R1 when they are looked up, and the final
-// norm's input by R1^T; so no head is untied from its embeddings, and none is rounded again. (Only --save needs the products.)
+// norm's input by R1^T; so no head is untied from its embeddings, and none is rounded again. (Only --save needs the products: E R1, and
+// of the head W diag(gain) R1, with a final gain of 1.)
 //
 // R1 is diag(s) H^T / sqrt(C) with a Hadamard matrix H and random signs s, or a matrix that was learned. R2 is the same with signs of its
 // own for each layer and kv head, or learned. R3, R4 and the heads' are H^T / sqrt(n). Signs are those of Python's random.Random:
@@ -169,14 +170,14 @@ inline void rotate_rows(float* x, size_t n, const Rotation& r, bool inverse = fa
     }
 }
 
-// The same of a stream's rows, rounded once.
-inline void rotate_stream_rows(floatX* x, size_t n, const Rotation& r, bool inverse = false) {
+// The same of a stream's rows, or of those of the embeddings or the head, rounded once; a gain [C], if any, is multiplied in first.
+inline void rotate_stream_rows(floatX* x, size_t n, const Rotation& r, bool inverse = false, const floatX* gain = nullptr) {
     const int C = r.shape.C;
     if (!r.r1) return;
     Array<float> rows(std::min(n, (size_t)ROTATION_ROWS) * C, "rows to be rotated");
     for (size_t row = 0; row < n; row += ROTATION_ROWS) {
         const int now = (int)std::min((size_t)ROTATION_ROWS, n - row);
-        launch(gain_to_float_kernel, now, 256, rows.data, x + row * C, (const floatX*)nullptr, C);
+        launch(gain_to_float_kernel, now, 256, rows.data, x + row * C, gain, C);
         rotate_rows(rows.data, now, r, inverse);
         launch(round_rows_kernel, now, 256, x + row * C, rows.data, C);
     }

@@ -315,6 +315,35 @@ TEST(rotations_leave_the_bundled_model_as_it_is) {
     CHECK(std::fabs(blocks.kl[0].kl) < 5e-5);
 }
 
+TEST(a_saved_rotated_model_is_the_same_function) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    const std::string saved = tmp / "saved";
+    run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-q", "fp16", "--rotate-offline", "--save", saved.c_str()});
+    Options o;
+    o.model = saved;
+    const Model m = model_open(o);
+    CHECK(!m.config.tied);
+    auto all = [&](const std::string& name, const std::vector<size_t>& shape, float value) {
+        const TensorView& t = checkpoint_get(m.checkpoint, name, shape);
+        std::vector<float> x(shape[0]);
+        tensor_to_f32(t, 0, x.size(), x.data());
+        for (float v : x)
+            if (v != value) return false;
+        return true;
+    };
+    const size_t C = m.config.C, D = m.config.D;
+    for (const char* name :
+         {"model.norm.weight", "model.layers.3.input_layernorm.weight", "model.layers.0.post_attention_layernorm.weight"})
+        CHECK(all(name, {C}, 1));
+    CHECK(!all("model.layers.0.self_attn.k_norm.weight", {D}, 1));
+    auto ppl = [](const char* model) {
+        return run_quietly({"-m", model, "--data", "data/tiny", "--limit", "1", "-q", "fp16"}).tasks[0].value;
+    };
+    const double straight = ppl("data/tiny");
+    CHECK_NEAR(ppl(saved.c_str()), straight, (sizeof(floatX) == 4 ? 1e-5 : 2e-3) * straight);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Keys, values and inputs on few bits
 
@@ -488,6 +517,8 @@ TEST(presets_are_the_papers_settings) {
           s.quant.wbits == 8);
     CHECK(!parse({"--preset", "spinquant", "--rotation", "x"}).learn_rotation);
     CHECK_EQ(parse({"--preset", "quarot", "-q", "rtn"}).method, "rtn");
+    const Options f = parse({"--preset", "foem-w4a4kv4"});
+    CHECK(f.method == "foem" && f.calibration_set == "c4" && f.quant.alpha == 0.3 && f.quant.beta == 1e-4 && f.quant.a_heads);
     CHECK(q.preset_text.find("--kv-clip 0.95") != std::string::npos);
     CHECK_ERROR(parse({"--preset", "quarto"}), "did you mean quarot?");
 }
@@ -554,6 +585,8 @@ TEST(methods_that_a_rotation_does_not_go_with_say_why) {
     CHECK_ERROR(parse({"-q", "billm", "--rotate"}), "a rotation leaves none");
     CHECK_ERROR(parse({"--rotate", "--rotate-only", "r1,r5"}), "expected a list of r1, r2, r3, r4 and heads, found \"r5\"");
     CHECK_ERROR(parse({"--rotate-block", "64"}), "--rotate-block has no meaning without --rotate");
+    CHECK_ERROR(parse({"--rotate", "--save", "x"}), "what r3, r4 and heads do online has no place in a checkpoint");
+    CHECK_ERROR(parse({"-q", "rtn", "--rotate-offline", "--save", "x", "-a", "8"}), "and not the bits of what flows");
     CHECK_ERROR(parse({"--kl"}), "--kl has no meaning with -q fp16");
 }
 
