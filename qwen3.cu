@@ -1117,7 +1117,7 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
     save_unquantized(writer, m, "model.norm.weight", {C});
     if (!m.config.tied) save_unquantized(writer, m, "lm_head.weight", {V, C});
     std::string config = m.random ? config_json(m.config, dtype) : saved_config(m.dir, dtype, m.config.tied);
-    if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)), m.dir + "/config.json");
+    if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)));
     writer.write_text("config.json", config);
     writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
     if (!m.random) copy_small_files(writer, m.dir);
@@ -1673,6 +1673,9 @@ inline void take_quantized(Options& o, const Model& m) {
     if (!o.save.empty())
         usage_fail("--save: %s is quantized already (%s), and would be the same again. HINT: copy %s", m.name.c_str(),
                    quantization_text(f).c_str(), m.dir.c_str());
+    if (o.rotate)
+        usage_fail("--rotate: %s is quantized already (%s), and rotated weights are on no grid. %s", m.name.c_str(),
+                   quantization_text(f).c_str(), hint);
     o.quant.wbits = f.bits, o.quant.abits = f.abits, o.quant.group_size = f.group_size;
 }
 
