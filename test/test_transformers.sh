@@ -56,7 +56,9 @@ with torch.no_grad():
 ours = torch.frombuffer(bytearray(open(logits, "rb").read()), dtype=torch.float32).reshape(theirs.shape)
 error = ((ours - theirs).norm() / theirs.norm()).item()
 single = config.get("torch_dtype", config.get("dtype")) == "float32"
-limit = 2e-2 if not single else 1e-2 if config["quantization_config"]["config_groups"]["group_0"]["input_activations"] else 1e-5
+# With activations the grids differ a little: 2 max / 255 there, max / 127 here.
+inputs = config["quantization_config"]["config_groups"]["group_0"]["input_activations"]
+limit = (1e-2 if inputs else 1e-5) if single else (4e-2 if inputs else 2e-2)
 print(f"relative error {error:.2g}, at most {limit:g}")
 sys.exit(error > limit)
 PYTHON_END
