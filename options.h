@@ -355,6 +355,14 @@ inline void options_check_format(Options& o) {
                    o.method == "fp16"    ? "-q fp16, which quantizes nothing,"
                    : o.method == "billm" ? "BiLLM, whose salient weights have two bits and the others masks,"
                                          : ("-q " + o.method).c_str());
+    const QuantOptions& q = o.quant;
+    if (q.k_bits < 16 || q.v_bits < 16)
+        usage_fail("--format %s: the file has no place for bits of keys and values. HINT: leave --kv-bits, or take --format bf16",
+                   o.format.c_str());
+    if (q.abits < 16 && (q.a_asym || q.a_heads || q.a_group != -1 || q.a_clip != 1))
+        usage_fail("--format %s: readers know one symmetric grid a token for activations, of its whole range. HINT: leave --a-asym, "
+                   "--a-heads, --a-group and --a-clip, or take --format bf16",
+                   o.format.c_str());
     o.quant.pack = true;
     o.quant.scale = o.format == "gptq" ? Scale::F16 : sizeof(floatX) == 2 ? Scale::BF16 : Scale::F32;
 }

@@ -1128,7 +1128,7 @@ inline void save_rotated(CheckpointWriter& writer, const Model& m, bool head, co
 }
 
 // `rotation`: whose R1 the stream was multiplied by, or null.
-inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json, const Rotation* rotation,
+inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json, const Rotation* rotation = nullptr,
                         const QuantFormat& packed = QuantFormat()) {
     const std::string dtype = sizeof(floatX) == 2 ? "bfloat16" : "float32";
     const size_t C = m.config.C, V = m.config.V;
@@ -1138,7 +1138,7 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
     Config shape = m.config;
     shape.tied = shape.tied && !rotation;
     std::string config = m.random ? config_json(shape, dtype) : saved_config(m.dir, dtype, shape.tied);
-    if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)), m.dir + "/config.json");
+    if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)));
     writer.write_text("config.json", config);
     writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
     if (!m.random) copy_small_files(writer, m.dir);
@@ -1697,6 +1697,9 @@ inline void take_quantized(Options& o, const Model& m) {
     if (!o.save.empty())
         usage_fail("--save: %s is quantized already (%s), and would be the same again. HINT: copy %s", m.name.c_str(),
                    quantization_text(f).c_str(), m.dir.c_str());
+    if (o.rotate)
+        usage_fail("--rotate: %s is quantized already (%s), and rotated weights are on no grid. %s", m.name.c_str(),
+                   quantization_text(f).c_str(), hint);
     o.quant.wbits = f.bits, o.quant.abits = f.abits, o.quant.group_size = f.group_size;
 }
 
