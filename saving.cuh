@@ -1,0 +1,148 @@
+// saving.cuh: --save: a Hugging Face checkpoint with the fake-quantized weights or with packed linears (--format), written layer by layer
+// as the sweep goes.
+//
+// defines: checkpoint_specs, require_tensors, save_param, save_layer, report_size, save_unquantized, save_rotated, save_finish
+#pragma once
+#include <string>
+#include <vector>
+#include "data/export.h"
+#include "data/save.h"
+#include "eval/report.h"
+#include "quant/rotation.cuh"
+#include "weights.cuh"
+
+static const char* const STORED_DTYPE = sizeof(floatX) == 2 ? "BF16" : "F32";
+
+inline std::vector<TensorSpec> checkpoint_specs(const Config& c, const QuantFormat& packed = QuantFormat()) {
+    const std::string dtype = STORED_DTYPE;
+    std::vector<TensorSpec> specs = {{"model.embed_tokens.weight", dtype, {(size_t)c.V, (size_t)c.C}}};
+    Layer layer = layer_alloc(c);
+    for (int l = 0; l < c.L; l++) {
+        layer_place(c, layer, l);
+        for (const Param& p : layer_params(c, layer)) {
+            if (!p.linear || packed.kind == QuantFormat::NONE) specs.push_back({p.name, dtype, p.shape});
+            else
+                for (const TensorSpec& spec : export_specs(packed, dtype, linear_name(p), p.shape[0], p.shape[1]))
+                    specs.push_back(spec);
+        }
+    }
+    specs.push_back({"model.norm.weight", dtype, {(size_t)c.C}});
+    if (!c.tied) specs.push_back({"lm_head.weight", dtype, {(size_t)c.V, (size_t)c.C}});
+    return specs;
+}
+
+// A tensor that is missing or of another shape shows before the work starts, not hours later at its layer; so does a quantized
+// checkpoint that is not what its config.json says. What is noteworthy goes to `notes`.
+inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
+    if (m.random) return;
+    const Config& c = m.config;
+    const size_t C = c.C, V = c.V;
+    checkpoint_get(m.checkpoint, "model.embed_tokens.weight", {V, C});
+    size_t linears = 0, quantized = 0;
+    std::string as_it_is;  // the first linear that isn't quantized
+    Layer layer = layer_alloc(c);
+    for (int l = 0; l < c.L; l++) {
+        layer_place(c, layer, l);
+        for (const Param& p : layer_params(c, layer)) {
+            linears += p.linear;
+            if (!p.linear) checkpoint_get(m.checkpoint, p.name, p.shape);
+            else if (param_linear(m, p).quantized) quantized++;
+            else if (as_it_is.empty()) as_it_is = p.name;
+        }
+    }
+    checkpoint_get(m.checkpoint, "model.norm.weight", {C});
+    if (!c.tied) checkpoint_get(m.checkpoint, head_name(c), {V, C});
+    if (m.quantization.kind == QuantFormat::NONE || as_it_is.empty()) return;
+    if (quantized == 0)
+        fail("%s says that the checkpoint is quantized (%s), but its linears are not. HINT: do they belong together?",
+             m.quantization.where.c_str(), quantization_text(m.quantization).c_str());
+    if (m.quantization.abits < 16)
+        fail("%s: \"%s\" is not quantized, other linears and their inputs are; this program quantizes all inputs or none",
+             m.checkpoint.path.c_str(), as_it_is.c_str());
+    notes.push_back(format("%zu of %zu linears are quantized; %s, for one, is not", quantized, linears, as_it_is.c_str()));
+}
+
+inline void save_param(CheckpointWriter& writer, const Param& p) {
+    std::vector<floatX> host(p.size());
+    copy(host.data(), p.data, host.size());
+    writer.write(p.name, host.data(), host.size() * sizeof(floatX));
+}
+
+// The layer as it is now. With a packed format its linears are what the method left in `made`, which is emptied.
+inline void save_layer(CheckpointWriter& writer, const Config& c, const Layer& layer, const QuantFormat& packed,
+                       std::vector<PackedLinear>& made) {
+    for (const Param& p : layer_params(c, layer)) {
+        if (!p.linear || packed.kind == QuantFormat::NONE) {
+            save_param(writer, p);
+            continue;
+        }
+        const std::string name = linear_name(p);
+        const auto of_it =
+            std::find_if(made.begin(), made.end(), [&](const PackedLinear& x) { return ends_with(name, "." + x.name); });
+        if (of_it == made.end()) fail("%s: the method left no codes of it", name.c_str());
+        of_it->name = name;
+        export_write(writer, packed, STORED_DTYPE, *of_it);
+    }
+    made.clear();
+}
+
+// Bytes of all tensors, and bits a weight of the linears with all that belongs to them but biases.
+inline void report_size(Report& r, const Config& c, const std::vector<std::pair<std::string, size_t>>& tensor_bytes) {
+    Layer layer = layer_alloc(c);
+    double weights = 0, bytes = 0;
+    for (int l = 0; l < c.L; l++) {
+        layer_place(c, layer, l);
+        for (const Group& group : layer.groups) weights += (double)group.O * group.I;
+    }
+    for (const auto& t : tensor_bytes) {
+        r.stored_bytes += t.second;
+        const size_t dot = t.first.rfind('.');
+        if (dot != std::string::npos && ends_with(t.first.substr(0, dot), "_proj") && t.first.substr(dot) != ".bias")
+            bytes += t.second;
+    }
+    r.stored_bits = 8 * bytes / weights;
+}
+
+// A tensor that is not part of a layer passes through unchanged.
+inline void save_unquantized(CheckpointWriter& writer, const Model& m, const std::string& name, const std::vector<size_t>& shape) {
+    Param p = {name, shape, nullptr};
+    Array<floatX> values(p.size(), name.c_str());
+    p.data = values.data;
+    load_param(m, p);
+    save_param(writer, p);
+}
+
+// The embeddings, or the head with the final norm's gain, multiplied by R1. The two are then no longer the same matrix.
+inline void save_rotated(CheckpointWriter& writer, const Model& m, bool head, const Rotation& rotation) {
+    const size_t C = m.config.C, V = m.config.V;
+    Param p = {head ? head_name(m.config) : "model.embed_tokens.weight", {V, C}, nullptr};
+    Array<floatX> values(V * C, "embeddings or head"), gain(C, "final norm");
+    p.data = values.data;
+    load_param(m, p);
+    load_param(m, {"model.norm.weight", {C}, gain.data});
+    rotate_stream_rows(values.data, V, rotation, false, head ? gain.data : nullptr);
+    if (head) {
+        launch(fill_kernel, 1, 256, gain.data, 1.0f, (int)C);
+        save_param(writer, {"model.norm.weight", {C}, gain.data});
+        p.name = "lm_head.weight";
+    }
+    save_param(writer, p);
+}
+
+// `rotation`: whose R1 the stream was multiplied by, or null.
+inline void save_finish(CheckpointWriter& writer, const Model& m, const std::string& settings_json, const Rotation* rotation = nullptr,
+                        const QuantFormat& packed = QuantFormat()) {
+    const std::string dtype = sizeof(floatX) == 2 ? "bfloat16" : "float32";
+    const size_t C = m.config.C, V = m.config.V;
+    if (rotation) save_rotated(writer, m, true, *rotation);
+    else save_unquantized(writer, m, "model.norm.weight", {C});
+    if (!rotation && !m.config.tied) save_unquantized(writer, m, "lm_head.weight", {V, C});
+    Config shape = m.config;
+    shape.tied = shape.tied && !rotation;
+    std::string config = m.random ? config_json(shape, dtype) : saved_config(m.dir, dtype, shape.tied);
+    if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)));
+    writer.write_text("config.json", config);
+    writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
+    if (!m.random) copy_small_files(writer, m.dir);
+    writer.finish();
+}
