@@ -85,7 +85,7 @@ inline Vector<float> exp2_vector(Vector<float> x) {
 template <class Word>
 Vector<float> mask_scores(const CpuTile<Word>& c, const AttentionTile& t, int row, int key, Vector<float> scores) {
     const IntVector lo = load_vector(c.lo + row), hi = load_vector(c.hi + row), at = IntVector{} + key;
-    return ((at < t.n_prefix) | (at >= lo)) & (at <= hi) ? scores : Vector<float>{} - INFINITY;
+    return (((at < t.n_prefix) | (at >= lo)) & (at <= hi)) ? scores : Vector<float>{} - INFINITY;
 }
 
 // sum[i][n] += the products of word a[i * row + k * step] and vector b[n * column + k], over k < words.
