@@ -8,6 +8,7 @@
 #                      launch kernels; EMULATE_SEED=N chooses in which order its threads run, EMULATE_ALL=1 takes the slow
 #                      ones too; SANITIZE=1 works here as well
 # make bench           a table: what is achieved, what the machine can do, the ratio; JSON=FILE writes it too
+# make fuzz            every reader of files under libFuzzer (clang), FUZZ_SECONDS=60 each
 # PRECISION=FP32       float instead of bf16 weights and activations, for exact comparison
 # NATIVE=0             no -march=native (portable C++ kernels)
 
@@ -16,6 +17,8 @@ NVCC      := $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 
 HAVE_GPU  := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 PRECISION ?= BF16
 NATIVE    ?= 1
+FUZZ_CXX  ?= clang++
+FUZZ_SECONDS ?= 60
 
 # GPU=1 decides every rule below. It is found out here, or said by `make gpu` (GPU=1) and `make CPU=1`.
 ifneq ($(CPU)$(EMULATE),)
@@ -31,8 +34,12 @@ endif
 # Only these characters: a tag may have quotes and dollar signs, which a recipe's shell would take for its own.
 COMMIT   := $(or $(shell git describe --always --dirty --abbrev=12 2>/dev/null | LC_ALL=C tr -cd 'A-Za-z0-9._/+-'),unknown)
 COMMA    := ,
+# Flags that one compiler has and another has not are given to those that do: `accepts FLAG, what it is taken for`.
+accepts   = $(shell $(CXX) -Werror $1 -x c++ -c /dev/null -o /dev/null 2>/dev/null && echo $2)
 # -Wdangling-reference (g++ 13) takes a reference into a function's one argument for one into its other, temporary one.
-WARN     := -Wall -Wextra -Werror -Wno-dangling-reference
+# -Wpass-failed (clang) is about loops that `omp simd` wishes in lanes: g++ can, clang can't, and both are right.
+WARN     := -Wall -Wextra -Werror $(call accepts,-Wdangling-reference,-Wno-dangling-reference) \
+            $(call accepts,-Wpass-failed,-Wno-pass-failed)
 # Sums may be reassociated, so that they vectorize; never -ffast-math, which assumes that NaN and Inf do not happen.
 FASTER   := -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math
 ifeq ($(PRECISION),FP32)
@@ -57,7 +64,7 @@ else
   CHECKS   := $(if $(SANITIZE),-O1 -fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O3)
   # -g1 gives functions and lines, and the compiler a third less to do than -g.
   # Pragmas are nvcc's. No thread_local variable has a constructor; -rdynamic: an error names the kernel.
-  EMULATED := $(if $(EMULATE),-D__CUDACC__ -DEMULATED -Itest/emulate -Wno-unknown-pragmas -fno-extern-tls-init -rdynamic)
+  EMULATED := $(if $(EMULATE),-D__CUDACC__ -DEMULATED -Itest/emulate -Wno-unknown-pragmas $(call accepts,-fno-extern-tls-init,-fno-extern-tls-init) -rdynamic)
   COMPILE   = $(CXX) -std=c++17 $(CHECKS) -g1 $(MARCH) $(FASTER) -fopenmp $(WARN) $(EMULATED) $(DEFINES) -MMD -MP -x c++
   LINK     :=
 endif
@@ -66,7 +73,7 @@ endif
 TESTS   := whole parts
 SCRIPTS := $(if $(EMULATE),,$(wildcard test/test_*.sh))
 
-.PHONY: all gpu test tests bench print-out clean
+.PHONY: all gpu test tests bench fuzz print-out clean
 all: $(if $(EMULATE),tests,qwen3)
 
 gpu:
@@ -108,7 +115,16 @@ print-out:
 bench: $(OUT)/bench $(OUT)/qwen3
 	@QWEN3=$(OUT)/qwen3 $(OUT)/bench $(if $(JSON),--json $(JSON))
 
+# All readers of files, FUZZ_SECONDS each; READERS="json csv": only those.
+build/fuzz/fuzz: test/fuzz.cu Makefile
+	@mkdir -p build/fuzz
+	@$(FUZZ_CXX) -fsanitize=fuzzer -fopenmp -x c++ -c /dev/null -o /dev/null || { echo "make fuzz: $(FUZZ_CXX) with libFuzzer was not found. HINT: apt-get install clang libomp-dev, or FUZZ_CXX=..."; exit 1; }
+	$(FUZZ_CXX) -std=c++17 -O1 -g1 -fsanitize=fuzzer,address,undefined,float-cast-overflow -fno-sanitize-recover=all -fopenmp -Wall -Wextra -Werror -DTESTING -MMD -MP -x c++ $< -o $@
+
+fuzz: build/fuzz/fuzz
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) test/fuzz.sh build/fuzz/fuzz $(READERS)
+
 clean:
 	rm -rf build qwen3
 
--include $(wildcard $(OUT)/*.d)
+-include $(wildcard $(OUT)/*.d build/fuzz/*.d)

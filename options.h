@@ -14,6 +14,7 @@
 #include <sstream>
 #include <string>
 #include <vector>
+#include "data/paths.h"
 #include "data/quantized.h"
 #include "eval/report.h"
 #include "quant/methods.cuh"
@@ -420,6 +421,7 @@ inline Options options_parse(int argc, const char* const* argv) {
             if (word == f.name) flag = &f;
             names.push_back(f.name);
         }
+        if (!flag && !*argv[i]) usage_fail("expected a flag, found an empty word. HINT: is a shell variable unset?");
         if (!flag)
             usage_fail("%s: there is no such flag. HINT: did you mean %s? ./qwen3 -h lists them all", argv[i],
                        nearest(argv[i], names).c_str());
@@ -496,6 +498,15 @@ inline Options options_parse(int argc, const char* const* argv) {
     }
     if (o.rotate_offline || o.learn_rotation || !o.rotation.empty()) o.rotate = true;
     check_rotation(o);
+    const std::string last = std::filesystem::path(o.save.substr(0, o.save.find_last_not_of('/') + 1)).filename();
+    if (!o.save.empty() && (last.empty() || last == "." || last == ".."))
+        usage_fail("--save %s: expected the name of a new folder", o.save.c_str());
+    const std::pair<const char*, std::string> places[] = {
+        {"--save", o.save}, {"--json", o.json}, {"--questions", o.questions}, {"--rotation", o.learn_rotation ? o.rotation : ""}};
+    for (const auto& one : places)
+        for (const auto& other : places)
+            if (&one < &other && !one.second.empty() && !is_special_file(one.second) && same_place(one.second, other.second))
+                usage_fail("%s and %s: both would write to %s", one.first, other.first, one.second.c_str());
     if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
     return o;
 }

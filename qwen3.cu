@@ -30,6 +30,8 @@
 #include "data/clock.h"
 #include "data/paths.h"
 #include "data/save.h"
+// defines: read_token_ids
+#include "data/token_ids.h"
 // defines: Tokenizer, tokenizer_load, tokenizer_encode
 #include "tokenizer/bpe.h"
 // defines: Linear, Group, Layer, Quantizer, Method / print_modules, print_summary
@@ -700,23 +702,6 @@ inline Tokenizer model_tokenizer(const Model& m, const std::string& data_dir) {
     return tokenizer_load(m.random ? data_dir + "/qwen3-tokenizer" : m.dir);
 }
 
-// Token ids, one a line.
-inline std::vector<int> read_token_ids(const std::string& path, int V) {
-    LineFile file(path);
-    std::vector<int> ids;
-    for (size_t i = 0; i < file.count(); i++) {
-        const std::string line(file.line(i));
-        char* end = nullptr;
-        errno = 0;
-        const long id = strtol(line.c_str(), &end, 10);
-        if (line.empty() || end != line.c_str() + line.size() || errno || id < 0 || id >= V)
-            fail("%s:%zu: expected a token id from 0 to %d, found \"%s\"", path.c_str(), i + 1, V - 1, line.c_str());
-        ids.push_back((int)id);
-    }
-    if (ids.empty()) fail("%s: expected token ids, one a line, found an empty file", path.c_str());
-    return ids;
-}
-
 // The widths of the model's rows, and whose they are.
 inline std::vector<std::pair<const char*, int>> row_widths(const Config& c) {
     std::vector<std::pair<const char*, int>> widths = {{"hidden_size (q, k, v, gate, up)", c.C}, {"heads * head_dim (o)", c.H * c.D}};
@@ -1209,7 +1194,9 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
     std::vector<std::pair<std::string, size_t>> bytes;
     for (const TensorSpec& spec : specs) bytes.push_back({spec.name, tensor_spec_bytes(spec, run.options.save)});
     report_size(r, c, bytes);
-    return std::unique_ptr<CheckpointWriter>(new CheckpointWriter(run.options.save, specs));
+    std::unique_ptr<CheckpointWriter> writer(new CheckpointWriter(run.options.save, specs));
+    if (!run.model.random) copy_small_files(*writer, run.model.dir);
+    return writer;
 }
 
 // What is not done for mixtures of experts.
@@ -1334,15 +1321,15 @@ static void run_program(const Options& options) {
     } else if (!options.tokenize.empty()) {
         print_token_ids(options);
     } else {
-        for (const std::string& file : {options.json, options.questions})
+        for (const std::string& file : {options.json, options.questions, options.learn_rotation ? options.rotation : std::string()})
             if (!file.empty()) require_writable(file);
         const Report report = run_model(options);
         files_unchanged_or_fail();
         if (!report.tasks.empty()) fputs(report_text(report).c_str(), stdout);
-        const bool printed = fflush(stdout) == 0;
+        const int print_error = fflush(stdout) == 0 ? 0 : errno;
         if (!options.json.empty()) write_whole_file(options.json, report_json(report));
         if (!options.questions.empty()) write_whole_file(options.questions, report.questions);
-        if (!printed) fail("standard output: the row could not be written: %s", strerror(errno));
+        if (print_error) fail("standard output: the row could not be written: %s", strerror(print_error));
     }
     if (fflush(stdout) != 0) fail("standard output: the text could not be written: %s", strerror(errno));
 }

@@ -143,6 +143,6 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
     if (packed.kind != QuantFormat::NONE) config = config_with_quantization(config, export_config(packed, has_mixture(m.config)));
     writer.write_text("config.json", config);
     writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
-    if (!m.random) copy_small_files(writer, m.dir);
+    files_unchanged_or_fail();
     writer.finish();
 }

@@ -19,6 +19,7 @@
 // defines: HADAMARD_MAX, paley_matrix, hadamard_factors, hadamard_block, Hadamard, hadamard_make, hadamard_rows
 #pragma once
 #include <algorithm>
+#include <utility>
 #include <vector>
 // defines: Vector, LANES, load_vector, store_vector, on the CPU
 #include "gemm.cuh"
@@ -184,25 +185,25 @@ DEVICE void hadamard_butterflies(float* y, const HadamardSteps& p, int h, int st
 }
 
 #ifndef __CUDACC__
-// For step h = 1, 2, 4, .. < N_LANES inside of a vector: lane l's partner is l ^ h, and the second of a pair is subtracted.
-struct LanePartners {
-    int partner[4][N_LANES];
-    float sign[4][N_LANES];
-    LanePartners() {
-        for (int step = 0; step < 4; step++)
-            for (int l = 0; l < N_LANES; l++) partner[step][l] = l ^ (1 << step), sign[step][l] = l >> step & 1 ? -1.0f : 1.0f;
-    }
-};
+// The step h < N_LANES inside of a vector: lane l's partner is l ^ h, and the second of a pair is subtracted.
+template <int h, size_t... l> Lanes hadamard_pairs(Lanes x, std::index_sequence<l...>) {
+#ifdef __clang__
+    const Lanes partners = __builtin_shufflevector(x, x, (int)(l ^ h)...);
+#else
+    const Lanes partners = __builtin_shuffle(x, Vector<int>{(int)(l ^ h)...});
+#endif
+    return partners + Lanes{(l & h ? -1.0f : 1.0f)...} * x;
+}
 
 // All steps with h < N_LANES.
 inline void hadamard_inside(float* y, int n) {
-    static const LanePartners lanes;
-    constexpr int steps = N_LANES == 16 ? 4 : N_LANES == 8 ? 3 : 2;
+    constexpr std::make_index_sequence<N_LANES> all;
     for (int i = 0; i < n; i += N_LANES) {
         Lanes x = load_lanes(y + i);
-#pragma GCC unroll 4
-        for (int step = 0; step < steps; step++)
-            x = __builtin_shuffle(x, load_vector(lanes.partner[step])) + load_lanes(lanes.sign[step]) * x;
+        x = hadamard_pairs<1>(x, all);
+        x = hadamard_pairs<2>(x, all);
+        if constexpr (N_LANES >= 8) x = hadamard_pairs<4>(x, all);
+        if constexpr (N_LANES >= 16) x = hadamard_pairs<8>(x, all);
         store_lanes(y + i, x);
     }
 }

@@ -4,6 +4,7 @@
 // defines: RopeScaling, Mixture, Config, is_mixture, config_load, config_official, config_json
 #pragma once
 #include <algorithm>
+#include <cerrno>
 #include <string>
 #include <vector>
 #include "file.h"
@@ -133,7 +134,7 @@ inline void config_load_mixture(Config& c, const Json& j, const std::string& pat
 
 // A key that is absent has the default of its class in transformers, which is not always the sensible one.
 inline Config config_load(const std::string& path) {
-    if (!file_exists(path))
+    if (!file_exists(path) && errno == ENOENT)
         fail("%s: expected a model's config.json, found no such file. HINT: scripts/download.sh Qwen3-0.6B-Base, or -m DIR",
              path.c_str());
     const Json j = json_parse_file(path);

@@ -1,11 +1,29 @@
 // paths.h: where things are, and what they are called.
 //
-// defines: project_file, model_name, is_post_trained, download_has
+// defines: is_special_file, same_place, project_file, model_name, is_post_trained, download_has
 #pragma once
 #include <filesystem>
 #include <string>
 #include <unistd.h>
 #include "file.h"
+
+// Whether `path` is there and no ordinary file: a link, a device, a FIFO. Such a thing is written through, never replaced.
+inline bool is_special_file(const std::string& path) {
+    std::error_code ignored;
+    const auto status = std::filesystem::symlink_status(path, ignored);
+    return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+}
+
+// Whether two paths, of which either need not exist yet, name the same file.
+inline bool same_place(const std::string& a, const std::string& b) {
+    std::error_code error;
+    auto place = [&](std::string path) {
+        while (path.size() > 1 && path.back() == '/') path.pop_back();
+        const std::filesystem::path whole = std::filesystem::weakly_canonical(std::filesystem::absolute(path, error), error);
+        return error ? path : whole.string();
+    };
+    return place(a) == place(b);
+}
 
 // A file of the project, from wherever the program is run: under the current folder, else beside the program.
 inline std::string project_file(const std::string& path) {

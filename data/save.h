@@ -11,14 +11,8 @@
 #include <vector>
 #include "file.h"
 #include "json.h"
+#include "paths.h"
 #include "safetensors.h"
-
-// Whether `path` is there and no ordinary file: a link, a device, a FIFO. Such a thing is written through, never replaced.
-inline bool is_special_file(const std::string& path) {
-    std::error_code ignored;
-    const auto status = std::filesystem::symlink_status(path, ignored);
-    return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
-}
 
 // A file that is there whole or not at all.
 inline void write_whole_file(const std::string& path, const std::string& text) {
@@ -36,9 +30,16 @@ inline void require_writable(const std::string& path) {
     if (is_directory(path)) fail("%s: expected the name of a file, found a folder. HINT: %s/report.json", path.c_str(), path.c_str());
     if (!is_special_file(path)) {
         Temporary attempt(path, false);
-    } else if (access(path.c_str(), F_OK) == 0 && access(path.c_str(), W_OK) != 0) {
-        fail("%s: the file can't be written: %s", path.c_str(), strerror(errno));
+        return;
     }
+    bool writable = access(path.c_str(), W_OK) == 0;
+    if (!writable && errno == ENOENT) {  // a link to what is made at the end, for which the folder must be there
+        std::error_code ignored;
+        const std::filesystem::path link = path, target = link.parent_path() / std::filesystem::read_symlink(link, ignored);
+        const std::string parent = target.parent_path();
+        writable = access(parent.empty() ? "." : parent.c_str(), W_OK) == 0;
+    }
+    if (!writable) fail("%s: the file can't be written: %s", path.c_str(), strerror(errno));
 }
 
 // A checkpoint's config.json for what is stored now: plain weights of this dtype, a head that is tied or not. All else stays as it was.
@@ -60,15 +61,17 @@ inline std::string saved_config(const std::string& dir, const std::string& dtype
 inline void copy_small_files(CheckpointWriter& writer, const std::string& dir) {
     const uintmax_t most = (uintmax_t)64 << 20;
     std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(dir)) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(dir, error)) {
         const std::string name = entry.path().filename(), extension = entry.path().extension();
         const bool weights = is_word_of(extension, ".safetensors .bin .pt .pth .ckpt .gguf .h5 .msgpack .onnx .npz") ||
                              name.find(".index.json") != std::string::npos;
-        const bool anew = is_word_of(name, "config.json quantization.json quantize_config.json");
+        const bool anew = is_word_of(name, "config.json quantization.json quantize_config.json quant_config.json hf_quant_config.json");
         std::error_code gone;
         if (weights || anew || name[0] == '.' || !entry.is_regular_file(gone) || entry.file_size(gone) > most) continue;
         names.push_back(name);
     }
+    if (error) fail("%s: the folder can't be listed: %s", dir.c_str(), error.message().c_str());
     std::sort(names.begin(), names.end());
     for (const std::string& name : names) writer.copy_file(dir + "/" + name);
 }

@@ -79,7 +79,8 @@ inline void remove_temporaries() {
 }
 
 // Call before any other thread is made. A thread waits for the signals that end a program, removes the temporaries, and lets the signal
-// do its work. A signal that is ignored, as nohup does it, stays so.
+// do its work. A signal that is ignored, as nohup does it, stays so. A write that a signal would punish, beyond a limit of size or to a
+// pipe that nobody reads, fails instead, as all others do.
 inline void remove_temporaries_on_signals() {
     sigset_t ending;
     sigemptyset(&ending);
@@ -88,6 +89,7 @@ inline void remove_temporaries_on_signals() {
         if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) sigaddset(&ending, signal);
     }
     pthread_sigmask(SIG_BLOCK, &ending, nullptr);
+    for (int signal : {SIGXFSZ, SIGPIPE}) std::signal(signal, SIG_IGN);
     std::thread([ending] {
         int signal = 0;
         if (sigwait(&ending, &signal) != 0) return;

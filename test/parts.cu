@@ -28,7 +28,9 @@
 #include "../data/quantized.h"
 #include "../data/random.h"
 #include "../data/safetensors.h"
+#include "../data/save.h"
 #include "../data/sha256.h"
+#include "../data/token_ids.h"
 #include "../eval/mmlu.h"
 #include "../quant/learn_rotation.cuh"
 #include "../tokenizer/bpe.h"
@@ -69,6 +71,9 @@ namespace test_packed {
 }
 namespace test_data {
 #include "test_data.cu"
+}
+namespace test_save {
+#include "test_save.cu"
 }
 namespace test_tokenizer {
 #include "test_tokenizer.cu"

@@ -49,6 +49,11 @@ fails device_memory_huge       2 'expected 0 to 1e6 GB' --device-memory 1e300
 fails json_is_a_folder         1 'expected the name of a file, found a folder' -m $tiny --data $tiny --limit 1 --json "$tmp"
 fails missing_set              1 'HINT: scripts/download.sh wikitext2' -m $tiny --data "$tmp"
 fails missing_text             1 "$tmp/none: the file can't be opened" -m $tiny --tokenize "$tmp/none"
+fails empty_word               2 'expected a flag, found an empty word' -q rtn ""
+fails save_dot                 2 '--save ./: expected the name of a new folder' -m $tiny -q rtn --save ./
+fails save_and_json            2 '--save and --json: both would write to' -m $tiny -q rtn --save "$tmp/one" --json "$tmp/./one/"
+ln -s "$tmp/missing/x" "$tmp/into_nowhere"
+fails json_into_nowhere        1 "can't be written: No such file or directory" -m $tiny --json "$tmp/into_nowhere"
 fails save_in_the_way          1 'there is something here already' -m $tiny -q rtn --save $tiny
 fails save_not_writable        1 "can't be created" -m $tiny -q rtn --save /proc/nowhere/x
 fails json_not_writable        1 '/proc/nowhere/x' -m $tiny --data $tiny --limit 1 --json /proc/nowhere/x
@@ -97,7 +102,7 @@ fails nan_in_a_weight          1 'values are NaN or Inf' -m "$tmp/broken" --data
 
 # A full disk: nothing is left under the final name.
 if [ -w /dev/full ] && (ulimit -f 100 && :) 2>/dev/null; then
-    (trap '' XFSZ; ulimit -f 100; "$QWEN3" -m $tiny -q rtn --save "$tmp/full" >/dev/null 2>"$tmp/err")
+    (ulimit -f 100; "$QWEN3" -m $tiny -q rtn --save "$tmp/full" >/dev/null 2>"$tmp/err")
     if [ $? -eq 1 ] && grep -q "$tmp/full" "$tmp/err" && [ ! -e "$tmp/full" ] && ! ls -d "$tmp"/full.tmp-* >/dev/null 2>&1; then ok full_disk
     else bad full_disk "$(tail -n 1 "$tmp/err"); $(ls -d "$tmp"/full* 2>/dev/null)"; fi
 fi
@@ -147,6 +152,11 @@ else bad stderr_closed "the checkpoint differs"; fi
 "$QWEN3" -m $tiny --data $tiny --limit 1 --json "$tmp/closed.json" >&- 2>"$tmp/err"
 if [ $? -eq 1 ] && grep -q 'the row could not be written' "$tmp/err" && python3 -m json.tool "$tmp/closed.json" >/dev/null; then ok stdout_closed
 else bad stdout_closed "$(tail -n 1 "$tmp/err")"; fi
+
+# A reader that goes away takes the log, not the run.
+"$QWEN3" -m $tiny -q rtn --save "$tmp/piped" 2>&1 >/dev/null | true
+if cmp -s "$tmp/plain/model.safetensors" "$tmp/piped/model.safetensors"; then ok stderr_into_a_broken_pipe
+else bad stderr_into_a_broken_pipe "$(ls -d "$tmp"/piped* 2>/dev/null)"; fi
 
 # Ended by a signal, the program leaves no temporary and no half a checkpoint.
 for signal in INT TERM HUP; do

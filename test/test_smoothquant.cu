@@ -150,6 +150,7 @@ TEST(smoothing_helps_where_there_are_outliers) {
     const Config& c = m.config;
     {
         CheckpointWriter writer(tmp / "outliers", checkpoint_specs(c));
+        copy_small_files(writer, m.dir);
         save_unquantized(writer, m, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
         Layer layer = layer_alloc(c);
         for (layer.index = 0; layer.index < c.L; layer.index++) {
