@@ -236,6 +236,13 @@ inline void stage_products(const Layer& layer, int stage, floatX* out, floatX* i
     }
 }
 
+// in [rows, F] = silu(gate) * up of out [rows, 2 F], the inputs of stage 3.
+inline void gate_times_up(const Layer& layer, floatX* in, const floatX* out, const Chunk& chunk) {
+    const int rows = stage_rows(layer, 3, chunk);
+    launch(silu_mul_kernel, rows, 256, in, out, layer.groups[layer.first_group[3]].I);
+    if (layer.rotation) rotate_down_input(in, rows, *layer.rotation);
+}
+
 // One stage of a layer on one chunk. Stage 0..3 ends with the inputs of its groups in `in`; the next begins with their products.
 // Stage 4 is the products of the last alone.
 //   x [T, C] is the residual stream; `in` the inputs of the previous stage's groups and then of this one's, [T, I], or [T K, I] where
@@ -263,11 +270,7 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
         gemm(out, in, layer.router, T, c.mixture.E, c.C);
         route(chunk.routing, out, T, c.mixture.E, c.mixture.K, c.mixture.renormalize);
         break;
-    case 3:
-        if (layer.router) launch(silu_mul_kernel, T * c.mixture.K, 256, in, out, c.mixture.F);
-        else launch(silu_mul_kernel, T, 256, in, out, c.F);
-        if (layer.rotation) rotate_down_input(in, T, *layer.rotation);
-        break;
+    case 3: gate_times_up(layer, in, out, chunk); break;
     case 4:
         if (layer.router) add_routed(chunk.routing, x, out, c.C);
         else launch(add_kernel, T, 256, x, out, c.C);
@@ -321,29 +324,39 @@ struct ForwardContext {
     Scratch& scratch;
 };
 
-// From the input of the module's first stage to the product of its last; `stage` reads the former and leaves the latter's input in
-// the same place.
-inline void module_forward(Quantizer& q, const Layer& layer, int stage, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
+// Stage 1 reads the products of q, k and v and leaves o's inputs.
+inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
     const Config& c = q.forward->config;
     Scratch& scratch = q.forward->scratch;
     for (const Chunk& chunk : q.forward->calibration.chunks) {
         copy(scratch.in.data, X + chunk.start * c.C, (size_t)chunk.T * c.C);
-        layer_stage(c, layer, stage, nullptr, scratch.in.data, chunk, scratch);
-        floatX* to = out + chunk.start * c.C;
-        if (layer.groups[layer.first_group[stage]].expert < 0) {
-            stage_products(layer, stage, to, scratch.in.data, chunk, scratch);
-        } else {
-            stage_products(layer, stage, scratch.out.data, scratch.in.data, chunk, scratch);
-            fill_zero(to, (size_t)chunk.T * c.C);
-            add_routed(chunk.routing, to, scratch.out.data, c.C);
-        }
+        layer_stage(c, layer, 1, nullptr, scratch.in.data, chunk, scratch);
+        stage_products(layer, 1, out + chunk.start * c.C, scratch.in.data, chunk, scratch);
     }
 }
 
-inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out) {
-    module_forward(q, layer, 1, X, out);
+inline void mlp_forward(Quantizer& q, const Layer& layer, floatX* out /*[n, C]*/) {
+    const Config& c = q.forward->config;
+    Scratch& scratch = q.forward->scratch;
+    std::vector<size_t> taken(layer.groups.size(), 0);  // rows of each group's inputs
+    for (const Chunk& chunk : q.forward->calibration.chunks) {
+        for (int g = layer.first_group[2]; g < layer.first_group[3]; g++) {
+            const Group& group = layer.groups[g];
+            const Rows rows = group_rows(group, chunk);
+            gemm(scratch.out.data + rows.first * group.O, q.inputs[g].data + taken[g] * group.I, group.W, rows.n, group.O, group.I);
+            taken[g] += (size_t)rows.n;
+        }
+        gate_times_up(layer, scratch.in.data, scratch.out.data, chunk);
+        floatX* to = out + chunk.start * c.C;
+        if (!layer.router) {
+            stage_products(layer, 3, to, scratch.in.data, chunk, scratch);
+            continue;
+        }
+        stage_products(layer, 3, scratch.out.data, scratch.in.data, chunk, scratch);
+        fill_zero(to, (size_t)chunk.T * c.C);
+        add_routed(chunk.routing, to, scratch.out.data, c.C);
+    }
 }
-inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out) { module_forward(q, layer, 3, X, out); }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Quantizing one layer from the calibration stream, and pushing that stream through the result
@@ -1202,7 +1215,7 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
 // What is not done for mixtures of experts.
 inline void refuse_on_mixture(const Options& o, const Config& c) {
     if (!has_mixture(c)) return;
-    if (!is_word_of(o.method, "fp16 rtn gptq billm smoothquant"))
+    if (!is_word_of(o.method, "fp16 rtn gptq awq billm smoothquant"))
         usage_fail("-q %s on a mixture of experts is not supported yet. HINT: -q gptq is", o.method.c_str());
     if (o.rotate) usage_fail("--rotate on a mixture of experts is not supported");
     if (o.quant.first_token_weight != 1) usage_fail("--first-token-weight on a mixture of experts is not supported");

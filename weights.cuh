@@ -188,6 +188,7 @@ inline void layer_place(const Config& c, Layer& layer, int l) {
         if (is_mixture(c, l)) gate_up.expert = down.expert = e;
     }
     for (Group& g : layer.groups) g.W = take((size_t)g.O * g.I);
+    layer.K = is_mixture(c, l) ? c.mixture.K : 1;
     layer.router = is_mixture(c, l) ? take((size_t)c.mixture.E * c.C) : nullptr;
     if (c.qkv_bias) layer.groups[0].bias = take(layer.groups[0].O);
     layer.input_norm = take(c.C), layer.post_norm = take(c.C);

@@ -16,7 +16,8 @@
 //      b   o                 rows (and biases) of v       o
 //      c   gate up           gain of the norm after it    the MLP, through down
 //      d   down              rows of up                   down
-//      b only if v's weights have o's shape, as where each head has a v of its own; Qwen3's heads share theirs. In each, for
+//      b only if v's weights have o's shape, as where each head has a v of its own; Qwen3's heads share theirs. c of a mixture has one
+//      s for all experts, and the router's columns take it, too; d is an expert's own, on the tokens that reach it. In each, for
 //      r = 0, 1/20 .. 19/20:
 //          s = max(s_x^r, 1e-4), divided by sqrt(max s * min s)
 //          W becomes grid(W diag(s)) diag(1/s);    loss = mean squared difference of the output from full precision
@@ -26,6 +27,7 @@
 //      sum_j x_j grid(w)_j comes closest to sum_j x_j w_j over the group, in mean square over the tokens 0, k, 2k .. of n,
 //      k = max(1, floor(n / 512))
 //   4  W = grid(clamp(W))
+// An expert that too few tokens reach (group_starves) has its part in c, but no search of its own and no clipping.
 // AWQ's grid, of a row or of a row and a group of G consecutive columns:
 //     scale = max(max w - min w, 1e-5) / maxq,    zero = clamp(-round(min w / scale), 0, maxq)
 //     q = clamp(round(w / scale) + zero, 0, maxq),    w^ = scale (q - zero)
@@ -93,13 +95,33 @@ KERNEL awq_quantize_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, co
 // ---------------------------------------------------------------------------------------------------------------------
 // Step 1
 
-// Appends a chunk to the inputs of a group.
+// Appends a chunk to the inputs of a group. How many tokens an expert is given shows only in the end: its inputs wait in pieces.
 inline void awq_collect(Quantizer& q, const Group& group, int g, const floatX* X /*[n, I]*/, int n) {
+    if (group.expert >= 0) {
+        q.pieces[g].push_back(Array<floatX>((size_t)n * group.I, "AWQ's inputs"));
+        copy(q.pieces[g].back().data, X, (size_t)n * group.I);
+        q.n_inputs[g] += (size_t)n;
+        return;
+    }
     if (q.n_inputs[g] == 0) q.inputs[g] = Array<floatX>(q.n_calibration * group.I, "AWQ's inputs");
     if (q.n_inputs[g] + n > q.n_calibration)
         fail("%s: %zu inputs are more than the %zu calibration tokens", group.name, q.n_inputs[g] + n, q.n_calibration);
     copy(q.inputs[g].data + q.n_inputs[g] * group.I, X, (size_t)n * group.I);
     q.n_inputs[g] += (size_t)n;
+}
+
+// The pieces become one.
+inline void awq_join(Quantizer& q, int g) {
+    if (q.pieces[g].empty()) return;
+    size_t n = 0;
+    for (const Array<floatX>& piece : q.pieces[g]) n += piece.n;
+    q.inputs[g] = Array<floatX>(n, "AWQ's inputs");
+    n = 0;
+    for (const Array<floatX>& piece : q.pieces[g]) {
+        copy(q.inputs[g].data + n, piece.data, piece.n);
+        n += piece.n;
+    }
+    q.pieces[g].clear();
 }
 
 static constexpr int AWQ_SLAB = 512, AWQ_TILE = 256;
@@ -115,17 +137,30 @@ KERNEL awq_channel_sums_kernel(float* sums /*[slabs, I]*/, const floatX* X /*[n,
     for (int j = threadIdx.x; j < n_channels; j += blockDim.x) sums[(size_t)blockIdx.y * I + j0 + j] = sum[j];
 }
 
-// s_x [I]: the mean |x| of each channel of X [n, I]. `where` names the layer and module in errors.
-inline std::vector<float> awq_channel_means(const floatX* X, size_t n, int I, const std::string& where) {
+// sum [I] += |x| of each channel of X [n, I].
+inline void awq_add_channel_sums(std::vector<double>& sum, const floatX* X, size_t n) {
+    const int I = (int)sum.size();
     const size_t slabs = ceil_div(n, (size_t)AWQ_SLAB);
     Array<float> sums(slabs * I, "channel sums");
     launch(awq_channel_sums_kernel, dim3(ceil_div(I, AWQ_TILE), (unsigned)slabs), AWQ_TILE, sums.data, X, n, I);
-    std::vector<float> host(sums.n), means(I);
+    std::vector<float> host(sums.n);
     copy(host.data(), sums.data, sums.n);
+    for (int j = 0; j < I; j++)
+        for (size_t b = 0; b < slabs; b++) sum[j] += host[b * I + j];
+}
+
+// s_x [I]: the mean |x| of each channel of the inputs of the groups first .. end - 1. `where` names the layer and module in errors.
+inline std::vector<float> awq_channel_means(const std::vector<Array<floatX>>& inputs, int first, int end, int I,
+                                            const std::string& where) {
+    std::vector<double> sum(I, 0);
+    std::vector<float> means(I);
+    size_t n = 0;
+    for (int g = first; g < end; g++) {
+        awq_add_channel_sums(sum, inputs[g].data, inputs[g].n / I);
+        n += inputs[g].n / I;
+    }
     for (int j = 0; j < I; j++) {
-        double sum = 0;
-        for (size_t b = 0; b < slabs; b++) sum += host[b * I + j];
-        means[j] = (float)(sum / n);
+        means[j] = (float)(sum[j] / n);
         if (!std::isfinite(means[j]))
             fail("%s: the calibration activations hold NaN or Inf at input channel %d. HINT: check the checkpoint", where.c_str(),
                  j);
@@ -172,11 +207,17 @@ struct AwqSearch {
     std::vector<float> s;                   // [I] its scales
 };
 
-// The search for one group, whose weights are W [O, I] in float. `judge` writes the judged output [n, width] with group.W as it is
-// at the time of the call; it is called first with the weights as they were, then once a candidate. group.W is left holding one.
-inline AwqSearch awq_search(Group& group, const Array<float>& W, const std::vector<float>& s_x, const QuantOptions& opt, size_t n,
+// What a search scales: a group, and its weights [O, I] in float.
+struct AwqScaled {
+    Group* group;
+    const Array<float>* W;
+};
+
+// The search for groups of one shape that share their scales. `judge` writes the judged output [n, width] with the groups' W as they are
+// at the time of the call; it is called first with the weights as they were, then once a candidate. They are left holding one.
+inline AwqSearch awq_search(const std::vector<AwqScaled>& groups, const std::vector<float>& s_x, const QuantOptions& opt, size_t n,
                             int width, const std::function<void(floatX*)>& judge, const std::string& where) {
-    const int O = group.O, I = group.I, G = opt.group_size == -1 ? I : opt.group_size;
+    const int O = groups[0].group->O, I = groups[0].group->I, G = opt.group_size == -1 ? I : opt.group_size;
     const float maxq = (float)((1 << opt.wbits) - 1);
     Array<floatX> full(n * width, "AWQ's full-precision output"), out(n * width, "AWQ's candidate output");
     Array<float> scaled((size_t)O * I, "scaled weights"), s_d(I, "scales"), squares(n, "squared differences");
@@ -186,9 +227,11 @@ inline AwqSearch awq_search(Group& group, const Array<float>& W, const std::vect
     for (int k = 0; k < AWQ_RATIOS; k++) {
         const std::vector<float> s = awq_scales(s_x, k);
         copy(s_d.data, s.data(), I);
-        launch(awq_scale_columns_kernel, O, 256, scaled.data, W.data, s_d.data, I);
-        launch(awq_quantize_kernel, dim3(O, I / G), std::min(G, 256), group.W, scaled.data, s_d.data, (const int*)nullptr, I, G,
+        for (const AwqScaled& of : groups) {
+            launch(awq_scale_columns_kernel, O, 256, scaled.data, of.W->data, s_d.data, I);
+            launch(awq_quantize_kernel, dim3(O, I / G), std::min(G, 256), of.group->W, scaled.data, s_d.data, (const int*)nullptr, I, G,
                maxq, opt.scale, GroupCodes());
+        }
         judge(out.data);
         launch(awq_squared_difference_kernel, (unsigned)n, 256, squares.data, out.data, full.data, width);
         copy(host.data(), squares.data, n);
@@ -328,13 +371,15 @@ struct AwqGroup {
     double seconds = 0;
 };
 
-// Finds the scales a.s of group g. `judge` as in awq_search; its output has `width` columns.
-inline void awq_find_scales(Quantizer& q, Layer& layer, int g, AwqGroup& a, int width, const std::function<void(floatX*)>& judge) {
-    Group& group = layer.groups[g];
-    const std::string where = format("layer %d, %s", layer.index, group.name);
-    const std::vector<float> s_x = awq_channel_means(q.inputs[g].data, q.n_calibration, group.I, where);
-    a.search = awq_search(group, a.W, s_x, q.opt, q.n_calibration, width, judge, where);
-    a.s = a.search.s;
+// Finds the scales a[g].s that the groups first .. end - 1 share. `judge` as in awq_search; its output is [n, width].
+inline void awq_find_scales(Quantizer& q, Layer& layer, int first, int end, std::vector<AwqGroup>& a, size_t n, int width,
+                            const std::function<void(floatX*)>& judge) {
+    const std::string where = format("layer %d, %s", layer.index, end - first == 1 ? layer.groups[first].name : "experts");
+    const std::vector<float> s_x = awq_channel_means(q.inputs, first, end, layer.groups[first].I, where);
+    std::vector<AwqScaled> groups;
+    for (int g = first; g < end; g++) groups.push_back({&layer.groups[g], &a[g].W});
+    const AwqSearch found = awq_search(groups, s_x, q.opt, n, width, judge, where);
+    for (int g = first; g < end; g++) a[g].search = found, a[g].s = found.s;
 }
 
 inline void awq_scale_columns(const Group& group, AwqGroup& a) {
@@ -362,12 +407,14 @@ inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
     const int I = group.I, G = q.opt.group_size == -1 ? I : q.opt.group_size;
     const float maxq = (float)((1 << q.opt.wbits) - 1);
     GroupCodesArray made(group, I / G, q.opt);
-    const AwqSample x = awq_sample(q.inputs[g].data, q.n_calibration, a.s, AWQ_CLIP_TOKENS);
+    const bool starved = group_starves(q, group, g);
+    AwqSample x = {};
+    if (!starved) x = awq_sample(q.inputs[g].data, q.n_inputs[g], a.s, AWQ_CLIP_TOKENS);
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         const size_t first = (size_t)linear.row * I;
         Array<int> clip;
-        if (g != 0 || k == 2) clip = awq_clip(a.W.data + first, linear.O, I, x, q.opt);  // of q, k, v only v
+        if (!starved && (g != 0 || k == 2)) clip = awq_clip(a.W.data + first, linear.O, I, x, q.opt);  // of q, k, v only v
         launch(awq_quantize_kernel, dim3(linear.O, I / G), std::min(G, 256), group.W + first, a.W.data + first,
                (const float*)nullptr, clip.data, I, G, maxq, q.opt.scale, made.from(first, (size_t)linear.row * (I / G)));
         a.clip.push_back(std::vector<int>(clip.n));
@@ -378,13 +425,17 @@ inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
 
 inline void awq_report(Quantizer& q, const Layer& layer, int g, const AwqGroup& a) {
     const Group& group = layer.groups[g];
-    const AwqSample x = awq_sample(q.inputs[g].data, q.n_calibration, a.s, AWQ_REPORT_TOKENS);
-    const std::vector<double> errors = awq_output_errors(group, a.W, a.row_scale, x);
+    const bool starved = group_starves(q, group, g);
+    const std::vector<double> errors =
+        starved ? weight_errors(layer, group, a.W.data)
+                : awq_output_errors(group, a.W, a.row_scale, awq_sample(q.inputs[g].data, q.n_inputs[g], a.s, AWQ_REPORT_TOKENS));
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         if (!std::isfinite(errors[k]))
             fail("layer %d, %s: AWQ's output error is not finite. HINT: check the checkpoint", layer.index, linear.name);
-        ModuleReport report = {layer.index, linear.name, "output", errors[k], a.seconds * linear.O / group.O, {}, ""};
+        ModuleReport report = {
+            layer.index, linear.name, starved ? "weight" : "output", errors[k], a.seconds * linear.O / group.O, {}, ""};
+        if (starved) report.starved = true, report.note = format("%zu tokens: rounded to nearest", q.n_tokens[g]);
         if (!a.search.s.empty())
             report.values = {{"ratio", (double)a.search.best / AWQ_RATIOS},
                              {"loss_before", a.search.losses[0]},
@@ -398,48 +449,69 @@ inline void awq_report(Quantizer& q, const Layer& layer, int g, const AwqGroup& 
 }
 
 // Steps 2 to 4 on a layer whose inputs have been collected.
-inline std::array<AwqGroup, 4> awq_layer(Quantizer& q, Layer& layer) {
-    Group &qkv = layer.groups[0], &o = layer.groups[1], &gate_up = layer.groups[2], &down = layer.groups[3];
-    std::array<AwqGroup, 4> a;
-    for (int g = 0; g < 4; g++) {
+inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
+    const int gate_up = layer.first_group[2], down = layer.first_group[3], n_groups = (int)layer.groups.size();
+    Group &qkv = layer.groups[0], &o = layer.groups[1];
+    std::vector<AwqGroup> a(n_groups);
+    for (int g = 0; g < n_groups; g++) {
         const Group& group = layer.groups[g];
-        if (q.n_inputs[g] != q.n_calibration)
-            fail("layer %d, %s: expected inputs of %zu tokens, found %zu", layer.index, group.name, q.n_calibration, q.n_inputs[g]);
+        const size_t n = group.expert < 0 ? q.n_calibration : q.n_tokens[g];
+        if (q.n_inputs[g] != n)
+            fail("layer %d, %s: expected inputs of %zu tokens, found %zu", layer.index, group.name, n, q.n_inputs[g]);
+        awq_join(q, g);
         a[g].W = checked_weights(layer, group);
         a[g].s.assign(group.I, 1), a[g].row_scale.assign(group.O, 1);
     }
-    auto timed = [&](int g, const std::function<void()>& work) {
+    auto timed = [&](int first, int end, const std::function<void()>& work) {
         auto start = std::chrono::steady_clock::now();
         work();
         device_wait();
-        a[g].seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        for (int g = first; g < end; g++) a[g].seconds += seconds / (end - first);
     };
-    timed(0, [&] {
-        awq_find_scales(q, layer, 0, a[0], o.O, [&](floatX* out) { attention_forward(q, layer, q.inputs[0].data, out); });
+    // Of group g alone, on its own output.
+    auto find_own = [&](int g) {
+        const Group& group = layer.groups[g];
+        awq_find_scales(q, layer, g, g + 1, a, q.n_inputs[g], group.O,
+                        [&](floatX* out) { gemm(out, q.inputs[g].data, group.W, (int)q.n_inputs[g], group.O, group.I); });
+    };
+    timed(0, 1, [&] {
+        awq_find_scales(q, layer, 0, 1, a, q.n_calibration, o.O,
+                        [&](floatX* out) { attention_forward(q, layer, q.inputs[0].data, out); });
         awq_divide_gain(layer.input_norm, a[0].s);
         awq_scale_columns(qkv, a[0]);
     });
     const Linear& v = qkv.linears[2];
     if (v.O == o.O && qkv.I == o.I)
-        timed(1, [&] {
-            awq_find_scales(q, layer, 1, a[1], o.O,
-                            [&](floatX* out) { gemm(out, q.inputs[1].data, o.W, (int)q.n_calibration, o.O, o.I); });
+        timed(1, 2, [&] {
+            find_own(1);
             awq_divide_rows(qkv, v, a[0], a[1].s);
             awq_scale_columns(o, a[1]);
         });
-    timed(2, [&] {
-        awq_find_scales(q, layer, 2, a[2], down.O, [&](floatX* out) { mlp_forward(q, layer, q.inputs[2].data, out); });
-        awq_divide_gain(layer.post_norm, a[2].s);
-        awq_scale_columns(gate_up, a[2]);
+    timed(gate_up, down, [&] {
+        awq_find_scales(q, layer, gate_up, down, a, q.n_calibration, layer.groups[down].O,
+                        [&](floatX* out) { mlp_forward(q, layer, out); });
+        std::vector<float> s = a[gate_up].s;
+        awq_divide_gain(layer.post_norm, s);
+        Array<float> s_d(s.size(), "scales");
+        copy(s_d.data, s.data(), s.size());
+        scale_router(layer, s_d.data);
+        for (int g = gate_up; g < down; g++) {
+            a[g].s = s;
+            awq_scale_columns(layer.groups[g], a[g]);
+        }
     });
-    timed(3, [&] {
-        awq_find_scales(q, layer, 3, a[3], down.O,
-                        [&](floatX* out) { gemm(out, q.inputs[3].data, down.W, (int)q.n_calibration, down.O, down.I); });
-        awq_divide_rows(gate_up, gate_up.linears[1], a[2], a[3].s);
-        awq_scale_columns(down, a[3]);
-    });
-    for (int g = 0; g < 4; g++) {
-        timed(g, [&] { awq_clip_and_round(q, layer, g, a[g]); });
+    for (int g = down; g < n_groups; g++) {
+        if (group_starves(q, layer.groups[g], g)) continue;
+        const int before = gate_up + g - down;
+        timed(g, g + 1, [&] {
+            find_own(g);
+            awq_divide_rows(layer.groups[before], layer.groups[before].linears[1], a[before], a[g].s);
+            awq_scale_columns(layer.groups[g], a[g]);
+        });
+    }
+    for (int g = 0; g < n_groups; g++) {
+        timed(g, g + 1, [&] { awq_clip_and_round(q, layer, g, a[g]); });
         awq_report(q, layer, g, a[g]);
         q.inputs[g].clear();
         q.n_inputs[g] = 0;
@@ -454,8 +526,10 @@ inline size_t awq_device_bytes(const Layer& layer, const QuantOptions& opt, size
     size_t kept = 0, most = 0;
     for (const Group& group : layer.groups) {
         const size_t I = group.I, G = opt.group_size == -1 ? I : opt.group_size;
+        const bool expert = group.expert >= 0;
+        const size_t copies = expert ? (size_t)layer.K : 1, experts = expert ? (size_t)(layer.first_group[3] - layer.first_group[2]) : 1;
         const size_t m_clip = awq_sample_size(n, AWQ_CLIP_TOKENS), m_report = awq_sample_size(n, AWQ_REPORT_TOKENS);
-        kept += n * I * x + float_bytes(group);
+        kept += ceil_div(n * copies, experts) * I * x + float_bytes(group);
         const size_t search = 2 * n * C * x + float_bytes(group);
         size_t O = 0;  // of the largest linear
         for (int k = 0; k < group.n_linears; k++) O = std::max(O, (size_t)group.linears[k].O);

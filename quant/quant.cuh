@@ -56,6 +56,7 @@ struct Layer {
     floatX *input_norm, *post_norm;  // [C] gains of the norms before stages 0 and 2
     floatX *q_norm, *k_norm;         // [D] Qwen3's norms over each head, or null
     floatX* router = nullptr;        // [E, C] of a mixture of experts, which reads what stage 2 does and is never quantized; else null
+    int K = 1;                       // groups of stages 2 and 3 that a token reaches
     std::deque<std::string> names;   // of experts and their linears
     std::vector<Group> groups = std::vector<Group>(STAGES);  // stage after stage
     int first_group[STAGES + 1] = {0, 1, 2, 3, 4};           // a stage's groups end where the next one's begin
@@ -118,6 +119,7 @@ struct Quantizer {
     Array<floatX> difference;                     // [n, I] of a pair's inputs, for pair_collect
     std::vector<Array<floatX>> inputs;            // [n_calibration, I], for AWQ, of which n_inputs are there
     std::vector<size_t> n_inputs;
+    std::vector<std::vector<Array<floatX>>> pieces;  // of inputs to be
     std::vector<size_t> n_tokens;                 // that were collected
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
@@ -126,20 +128,20 @@ struct Quantizer {
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
     std::vector<PackedLinear> packed;  // opt.pack: what the current layer's linears are made of, named as in Linear
-    Quantizer() : channel_max(STAGES), hessian(STAGES), inputs(STAGES), n_inputs(STAGES), n_tokens(STAGES) {}
+    Quantizer() : channel_max(STAGES), hessian(STAGES), inputs(STAGES), n_inputs(STAGES), pieces(STAGES), n_tokens(STAGES) {}
 };
 
 // A module on all calibration tokens, with the layer's weights as they are at the time of the call; defined in qwen3.cu.
 //   attention: q, k, v products, their norms and rotary, attention, o product.  X [n, C] is the normed input, out [n, C].
-//   mlp:       gate and up products, silu(gate) * up, down product.             X [n, C] is the normed input, out [n, C].
+//   mlp:       gate and up products, silu(gate) * up, down product, from the inputs that q has of the former's groups; out [n, C].
 // No residual is added. n is q.n_calibration.
 inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out);
-inline void mlp_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out);
+inline void mlp_forward(Quantizer& q, const Layer& layer, floatX* out);
 
 // Makes room for what is collected for the layer's groups.
 inline void quantizer_expect(Quantizer& q, const Layer& layer) {
     const size_t n = layer.groups.size();
-    q.channel_max.resize(n), q.hessian.resize(n), q.inputs.resize(n), q.n_inputs.resize(n);
+    q.channel_max.resize(n), q.hessian.resize(n), q.inputs.resize(n), q.n_inputs.resize(n), q.pieces.resize(n);
     q.n_tokens.assign(n, 0);
 }
 

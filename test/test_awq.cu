@@ -131,11 +131,17 @@ TEST(awq_grid_is_its_definition) {
             }
 }
 
+static std::vector<float> channel_means(Array<floatX> X /*[n, I]*/, int I, const char* where) {
+    std::vector<Array<floatX>> inputs;
+    inputs.push_back(std::move(X));
+    return awq_channel_means(inputs, 0, 1, I, where);
+}
+
 TEST(awq_channel_means_are_means) {
     for (int n : {1, 511, 513, 1100})
         for (int I : {1, 256, 300}) {
             const Problem p = make_problem(1, I, n, 2);
-            const std::vector<float> found = awq_channel_means(upload(p.X).data, n, I, "test");
+            const std::vector<float> found = channel_means(upload(p.X), I, "test");
             for (int j = 0; j < I; j++) {
                 double sum = 0;
                 for (int t = 0; t < n; t++) sum += std::fabs(p.X[(size_t)t * I + j]);
@@ -146,14 +152,14 @@ TEST(awq_channel_means_are_means) {
 
 TEST(awq_search_is_its_definition) {
     const Problem p = make_problem(24, 96, 70, 3);
-    const std::vector<float> s_x = awq_channel_means(upload(p.X).data, p.n, p.I, "test");
+    const std::vector<float> s_x = channel_means(upload(p.X), p.I, "test");
     int moved = 0;
     for (int bits = 1; bits <= 8; bits++)
         for (int group : {-1, 32}) {
             Array<floatX> W = upload(p.W), X = upload(p.X);
             Group g = {"test", p.O, p.I, W.data, nullptr, 1, {{"test", 0, p.O}}};
             const Array<float> W0 = weights_to_float(g);
-            const AwqSearch found = awq_search(g, W0, s_x, options(bits, group), p.n, p.O,
+            const AwqSearch found = awq_search({{&g, &W0}}, s_x, options(bits, group), p.n, p.O,
                                                [&](floatX* out) { gemm(out, X.data, W.data, p.n, p.O, p.I); }, "test");
             // A code that lies halfway may go either way, and at 8 bits the rounding to bf16 is as large as the grid's.
             const double tolerance = sizeof(floatX) == 4 ? 2e-3 : 2e-2;
@@ -180,7 +186,7 @@ TEST(awq_keeps_the_first_of_equal_losses) {
     Array<floatX> W = upload(p.W), X = upload(p.X);
     Group g = {"test", p.O, p.I, W.data, nullptr, 1, {{"test", 0, p.O}}};
     const Array<float> W0 = weights_to_float(g);
-    const AwqSearch found = awq_search(g, W0, awq_channel_means(X.data, p.n, p.I, "test"), options(4, -1), p.n, p.O,
+    const AwqSearch found = awq_search({{&g, &W0}}, channel_means(upload(p.X), p.I, "test"), options(4, -1), p.n, p.O,
                                        [&](floatX* out) { gemm(out, X.data, W.data, p.n, p.O, p.I); }, "test");
     for (double loss : found.losses) CHECK_EQ(loss, 0.0);
     CHECK_EQ(found.best, 0);
@@ -235,7 +241,7 @@ TEST(awq_clipping_is_its_definition) {
 // ---------------------------------------------------------------------------------------------------------------------
 // A whole layer, through the program's own forward pass
 
-static std::array<AwqGroup, 4> solved;  // by the latest solve_and_keep
+static std::vector<AwqGroup> solved;  // by the latest solve_and_keep
 static void solve_and_keep(Quantizer& q, Layer& layer) { solved = awq_layer(q, layer); }
 
 // A stream of windows whose activations are given, and what the forward pass needs.
@@ -433,7 +439,7 @@ TEST(awq_names_where_it_failed) {
     CHECK_ERROR(quantize_with(3, 5, SIZE_MAX, huge), "layer 2, gate_up: the loss of AWQ's scales with ratio 0/20 is not finite");
     std::vector<float> X(40, 1.0f);
     X[26] = NAN;
-    CHECK_ERROR(awq_channel_means(upload(X).data, 4, 10, "layer 7, down"), "layer 7, down: the calibration activations hold NaN or Inf at input channel 6");
+    CHECK_ERROR(channel_means(upload(X), 10, "layer 7, down"), "layer 7, down: the calibration activations hold NaN or Inf at input channel 6");
 }
 
 TEST(awq_refuses_a_stream_of_another_length) {

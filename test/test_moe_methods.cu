@@ -7,6 +7,7 @@
 #include "temp.h"
 #include "test.h"
 
+static const bool EXACT = sizeof(floatX) == 4;
 static const int NOBODYS = 5, RARE = 4, EVERYBODYS = 2;  // experts
 
 // Layer 0 of test/golden/moe and a calibration stream of 512 tokens. The stream has a direction d in common, in or against which the
@@ -60,14 +61,16 @@ struct MoeLayer {
         return download(copied);
     }
     static std::vector<float> weights_of(const Group& g) { return values(g.W, (size_t)g.O * g.I); }
-    void quantize(std::vector<const char*> args, int at_once = INT_MAX) {
+    void quantize(std::vector<const char*> args, int at_once = INT_MAX, void (*solve_layer)(Quantizer&, Layer&) = nullptr) {
         args.insert(args.begin(), "qwen3");
         const Options o = options_parse((int)args.size(), args.data());
         ForwardContext forward = {m.config, streams[0], scratch};
         q.opt = o.quant, q.opt.groups_at_once = at_once;
         q.forward = &forward;
         q.n_calibration = streams[0].tokens.size(), q.n_sequences = streams[0].segments.size();
-        quantize_layer(m.config, layer, method_for(o), q, &streams[0], scratch);
+        Method method = method_for(o);
+        if (solve_layer) method.solve_layer = solve_layer;
+        quantize_layer(m.config, layer, method, q, &streams[0], scratch);
     }
     // What reaches each group, [n, I], when the stream goes through the layer as it is now, but for the groups first .. which are as they
     // were.
@@ -233,12 +236,14 @@ TEST(experts_some_at_a_time_give_the_same_bytes) {
 #ifndef __CUDACC__
 TEST(experts_do_not_depend_on_the_number_of_threads) {
     const int threads = omp_get_max_threads();
-    for (const char* method : {"gptq", "billm", "smoothquant"}) {
+    for (const char* method : {"gptq", "awq", "billm", "smoothquant"}) {
         MoeLayer one, two;
+        std::vector<const char*> args = {"-q", method};
+        if (method == std::string("awq")) args.insert(args.end(), {"-g", "32"});
         omp_set_num_threads(1);
-        one.quantize({"-q", method});
+        one.quantize(args);
         omp_set_num_threads(2);
-        two.quantize({"-q", method});
+        two.quantize(args);
         omp_set_num_threads(threads);
         CHECK(all_weights(one) == all_weights(two));
     }
@@ -311,6 +316,160 @@ TEST(smoothquant_of_experts_is_its_definition) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// AWQ in float64: one s for all experts, judged on the whole block's output; one an expert for down
+
+// out = grid(clamp(w)) of n weights.
+static void awq_grid_in_float64(const double* w, double* out, int n, int bits, int clip) {
+    const double maxq = (1 << bits) - 1;
+    double most = 0, lo = INFINITY, hi = -INFINITY;
+    for (int i = 0; i < n; i++) most = std::max(most, std::fabs(w[i]));
+    const double limit = most * (1 - clip / 20.0);
+    for (int i = 0; i < n; i++) lo = std::min(lo, std::clamp(w[i], -limit, limit)), hi = std::max(hi, std::clamp(w[i], -limit, limit));
+    const double scale = std::max(hi - lo, 1e-5) / maxq, zero = std::clamp(-std::nearbyint(lo / scale), 0.0, maxq);
+    for (int i = 0; i < n; i++) out[i] = nearest_on_grid(std::clamp(w[i], -limit, limit), scale, zero, maxq);
+}
+
+// grid(W diag(s)) diag(1/s)
+static std::vector<double> awq_candidate(const std::vector<float>& W, const std::vector<double>& s, int G, int bits) {
+    const int I = (int)s.size();
+    std::vector<double> scaled(W.size()), out(W.size());
+    for (size_t i = 0; i < W.size(); i++) scaled[i] = W[i] * s[i % I];
+    for (size_t i = 0; i < W.size(); i += G) awq_grid_in_float64(&scaled[i], &out[i], G, bits, 0);
+    for (size_t i = 0; i < W.size(); i++) out[i] /= s[i % I];
+    return out;
+}
+
+static std::vector<double> scales_of(const std::vector<double>& s_x, int k) {
+    std::vector<double> s;
+    for (double x : s_x) s.push_back(std::max(std::pow(x, k / 20.0), 1e-4));
+    const double middle = std::sqrt(*std::max_element(s.begin(), s.end()) * *std::min_element(s.begin(), s.end()));
+    for (double& x : s) x /= middle;
+    return s;
+}
+
+template <class T> std::vector<double> times(const std::vector<float>& X, const std::vector<T>& W, int O, int I) {  // [n, O]
+    std::vector<double> out(X.size() / I * O, 0);
+    for (size_t t = 0; t < X.size() / I; t++)
+        for (int o = 0; o < O; o++)
+            for (int i = 0; i < I; i++) out[t * O + o] += (double)X[t * I + i] * W[(size_t)o * I + i];
+    return out;
+}
+
+static std::vector<AwqGroup> awq_solved;
+
+// The program's losses against those of the definition, and its choice, which must be about as good as the best.
+static void check_losses(const AwqSearch& found, const std::array<double, AWQ_RATIOS>& losses, const char* what) {
+    const double tolerance = EXACT ? 5e-3 : 0.05;
+    for (int k = 0; k < AWQ_RATIOS; k++)
+        if (!(std::fabs(found.losses[k] - losses[k]) <= tolerance * losses[k] + 1e-12))
+            fail("%s, ratio %d/20: a loss of %g, by definition %g", what, k, found.losses[k], losses[k]);
+    CHECK(losses[found.best] <= (1 + 2 * tolerance) * *std::min_element(losses.begin(), losses.end()));
+}
+
+TEST(awq_of_experts_is_its_definition) {
+    MoeLayer l;
+    const auto X = l.inputs(0);
+    const int C = l.m.config.C, F = l.m.config.mixture.F, E = l.m.config.mixture.E, G = 32, bits = 3;
+    l.quantize({"-q", "awq", "-b", "3", "-g", "32"}, INT_MAX, [](Quantizer& q, Layer& layer) { awq_solved = awq_layer(q, layer); });
+    std::vector<AwqGroup>& a = awq_solved;
+
+    // Whose each row of an expert is, and what its output counts there.
+    std::vector<std::vector<size_t>> token(E);
+    std::vector<std::vector<double>> weight(E);
+    for (const Chunk& chunk : l.streams[0].chunks) {
+        const Routing& r = chunk.routing;
+        std::vector<int> tokens(r.tokens.n), places(r.places.n);
+        copy(tokens.data(), r.tokens.data, tokens.size()), copy(places.data(), r.places.data, places.size());
+        std::vector<float> weights = download(r.weights), of_place(weights.size());
+        for (size_t i = 0; i < places.size(); i++) of_place[places[i]] = weights[i];
+        for (int e = 0; e < E; e++)
+            for (int i = r.first[e]; i < r.first[e + 1]; i++) token[e].push_back(chunk.start + tokens[i]), weight[e].push_back(of_place[i]);
+    }
+    std::vector<double> s_x(C, 0);
+    for (int e = 0; e < E; e++)
+        for (size_t i = 0; i < X[l.gate_up(e)].size(); i++) s_x[i % C] += std::fabs(X[l.gate_up(e)][i]) / (512 * 3);
+    auto block = [&](const std::vector<double>* s) {
+        std::vector<double> y((size_t)512 * C, 0);
+        for (int e = 0; e < E; e++) {
+            const std::vector<float>&W = l.W0[l.gate_up(e)], &x = X[l.gate_up(e)];
+            const std::vector<double> h = s ? times(x, awq_candidate(W, *s, G, bits), 2 * F, C) : times(x, W, 2 * F, C);
+            std::vector<float> in;
+            for (size_t t = 0; t < token[e].size(); t++)
+                for (int f = 0; f < F; f++) {
+                    const double gate = h[t * 2 * F + f];
+                    in.push_back((float)(gate / (1 + std::exp(-gate)) * h[t * 2 * F + F + f]));
+                }
+            const std::vector<double> out = times(in, l.W0[l.down(e)], C, F);
+            for (size_t t = 0; t < token[e].size(); t++)
+                for (int i = 0; i < C; i++) y[token[e][t] * C + i] += weight[e][t] * out[t * C + i];
+        }
+        return y;
+    };
+    auto mean_square = [](const std::vector<double>& a, const std::vector<double>& b) {
+        double sum = 0;
+        for (size_t i = 0; i < a.size(); i++) sum += (a[i] - b[i]) * (a[i] - b[i]);
+        return sum / a.size();
+    };
+    const std::vector<double> full = block(nullptr);
+    std::array<double, AWQ_RATIOS> losses;
+    for (int k = 0; k < AWQ_RATIOS; k++) {
+        const std::vector<double> s = scales_of(s_x, k);
+        losses[k] = mean_square(block(&s), full);
+    }
+    check_losses(a[l.gate_up(0)].search, losses, "experts");
+
+    // One s, which the gain and the router have, too.
+    const std::vector<double> chosen = scales_of(s_x, a[l.gate_up(0)].search.best);
+    const std::vector<float> router = MoeLayer::values(l.layer.router, l.router0.size()), gain = MoeLayer::values(l.layer.post_norm, C);
+    const double eps = EXACT ? 1e-5 : 0.005;
+    for (int j = 0; j < C; j++) {
+        const double s = a[l.gate_up(0)].s[j];
+        CHECK_NEAR(s, chosen[j], (EXACT ? 1e-4 : 0.01) * chosen[j]);
+        CHECK_NEAR(gain[j] * s, l.gain0[j], 1e-6 * std::fabs(l.gain0[j]));
+        for (int e = 0; e < E; e++) CHECK_NEAR(router[e * C + j], l.router0[e * C + j] * s, eps * std::fabs(l.router0[e * C + j] * s));
+    }
+    for (int e : {0, NOBODYS, RARE, EVERYBODYS}) {
+        const int g = l.gate_up(e), d = l.down(e);
+        const bool starved = e == NOBODYS || e == RARE;
+        CHECK(a[g].s == a[l.gate_up(0)].s);
+        CHECK_EQ(a[d].search.s.empty(), starved);
+        if (!starved) {
+            const size_t n = X[d].size() / F;
+            std::vector<double> mean(F, 0);
+            for (size_t i = 0; i < X[d].size(); i++) mean[i % F] += std::fabs(X[d][i]) / n;
+            const std::vector<double> of_expert = times(X[d], l.W0[d], C, F);
+            for (int k = 0; k < AWQ_RATIOS; k++)
+                losses[k] = mean_square(times(X[d], awq_candidate(l.W0[d], scales_of(mean, k), G, bits), C, F), of_expert);
+            check_losses(a[d].search, losses, l.layer.groups[d].name);
+        }
+        // The weights are those as they were, scaled, on the grid of what is clipped.
+        for (int of : {g, d}) {
+            const Group& group = l.layer.groups[of];
+            std::vector<float> scaled(a[of].W.n);
+            copy(scaled.data(), a[of].W.data, scaled.size());
+            std::vector<double> expected(scaled.size());
+            for (int r = 0; r < group.O; r++)
+                for (int i = 0; i < group.I; i++) {
+                    const double s = a[of].s[i] / (of == g && r >= F ? a[d].s[r - F] : 1), w = l.W0[of][(size_t)r * group.I + i] * s;
+                    CHECK_NEAR(scaled[(size_t)r * group.I + i], w, 1e-5 * std::fabs(w));
+                }
+            const std::vector<double> from(scaled.begin(), scaled.end());
+            for (int k = 0; k < group.n_linears; k++) {
+                const Linear& linear = group.linears[k];
+                CHECK_EQ(a[of].clip[k].empty(), starved);
+                for (int c = 0; c < linear.O * group.I / G; c++) {
+                    const size_t at = (size_t)linear.row * group.I + (size_t)c * G;
+                    awq_grid_in_float64(&from[at], &expected[at], G, bits, starved ? 0 : a[of].clip[k][c]);
+                }
+            }
+            CHECK(share_apart(MoeLayer::weights_of(group), expected, group.I) <= 0.005);
+        }
+    }
+    for (const ModuleReport& r : l.q.reports) CHECK_EQ(r.starved, r.note.find(" tokens: rounded to nearest") != std::string::npos);
+    awq_solved.clear();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Memory
 
 // 128 x 2048 tokens of calibration in chunks of 16384, as on a GPU, one text set of as many again.
@@ -380,10 +539,11 @@ TEST(whole_runs_on_a_mixture) {
     };
     const Report full = run({"-q", "fp16"});
     CHECK(std::isfinite(full.tasks[0].value));
-    for (const char* method : {"rtn", "gptq", "billm", "smoothquant"}) {
+    for (const char* method : {"rtn", "gptq", "awq", "billm", "smoothquant"}) {
         std::vector<const char*> args = {"-q", method, "--kl"};
         if (method != std::string("rtn")) args.insert(args.end(), {"-n", "2", "-l", "128"});
         if (method == std::string("gptq")) args.insert(args.end(), {"-g", "32", "--save", saved.path.c_str()});
+        if (method == std::string("awq")) args.insert(args.end(), {"-g", "32"});
         if (method == std::string("smoothquant")) args.insert(args.end(), {"-a", "16"});
         const Report r = run(args), again = method == std::string("gptq") ? r : run(args);
         CHECK_EQ(r.tasks[0].value, again.tasks[0].value);
