@@ -278,6 +278,7 @@ TEST(a_rotated_model_is_the_same_function) {
     for (int H : {6, 4, 2})  // grouped and ungrouped queries; 4 and 2 have a Hadamard matrix over the heads
         for (const char* type : {"qwen3", "qwen2", "llama"})
             for (bool tied : {true, false}) {
+                if (tied && H != 6) continue;
                 Config c = small_config(type == std::string("qwen2"), H);
                 c.model_type = type, c.qk_norm = type == std::string("qwen3"), c.tied = tied;
                 const Model m = small_model(c);
