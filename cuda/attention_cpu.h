@@ -36,7 +36,7 @@ template <class Word> struct CpuTile {
 
 // A row of q or k as words.
 template <class Word, class T> void load_row(Word* words, const T* row, int D) {
-    if constexpr (Words<Word>::K == 2) memcpy(words, row, D * sizeof(T));
+    if constexpr (sizeof(Word) == Words<Word>::K * sizeof(T)) memcpy(words, row, D * sizeof(T));
     else
         for (int d = 0; d < D; d++) words[d] = to_float(row[d]);
 }
@@ -194,15 +194,17 @@ template <class Word> void load_tile(CpuTile<Word>& c, const AttentionTile& t) {
     constexpr int per_word = Words<Word>::K, group = GROUP<Word>, panel_rows = PANEL<Word> * LANE;
     const int words = t.D / per_word, rows = ceil_div(t.n_rows, panel_rows) * panel_rows;
     for (int row = 0; row < rows; row++) c.m[row] = -INFINITY, c.l[row] = 0, c.lo[row] = t.lo(row), c.hi[row] = t.hi(row);
-    for (int row = 0; row < rows; row += LANE)
+    for (int row = 0; row < rows; row += LANE) {
+        const floatX* from[LANE];
+        for (int i = 0; i < LANE; i++) from[i] = t.q_row(row + i);
+        Stored<Word>* q = c.q + row / group * words * group + row % group;
         for (int w = 0; w < words; w += LANE) {
             Vector<Stored<Word>> square[LANE];
-            for (int i = 0; i < LANE; i++)
-                square[i] = load_words<Stored<Word>>(t.q_row(row + i) + w * per_word, t.D - w * per_word);
+            for (int i = 0; i < LANE; i++) square[i] = load_words<Stored<Word>>(from[i] + w * per_word, t.D - w * per_word);
             transpose<Stored<Word>>(square);
-            Stored<Word>* q = c.q + (row / group * words + w) * group + row % group;
-            for (int i = 0; i < std::min(LANE, words - w); i++) store_vector(q + i * group, square[i]);
+            for (int i = 0; i < std::min(LANE, words - w); i++) store_vector(q + (w + i) * group, square[i]);
         }
+    }
     std::fill_n(c.o, rows * t.D, 0.0f);
 }
 
