@@ -6,6 +6,9 @@
 #include "../qwen3.cu"
 #include "test.h"
 
+// What an earlier test has read and removed is no business of this one's run.
+static const bool forget_files = (before_each_test = [] { file_stamps().clear(); }, true);
+
 // A tensor of a reference file. T must be what it holds.
 template <class T> inline std::vector<T> golden(const Checkpoint& ck, const std::string& name) {
     const TensorView* t = checkpoint_find(ck, name);

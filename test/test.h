@@ -2,7 +2,7 @@
 // a test and closes with "N passed, N failed, N skipped"; its exit status is the verdict. `program NAME` runs only the tests
 // whose name contains NAME, `program test_FILE` those of one file.
 //
-// defines: TEST, CHECK, CHECK_NEAR, CHECK_EQ, CHECK_ERROR, SKIP, skip_when_emulated, shared_data
+// defines: TEST, CHECK, CHECK_NEAR, CHECK_EQ, CHECK_ERROR, SKIP, skip_when_emulated, shared_data, before_each_test
 #pragma once
 #include <chrono>
 #include <cmath>
@@ -26,6 +26,8 @@ struct TestFailure : std::runtime_error {
 struct TestSkip : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
+
+inline void (*before_each_test)() = nullptr;
 
 inline std::vector<TestCase>& test_cases() {
     static std::vector<TestCase> cases;
@@ -109,6 +111,7 @@ int main(int argc, char** argv) {
         file = t.file;
         auto start = std::chrono::steady_clock::now();
         std::string verdict = "ok", why;
+        if (before_each_test) before_each_test();
         try {
             t.run();
             passed++;
