@@ -136,6 +136,8 @@ inline std::vector<Flag> all_flags(Options& o) {
          "gptq gptaq foem"},
         {Flag::OFF, "--no-true-sequential", "", "all Hessians of a layer from one pass through the unquantized layer",
          &o.quant.true_sequential, "gptq"},
+        {Flag::ON, "--calibrate-all-experts", "",
+         "every calibration token counts for every expert, not only for those that its router chooses", &o.quant.all_experts, "gptq billm"},
         {Flag::ON, "--a-in-calibration", "",
          "with -a: groups are solved from quantized inputs (a pair's full-precision stream keeps its own)",
          &o.quant.a_in_calibration, "gptq gptaq foem"},
@@ -458,6 +460,8 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.quant.beta < 0 || o.quant.beta > 1) usage_fail("--beta %g: expected 0 to 1", o.quant.beta);
     if (o.quant.a_in_calibration && o.quant.abits == 16)
         usage_fail("--a-in-calibration: expected fewer than 16 bits for activations. HINT: -a 8");
+    if (o.quant.a_in_calibration && o.quant.all_experts)
+        usage_fail("--a-in-calibration and --calibrate-all-experts: one at a time");
     if (o.quant.a_in_calibration && !o.quant.true_sequential)
         usage_fail("--a-in-calibration and --no-true-sequential: one at a time, since the latter's pass is through the layer as it was");
     if (o.quant.damp < 0 || o.quant.damp > 1e6) usage_fail("--damp %g: expected 0 or more, up to 1e6", o.quant.damp);
@@ -533,6 +537,7 @@ inline Settings method_settings(const Options& o, const Method& method) {
     if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
     if ((name == "gptq" || name == "billm") && q.first_token_weight != 1)
         s.push_back({"first_token_weight", json_format(q.first_token_weight)});
+    if (q.all_experts) s.push_back({"calibrate_all_experts", "true"});
     if (gptq) {
         s.push_back({"act_order", flag(q.act_order)});
         s.push_back({"static_groups", flag(q.static_groups)});

@@ -361,9 +361,32 @@ inline void mlp_forward(Quantizer& q, const Layer& layer, floatX* out /*[n, C]*/
 // ---------------------------------------------------------------------------------------------------------------------
 // Quantizing one layer from the calibration stream, and pushing that stream through the result
 
-// Shows the method what reaches the groups first .. end - 1 of a stage, whose inputs are `in`.
-inline void stage_collect(const Method& method, Quantizer& q, const Layer& layer, int stage, floatX* in, const Chunk& chunk,
-                          Scratch& scratch, int first, int end) {
+// Shows the method the experts' groups first .. end - 1 on all tokens of a chunk, wherever their router sends them. An expert's inputs
+// of stage 3 are those that it would make of them.
+inline void stage_collect_all(const Config& c, const Method& method, Quantizer& q, const Layer& layer, int stage, const floatX* x,
+                              const floatX* in, const Chunk& chunk, Scratch& scratch, int first, int end) {
+    const int T = chunk.T, F = c.mixture.F;
+    Array<floatX> normed, own;
+    if (stage == 3) {
+        normed = Array<floatX>((size_t)T * c.C, "inputs of all experts"), own = Array<floatX>((size_t)T * F, "inputs of an expert");
+        launch(rmsnorm_kernel, T, 256, normed.data, x, (const int*)nullptr, layer.post_norm, c.C, c.eps);
+    }
+    for (int g = first; g < end; g++) {
+        if (stage == 3) {
+            const Group& before = layer.groups[layer.first_group[2] + g - layer.first_group[3]];
+            gemm(scratch.out.data, normed.data, before.W, T, before.O, before.I);
+            launch(silu_mul_kernel, T, 256, own.data, scratch.out.data, F);
+        }
+        method.collect(q, layer.groups[g], g, stage == 3 ? own.data : in, T);
+        q.n_tokens[g] += (size_t)T;
+    }
+}
+
+// Shows the method what reaches the groups first .. end - 1 of a stage, whose inputs are `in`; x is the residual stream.
+inline void stage_collect(const Config& c, const Method& method, Quantizer& q, const Layer& layer, int stage, const floatX* x,
+                          floatX* in, const Chunk& chunk, Scratch& scratch, int first, int end) {
+    if (q.opt.all_experts && layer.groups[first].expert >= 0)
+        return stage_collect_all(c, method, q, layer, stage, x, in, chunk, scratch, first, end);
     in = grouped_inputs(layer, stage, in, chunk, scratch, first, end);
     for (int g = first; g < end; g++) {
         const Group& group = layer.groups[g];
@@ -398,7 +421,7 @@ inline void quantize_sequential(const Config& c, Layer& layer, const Method& met
             layer_stage(c, layer, stage, x, in, chunk, scratch);
             if (stage < STAGES) {
                 if (q.opt.a_in_calibration) quantize_inputs(layer, stage, q.opt, c.D, in, stage_rows(layer, stage, chunk));
-                stage_collect(method, q, layer, stage, in, chunk, scratch, first, end);
+                stage_collect(c, method, q, layer, stage, x, in, chunk, scratch, first, end);
             }
             s.in.store(chunk, in);
             s.x.store(chunk, x);
@@ -406,7 +429,8 @@ inline void quantize_sequential(const Config& c, Layer& layer, const Method& met
         for (; first < all; first = end, end += std::min(q.opt.groups_at_once, all - end)) {
             for (const Chunk& chunk : s.chunks)
                 if (first > layer.first_group[stage])
-                    stage_collect(method, q, layer, stage, s.in.fetch(chunk, scratch.in.data), chunk, scratch, first, end);
+                    stage_collect(c, method, q, layer, stage, s.x.fetch(chunk, scratch.x.data), s.in.fetch(chunk, scratch.in.data), chunk,
+                                  scratch, first, end);
             for (int g = first; g < end; g++) solve_group(method, q, layer, g);
         }
     }
@@ -455,7 +479,7 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
         }
         for (int stage = 0; stage < STAGES; stage++) {
             layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
-            stage_collect(method, q, layer, stage, scratch.in.data, chunk, scratch, layer.first_group[stage],
+            stage_collect(c, method, q, layer, stage, x, scratch.in.data, chunk, scratch, layer.first_group[stage],
                           layer.first_group[stage + 1]);
         }
         if (!full_precision) continue;
@@ -766,7 +790,8 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
     }
     const size_t routed = has_mixture(c) ? (size_t)c.mixture.K * c.C : 0;
     const size_t chunk = longest_chunk(streams) * (2 * c.C + widest_input(c) + widest_output(c) + routed) * x;
-    const size_t routing = has_mixture(c) ? routing_bytes(tokens, c.mixture.K) : 0;
+    size_t routing = has_mixture(c) ? routing_bytes(tokens, c.mixture.K) : 0;
+    if (o.quant.all_experts) routing += longest_chunk(streams) * (c.C + c.mixture.F) * x;
     const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
     const size_t small = 64 * (widest_input(c) + widest_output(c));  // what has one value a row or column
     size_t layers = layer_size(c) * x * (reading ? 2 : 1);
@@ -1214,6 +1239,8 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
 
 // What is not done for mixtures of experts.
 inline void refuse_on_mixture(const Options& o, const Config& c) {
+    if (!has_mixture(c) && o.quant.all_experts)
+        usage_fail("--calibrate-all-experts: expected a mixture of experts, found %s", c.model_type.c_str());
     if (!has_mixture(c)) return;
     if (!is_word_of(o.method, "fp16 rtn gptq awq billm smoothquant"))
         usage_fail("-q %s on a mixture of experts is not supported yet. HINT: -q gptq is", o.method.c_str());

@@ -80,6 +80,7 @@ struct QuantOptions {
     double alpha = 0.5, beta = 0.1;  // alpha: SmoothQuant's or GPTAQ's, beta: FOEM's
     bool pack = false;               // codes and grids are asked for
     Scale scale = Scale::F32;
+    bool all_experts = false;      // every token counts for every expert while Hessians are collected
     int groups_at_once = INT_MAX;  // groups of a stage that are collected for and solved at a time; the memory plan sets it
 };
 
