@@ -1388,6 +1388,9 @@ int main(int argc, char** argv) {
         fprintf(stderr, "qwen3: not enough memory: an allocation of host memory failed. HINT: fewer calibration samples (-n) or tasks (-e), "
                         "a smaller model, or a higher limit (ulimit -v)\n");
         return 1;
+    } catch (const std::system_error& e) {  // a thread that can't be had, a folder that can't be walked
+        fprintf(stderr, "qwen3: the system refused what this run needs: %s. HINT: `ulimit -a` lists the limits\n", printable(e.what()).c_str());
+        return 1;
     } catch (const std::exception& e) {
         fprintf(stderr, "qwen3: %s\n", e.what());
         return 1;

@@ -13,6 +13,7 @@
 #include <set>
 #include <string>
 #include <sys/stat.h>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include "error.h"
@@ -90,7 +91,7 @@ inline void remove_temporaries_on_signals() {
     }
     pthread_sigmask(SIG_BLOCK, &ending, nullptr);
     for (int signal : {SIGXFSZ, SIGPIPE}) std::signal(signal, SIG_IGN);
-    std::thread([ending] {
+    auto wait = [ending] {
         int signal = 0;
         if (sigwait(&ending, &signal) != 0) return;
         remove_temporaries();
@@ -99,5 +100,10 @@ inline void remove_temporaries_on_signals() {
         sigaddset(&one, signal);
         pthread_sigmask(SIG_UNBLOCK, &one, nullptr);
         raise(signal);
-    }).detach();
+    };
+    try {
+        std::thread(wait).detach();
+    } catch (const std::system_error&) {  // no thread can be had: the signals end the program as they always do
+        pthread_sigmask(SIG_UNBLOCK, &ending, nullptr);
+    }
 }

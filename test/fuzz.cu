@@ -107,15 +107,17 @@ static void check_tensors(const std::vector<TensorView>& tensors) {
 }
 
 static void read_json(const std::string& input) {
+    const std::vector<char> bytes(input.begin(), input.end());  // no zero behind the last one: AddressSanitizer sees who reads on
     attempt([&] {
-        const Json value = json_parse(input.data(), input.size(), "input");
+        const Json value = json_parse(bytes.data(), bytes.size(), "input");
         const std::string text = json_write(value);
         promise(json_write(json_parse(text.data(), text.size(), "what was written")) == text, "what is written reads back the same");
     });
 }
 
 static void read_safetensors(const std::string& input) {
-    attempt([&] { check_tensors(safetensors_parse((const unsigned char*)input.data(), input.size(), "input")); });
+    const std::vector<unsigned char> bytes(input.begin(), input.end());
+    attempt([&] { check_tensors(safetensors_parse(bytes.data(), bytes.size(), "input")); });
 }
 
 static void read_checkpoint(const std::string& input) {
@@ -130,8 +132,9 @@ static void read_checkpoint(const std::string& input) {
 }
 
 static void read_csv(const std::string& input) {
+    const std::vector<char> bytes(input.begin(), input.end());
     attempt([&] {
-        for (const CsvRow& row : csv_parse(input.data(), input.size(), "input")) promise(!row.empty(), "a row has fields");
+        for (const CsvRow& row : csv_parse(bytes.data(), bytes.size(), "input")) promise(!row.empty(), "a row has fields");
     });
     attempt([&] {
         const PaperRow row = paper_row_find(put("tables.csv", input), "Qwen3-0.6B", "rtn", 4, 16, 128);
@@ -212,8 +215,9 @@ static void read_text(const std::string& input) {
     if (input.empty()) return;
     const Tokenizer& t = all[(unsigned char)input[0] % std::size(all)];
     const std::string text = input.substr(1);
+    const std::vector<char> bytes(text.begin(), text.end());
     attempt([&] {
-        const std::string decoded = tokenizer_decode(t, tokenizer_encode(t, text));
+        const std::string decoded = tokenizer_decode(t, tokenizer_encode(t, bytes.data(), bytes.size()));
         const bool all_bytes = std::find(t.byte_id, t.byte_id + 256, -1) == t.byte_id + 256;
         if (all_bytes && text.find('<') == std::string::npos)
             promise(decoded == (t.nfc ? unicode_nfc(text.data(), text.size()) : text), "ids stand for the text");
