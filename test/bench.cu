@@ -5,6 +5,7 @@
 // measured is what ships. Work is counted as what has to be done: half of a square attention, half of X^T X.
 // $QWEN3 is the program, for the row of the whole bundled model.
 #include "../qwen3.cu"
+#include "../cuda/openmp.h"
 #include "bench.h"
 #ifndef __CUDACC__
 #include <dlfcn.h>
@@ -297,6 +298,7 @@ static void bench_bundled_model(Table& table) {
 }
 
 int main(int argc, char** argv) {
+    spin_briefly(argv);  // as the program does
     try {
         const bool json = argc == 3 && strcmp(argv[1], "--json") == 0;
         if (argc != 1 && !json) usage_fail("usage: bench [--json FILE]");

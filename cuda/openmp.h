@@ -1,0 +1,22 @@
+// openmp.h: how long a CPU's threads spin when they have nothing to do.
+//
+// At the end of a parallel loop OpenMP's threads wait for the last of them, and for the next loop; they spin (libgomp some 10 ms,
+// LLVM's library 200 ms) before they sleep. On a machine that others use too, the thread that all wait for is often one that waits
+// for a core itself, and the spinning keeps it from one: two threads took longer than one. So they spin for some 50 us, which covers
+// the gaps between the program's loops, and then sleep.
+//
+// defines: spin_briefly
+#pragma once
+#include <cstdlib>
+#include <initializer_list>
+#include <unistd.h>
+
+// To be called first in main. libgomp reads its environment before main begins, so the program starts itself once more with the
+// bound in it; what the user has set stands. Where that can't be done, it goes on as it is.
+inline void spin_briefly(char** argv) {
+    for (const char* name : {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"})
+        if (getenv(name)) return;
+    setenv("GOMP_SPINCOUNT", "1000", 1);  // turns
+    setenv("KMP_BLOCKTIME", "0", 1);      // ms
+    execv("/proc/self/exe", argv);
+}
