@@ -18,8 +18,9 @@
 #include <memory>
 // defines: launch, Array, copy, floatX, block_sum ...: one kernel source for GPU and CPU
 #include "cuda/device.cuh"
-// defines: gemm, gemm_logits, hessian_add, gemm_float
+// defines: gemm, gemm_logits, hessian_add, gemm_float / spin_briefly
 #include "cuda/gemm.cuh"
+#include "cuda/openmp.h"
 // defines: Segment, AttentionPlan, attention_plan, attention
 #include "cuda/attention.cuh"
 // defines: Routing, route, gather_routed, add_routed: mixtures of experts
@@ -1375,6 +1376,9 @@ static void run_program(const Options& options) {
 }
 
 int main(int argc, char** argv) {
+#ifndef __CUDACC__
+    spin_briefly(argv);
+#endif
     open_standard_descriptors();
     remove_temporaries_on_signals();
     fail_on_lost_files(remove_temporaries);

@@ -18,5 +18,9 @@ inline void spin_briefly(char** argv) {
         if (getenv(name)) return;
     setenv("GOMP_SPINCOUNT", "1000", 1);  // turns
     setenv("KMP_BLOCKTIME", "0", 1);      // ms
-    execv("/proc/self/exe", argv);
+    char program[4096];
+    const ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (n <= 0) return;
+    program[n] = 0;  // by its own name, which is what ps and killall know it by
+    execv(program, argv);
 }
