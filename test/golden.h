@@ -84,9 +84,9 @@ inline Scratch push_through(const Model& m, std::vector<Stream>& one, int abits 
     Layer layer = layer_alloc(c);
     QuantOptions grids;
     grids.abits = abits;
-    layer_set_grids(layer, grids, c.D, true);
     for (int l = 0; l < c.L; l++) {
         layer_place(c, layer, l);
+        layer_set_grids(layer, grids, c.D, true);
         for (const Param& p : layer_params(c, layer)) load_param(m, p);
         layer_forward(c, layer, s, scratch);
     }
