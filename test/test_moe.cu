@@ -1,5 +1,5 @@
 // Mixtures of experts: the forward pass against transformers' Qwen3-MoE in float64 (test/golden/moe, scripts/golden/golden_moe.py) and
-// against a float64 loop, routing against its definition, and what config.json may say.
+// against a float64 loop, routing against its definition, what config.json may say, the memory plan, and whole runs.
 #include "golden.h"
 #include "temp.h"
 #include "test.h"
@@ -252,7 +252,8 @@ TEST(a_trie_gives_what_separate_sequences_give) {
     std::vector<Stream> trie, first, second;
     trie.push_back(std::move(s));
     first.push_back(stream_of_windows(c, "a", a, 30, false)), second.push_back(stream_of_windows(c, "b", b, 32, false));
-    const std::vector<float> together = logits_after_all(m, trie), of_a = logits_after_all(m, first), of_b = logits_after_all(m, second);
+    const std::vector<float> together = logits_after_all(m, trie), of_a = logits_after_all(m, first),
+                             of_b = logits_after_all(m, second);
     std::vector<float> separate = of_a;
     separate.insert(separate.end(), of_b.begin() + (size_t)20 * c.V, of_b.end());
     CHECK(rows_apart(together, separate, c.V, EXACT ? 1e-5 : 0.05) <= (EXACT ? 0 : 4));
@@ -263,8 +264,10 @@ TEST(a_trie_gives_what_separate_sequences_give) {
 
 static Config moe_config(const std::string& fields) {
     const TempFolder tmp;
-    write_file(tmp / "config.json", "{\"model_type\": \"qwen3_moe\", \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": "
-                                    "4, \"num_attention_heads\": 4, \"vocab_size\": 100" + fields + "}");
+    write_file(tmp / "config.json",
+               "{\"model_type\": \"qwen3_moe\", \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": "
+               "4, \"num_attention_heads\": 4, \"vocab_size\": 100" +
+                   fields + "}");
     return config_load(tmp / "config.json");
 }
 
@@ -272,14 +275,16 @@ TEST(settings_of_a_mixture) {
     const Config defaults = moe_config("");
     CHECK(defaults.mixture.E == 128 && defaults.mixture.K == 8 && defaults.mixture.F == 768 && !defaults.mixture.renormalize);
     CHECK(defaults.KV == 4 && defaults.D == 16 && defaults.qk_norm && !has_dense(defaults));
-    const Config c = moe_config(", \"num_experts\": 16, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 8, \"norm_topk_prob\": true, "
-                                "\"decoder_sparse_step\": 2, \"mlp_only_layers\": [3, 77]");
+    const Config c =
+        moe_config(", \"num_experts\": 16, \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 8, \"norm_topk_prob\": true, "
+                   "\"decoder_sparse_step\": 2, \"mlp_only_layers\": [3, 77]");
     CHECK(c.mixture.E == 16 && c.mixture.K == 2 && c.mixture.F == 8 && c.mixture.renormalize);
     CHECK(!is_mixture(c, 0) && is_mixture(c, 1) && !is_mixture(c, 2) && !is_mixture(c, 3) && has_dense(c) && has_mixture(c));
     CHECK_EQ(moe_config(", \"num_local_experts\": 9, \"num_experts\": 9, \"mlp_only_layers\": null").mixture.E, 9);
     CHECK(!has_mixture(moe_config(", \"num_experts\": 0")));
     CHECK_ERROR(moe_config(", \"num_local_experts\": 9, \"num_experts\": 8"), "to be the same, found 8 and 9");
-    CHECK_ERROR(moe_config(", \"num_experts\": 4, \"num_experts_per_tok\": 5"), "num_experts_per_tok up to num_experts, found 5 and 4");
+    CHECK_ERROR(moe_config(", \"num_experts\": 4, \"num_experts_per_tok\": 5"),
+                "num_experts_per_tok up to num_experts, found 5 and 4");
     CHECK_ERROR(moe_config(", \"num_experts\": 1025"), "num_experts between 0 and 1024");
     CHECK_ERROR(moe_config(", \"decoder_sparse_step\": 0"), "decoder_sparse_step between 1");
     CHECK_ERROR(moe_config(", \"moe_intermediate_size\": 0"), "moe_intermediate_size between 1");
@@ -298,7 +303,8 @@ TEST(sizes_of_the_official_mixtures) {
     const TempFolder tmp;
     write_file(tmp / "config.json", config_json(c, "bfloat16"));
     const Config again = config_load(tmp / "config.json");
-    CHECK(again.mixture.E == 128 && again.mixture.K == 8 && again.mixture.F == 1536 && again.mixture.renormalize && !has_dense(again));
+    CHECK(again.mixture.E == 128 && again.mixture.K == 8 && again.mixture.F == 1536 && again.mixture.renormalize &&
+          !has_dense(again));
     CHECK(again.KV == 4 && again.model_type == "qwen3_moe" && again.qk_norm);
 }
 
@@ -306,7 +312,8 @@ TEST(sizes_of_the_official_mixtures) {
 TEST(fused_experts_are_refused_by_name) {
     const TempFolder tmp;
     write_bytes(tmp / "config.json", read_bytes("test/golden/moe/config.json"));
-    std::string header = "{\"model.layers.0.mlp.experts.gate_up_proj\":{\"dtype\":\"F32\",\"shape\":[2,1,1],\"data_offsets\":[0,8]}}";
+    std::string header =
+        "{\"model.layers.0.mlp.experts.gate_up_proj\":{\"dtype\":\"F32\",\"shape\":[2,1,1],\"data_offsets\":[0,8]}}";
     while (header.size() % 8) header += ' ';
     std::string bytes(8, '\0');
     bytes[0] = (char)header.size();
@@ -314,4 +321,109 @@ TEST(fused_experts_are_refused_by_name) {
     Options o;
     o.model = tmp.path;
     CHECK_ERROR(model_open(o), "model.layers.0.mlp.experts.gate_up_proj holds all experts in one tensor");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Memory
+
+// 128 x 2048 tokens of calibration in chunks of 16384, as on a GPU, one text set of as many again.
+static std::vector<Stream> planned_streams(const Config& c) {
+    std::vector<Stream> streams;
+    streams.push_back(stream_of_windows(c, "calibration", std::vector<int>(1 << 18, 1), 16384, false));
+    streams.push_back(stream_of_windows(c, "text", std::vector<int>(1 << 18, 1), 16384, true));
+    return streams;
+}
+
+TEST(the_235b_mixture_is_planned_within_24_gb) {
+    if (sizeof(floatX) == 4) SKIP("planned for bf16");
+    Options o;
+    o.method = "gptq", o.tasks = "wikitext2";
+    const Config c = config_official("235b-a22b");
+    const Method& method = method_find("gptq");
+    const std::vector<Stream> streams = planned_streams(c);
+    const size_t whole = working_bytes(o, c, method, streams, true);
+    CHECK(whole > (size_t)20e9 && whole < (size_t)26e9);  // two layers 10 GB, 128 Hessians 8.6 GB, chunks 3 GB
+    for (double GB : {23.2, 16.0}) {                      // 24 GB without CUDA's own; less
+        const int n = plan_groups_at_once(o, c, method, streams, true, (size_t)(GB * 1e9));
+        CHECK(n >= 1 && n <= 128);
+        o.quant.groups_at_once = n;
+        CHECK(working_bytes(o, c, method, streams, true) <= (size_t)(GB * 1e9));
+        if (GB < 20) CHECK(n < 128);
+    }
+    o.quant.groups_at_once = 1;
+    CHECK(working_bytes(o, c, method, streams, true) < whole - (size_t)7e9);
+    const Config small = config_official("30b-a3b");
+    CHECK_EQ(plan_groups_at_once(o, small, method, planned_streams(small), true, (size_t)23.2e9), 128);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Whole runs on a checkpoint of made-up weights, with the bundled tokenizer and texts
+
+static void write_moe_checkpoint(const TempFolder& tmp) {
+    Model m;
+    m.random = true;
+    m.config = config_load("test/golden/moe/config.json");
+    m.config.V = 2048;
+    Config& c = m.config;
+    {
+        CheckpointWriter writer(tmp.path, checkpoint_specs(c));
+        save_unquantized(writer, m, "model.embed_tokens.weight", {(size_t)c.V, (size_t)c.C});
+        Layer layer = layer_alloc(c);
+        for (int l = 0; l < c.L; l++) {
+            layer_place(c, layer, l);
+            for (const Param& p : layer_params(c, layer)) {
+                load_param(m, p);
+                save_param(writer, p);
+            }
+        }
+        save_finish(writer, m, "{}");
+    }
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
+        write_bytes(tmp / name, read_bytes(std::string("data/tiny/") + name));
+}
+
+TEST(whole_runs_on_a_mixture) {
+    skip_when_emulated();
+    const TempFolder tmp, saved;
+    remove(saved.path.c_str());
+    write_moe_checkpoint(tmp);
+    auto run = [&](std::vector<const char*> args) {
+        args.insert(args.begin(), {"-m", tmp.path.c_str(), "--data", "data/tiny", "--limit", "2", "-e", "wikitext2"});
+        return run_quietly(args);
+    };
+    const Report full = run({"-q", "fp16"});
+    CHECK(std::isfinite(full.tasks[0].value));
+    for (const char* method : {"rtn", "gptq", "awq", "billm", "smoothquant"}) {
+        std::vector<const char*> args = {"-q", method, "--kl"};
+        if (method != std::string("rtn")) args.insert(args.end(), {"-n", "2", "-l", "128"});
+        if (method == std::string("gptq")) args.insert(args.end(), {"-g", "32", "--save", saved.path.c_str()});
+        if (method == std::string("awq")) args.insert(args.end(), {"-g", "32"});
+        if (method == std::string("smoothquant")) args.insert(args.end(), {"-a", "16"});
+        const Report r = run(args), again = method == std::string("gptq") ? r : run(args);
+        CHECK_EQ(r.tasks[0].value, again.tasks[0].value);
+        CHECK_EQ(r.modules.size(), (size_t)(3 * 4 + 2 * 8 * 3 + 3));
+        CHECK_EQ(r.experts.layers.size(), (size_t)2);
+        size_t tokens = 0;
+        for (size_t n : r.experts.layers[1].tokens) tokens += n;
+        CHECK_EQ(tokens, (size_t)3 * (method == std::string("rtn") ? r.tasks[0].tokens : 2 * 128));
+        CHECK(r.kl[0].kl > 0 && r.experts.compared == 2 * r.tasks[0].tokens && r.experts.moved < r.experts.compared);
+        CHECK(r.experts.moved > 0 && report_json(r).find("\"other_experts_percent\": ") != std::string::npos);
+        const std::string text = report_json(r);
+        json_parse(text.data(), text.size(), "the report");
+        if (method == std::string("rtn")) {
+            const TempFolder packed;
+            remove(packed.path.c_str());
+            const Report of_packed =
+                run({"-q", "rtn", "-g", "32", "--save", packed.path.c_str(), "--format", "compressed-tensors"});
+            CHECK_EQ(run_quietly({"-m", packed.path.c_str(), "--data", "data/tiny", "--limit", "2"}).tasks[0].value,
+                     of_packed.tasks[0].value);
+        }
+        if (method != std::string("gptq")) continue;
+        const Report loaded = run_quietly({"-m", saved.path.c_str(), "--data", "data/tiny", "--limit", "2"});
+        CHECK_EQ(loaded.tasks[0].value, r.tasks[0].value);
+    }
+    CHECK_ERROR(run_quietly({"-m", "data/tiny", "-q", "gptq", "--calibrate-all-experts"}),
+                "expected a mixture of experts, found qwen3");
+    CHECK_ERROR(run({"-q", "gptaq"}), "-q gptaq on a mixture of experts is not supported yet");
+    CHECK_ERROR(run({"-q", "rtn", "--rotate"}), "--rotate on a mixture of experts is not supported");
 }
