@@ -1266,6 +1266,7 @@ inline void find_published(Report& r) {
 // Quantizes and evaluates one model, as the options say.
 inline Report run_model(const Options& options) {
     Clock total;
+    file_stamps().clear();  // the files of this run alone have to stay as they are
     Run run;
     run.options = options;
     run.method = method_for(options);

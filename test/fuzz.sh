@@ -18,8 +18,9 @@ export ASAN_OPTIONS=quarantine_size_mb=16
 "$program" seeds "$work/inputs" || exit 1
 
 one() {  # one READER: its line of the report, and a verdict by exit status
-    local reader=$1 log=$work/$1.log words=$work/inputs/$1.words status
-    "$program" "$reader" "$work/inputs/$reader" $([ -s "$words" ] && echo "-dict=$words") -max_total_time="${FUZZ_SECONDS:-60}" \
+    local reader=$1 log=$work/$1.log words=$work/inputs/$1.words dictionary=() status
+    [ -s "$words" ] && dictionary=("-dict=$words")
+    "$program" "$reader" "$work/inputs/$reader" "${dictionary[@]}" -max_total_time="${FUZZ_SECONDS:-60}" \
         -artifact_prefix="$work/$reader-" >"$log" 2>&1
     status=$?
     if [ $status -eq 0 ]; then
