@@ -14,7 +14,7 @@
 // exp(score - m), l, and its output before the division by l; when m grows, l and the output are multiplied by
 // alpha = exp(old m - new m). Blocks that no row at hand sees are left out. Scores, softmax and sums are float; in a bf16 build
 // the p that multiply v are rounded to bf16.
-//     CPU   attention_cpu           any D
+//     CPU   attention_cpu           any D; with AMX's tiles where D is a multiple of 32
 //     GPU   attention_tensor_core   bf16, D = 64 or 128
 //     both  attention_rows          any D: the plain statement of the same. The GPU's kernel for float and for other D, and:
 // A masked key's p is 0, but 0 * NaN is NaN: a NaN or Inf in v would reach rows that do not see it. So a tile whose result is

@@ -5,13 +5,16 @@
 // X^T X. Both are first copied ("packed") into the order in which the innermost loop reads them:
 //     A in panels of MR rows: panel[k][r], with room for whole vectors       B in panels of NR rows: panel[k][c]
 // in words. A word is a float, a double, or two bf16 (k and k + 1) that the bf16 dot product of AVX-512 takes at once.
-// The micro-kernel keeps MR x NR sums in registers (on AVX-512, 14 x 2 vectors of the 32 there are). For every k it
+// Products of floatX take the words that are fastest here: bf16_product() in amx.h. The micro-kernel keeps MR x NR sums in registers (on AVX-512, 14 x 2 vectors of the 32 there are). For every k it
 // does MR x 2 fused multiply-adds on MR + 2 loads, so that the multipliers are the bound and not the memory. What stays
 // where, with words of 4 bytes:
 //     L1   KC = 192 k's of a panel of B (24 KB), while the panels of A (12 KB each) pass by
 //     L2   KC k's of the MC = 336 rows of A in a tile (288 KB), while the panels of B pass by; and the tile's MC x NC
 //          sums (336 KB), to which every KC k's add
 //     L3   what is packed at a time of A (a tile's rows and all k) and of B (8 MB, but 1024 rows at least)
+// For AMX (amx.h) a panel of A is panel[k / 16][r][k % 16] in words, MR = NR = 32, and the micro-kernel is 2 x 2 tiles of sums: for
+// 16 words of k, 4 loads of a tile and 4 products. A product takes 16 cycles and a load 8, from L1. What is read and written
+// once every KC k's, the sums, costs more beside such products: KC is 256 words and MC 512 rows, the sums of a tile 512 KB.
 // Threads share the MC x NC tiles of C. A sum is made by one thread, KC by KC; its order depends on K alone.
 // Besides the multipliers, what bounds it is waiting for memory. So the next panel of B, and C before it is stored, are asked
 // for ahead, into L2; and so little of A is packed at a time that it is still in a cache when it is used. On two cores
@@ -20,10 +23,11 @@
 //
 // What pads the panels never meets a stored result: a tile at C's lower edge runs a kernel of fewer rows, the columns
 // beyond the right edge are dropped, and where an odd K is filled up to a pair it is 0 on both sides. So NaN and Inf
-// reach what they should and nothing else. The bf16 dot product takes denormals for zeros, and makes none.
+// reach what they should and nothing else. Products for AMX are always of 32 rows: what pads them is in sums that nobody stores. The
+// bf16 dot products take denormals for zeros, and make none.
 //
-// defines: Vector, LANES, load_vector, store_vector, interleave, transpose, multiply_add, Bf16Pair, Tiled, Words, VectorWord, MR, NR, Strided,
-//          KRange, AllK, blocked_product, floatx_product, convert_row
+// defines: Vector, LANES, load_vector, store_vector, load_words, load_pairs, interleave, transpose, multiply_add, Bf16Pair, Tiled, Words,
+//          VECTOR_ROWS, Strided, KRange, AllK, blocked_product, floatx_product, convert_row
 #pragma once
 #include "amx.h"
 #include "device.cuh"
@@ -174,7 +178,7 @@ template <int X, int Y, class V, size_t... I> V interleave(V a, V b, std::index_
 #ifdef __clang__
     return __builtin_shufflevector(a, b, (int)(I / 2 + (I % 2 ? Y : X))...);
 #else
-    typedef decltype(a < b) Lanes;  // integers of the same width
+    typedef decltype(a < b) Lanes;                 // integers of the same width
     return __builtin_shuffle(a, b, Lanes{(int)(I / 2 + (I % 2 ? Y : X))...});
 #endif
 }

@@ -1,7 +1,7 @@
 // products.h: a test that runs once for each way in which this build and machine can multiply bf16 (cuda/amx.h); AMX's tiles, where
 // there are none, as plain loops.
 //
-// defines: products_here, TEST_ON_EVERY_PRODUCT
+// defines: products_here, loops_for_tiles, TEST_ON_EVERY_PRODUCT
 #pragma once
 #include "../cuda/gemm.cuh"
 #include "test.h"
@@ -9,6 +9,7 @@
 #if defined(__CUDACC__) || defined(PRECISION_FP32)
 
 inline void on_every_product(void (*test)()) { test(); }
+inline bool loops_for_tiles() { return false; }
 
 #else
 
@@ -20,6 +21,9 @@ inline std::vector<Bf16Product> products_here() {
     if (tile_support() == TileSupport::Granted) all.push_back(Bf16Product::Tiles);
     return all;
 }
+
+// Is this the slow one, for which a test leaves its largest cases out?
+inline bool loops_for_tiles() { return bf16_product() == Bf16Product::EmulatedTiles; }
 
 inline void on_every_product(void (*test)()) {
     struct Restore {

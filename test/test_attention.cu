@@ -150,9 +150,9 @@ TEST_ON_EVERY_PRODUCT(one_segment) {
 TEST_ON_EVERY_PRODUCT(one_long_segment) {
     for (int D : {32, 64, 80, 128}) {
         check(make_problem({{1025, -1}}, 2, 1, D), 73);
-        check(make_problem({{2048, -1}}, 2, 2, D), 149);
+        if (!loops_for_tiles()) check(make_problem({{2048, -1}}, 2, 2, D), 149);
     }
-    check(make_problem({{2048, -1}}, 8, 1, 128), 211);
+    if (!loops_for_tiles()) check(make_problem({{2048, -1}}, 8, 1, 128), 211);
 }
 
 TEST_ON_EVERY_PRODUCT(odd_head_dims_and_groups) {
