@@ -97,7 +97,6 @@ inline Scratch push_through(const Model& m, std::vector<Stream>& one, int abits 
 inline Report run_quietly(std::vector<const char*> args) {
     args.insert(args.begin(), "qwen3");
     const Options options = options_parse((int)args.size(), args.data());
-    file_stamps().clear();  // a run is a process: what earlier ones read may be gone
     struct Silence {
         int saved;
         Silence() : saved(dup(2)) {

@@ -343,6 +343,7 @@ struct Swept {
 // `then` sees the saved folder, which goes afterwards.
 static Swept swept(const std::vector<const char*>& method,
                    const std::function<void(const Swept&, const std::string&)>& then = nullptr) {
+    file_stamps().clear();  // of an earlier one's folder, which is gone
     const TempFolder tmp;
     const std::string saved = tmp / "saved";
     Swept s;
