@@ -30,7 +30,7 @@ static void promise(bool kept, const char* what) {
     if (!kept) finding(std::string("not true: ") + what);
 }
 
-// What is tried may fail, but only with a sentence: not empty, no longer than a screen, nothing that steers a terminal.
+// What is tried may fail, but only with a sentence: not empty, no longer than a screen, nothing that steers a terminal but line ends.
 static void attempt(const std::function<void()>& what) {
     try {
         what();
@@ -39,7 +39,7 @@ static void attempt(const std::function<void()>& what) {
         if (typeid(e) != typeid(std::runtime_error) && typeid(e) != typeid(UsageError))
             finding(std::string(typeid(e).name()) + " instead of a sentence: " + message);
         promise(!message.empty() && message.size() < 10000, "an error is one sentence");
-        for (unsigned char c : message) promise(c >= 0x20 && c != 0x7F, "an error holds no control characters");
+        for (unsigned char c : message) promise((c >= 0x20 && c != 0x7F) || c == '\n', "an error holds no control characters");
     }
 }
 
