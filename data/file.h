@@ -23,9 +23,17 @@
 #include <unistd.h>
 #include <utility>
 
+// Whether there is a file. What has its name but can't be one (a link to nothing, as a hub's cache leaves where a blob is gone; a FIFO) is
+// an error: a settings file that counts as absent would change results without a word.
 inline bool file_exists(const std::string& path) {
     struct stat st;
-    return stat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode);
+    if (stat(path.c_str(), &st) == 0) {
+        if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) return S_ISREG(st.st_mode);
+        fail("%s: expected a file, found a device, FIFO or socket", path.c_str());
+    }
+    if (lstat(path.c_str(), &st) == 0)
+        fail("%s: this is a link to something that is not there. HINT: get the file again, or remove the link", path.c_str());
+    return false;
 }
 
 inline bool is_directory(const std::string& path) {

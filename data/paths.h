@@ -56,10 +56,11 @@ inline bool is_post_trained(const std::string& name) {
     return (name.rfind("Qwen3-", 0) == 0 && !has("-Base")) || has("-Instruct") || has("-Chat") || has("-chat");
 }
 
-// Whether scripts/download.sh knows a model of this name.
+// Whether scripts/download.sh knows a model of this name; test_cli.sh compares the two.
 inline bool download_has(const std::string& name) {
-    for (const char* size : {"0.6B", "1.7B", "4B", "8B", "14B", "32B"})
-        for (const char* kind : {"", "-Base"})
-            if (name == std::string("Qwen3-") + size + kind) return true;
-    return false;
+    return is_word_of(name, "Qwen3-0.6B Qwen3-1.7B Qwen3-4B Qwen3-8B Qwen3-14B Qwen3-32B Qwen3-0.6B-Base Qwen3-1.7B-Base Qwen3-4B-Base "
+                            "Qwen3-8B-Base Qwen3-14B-Base SmolLM2-135M Qwen3-30B-A3B Qwen3-30B-A3B-Base Qwen3-235B-A22B Qwen3-4B-AWQ "
+                            "Qwen3-8B-AWQ Qwen3-14B-AWQ Qwen3-32B-AWQ Qwen3-0.6B-GPTQ-Int8 Qwen3-1.7B-GPTQ-Int8 Qwen3-0.6B-FP8 "
+                            "Qwen3-1.7B-FP8 Qwen3-4B-FP8 Qwen3-8B-FP8 Qwen3-14B-FP8 Qwen3-32B-FP8 Qwen3-30B-A3B-GPTQ-Int4 "
+                            "Qwen3-30B-A3B-FP8 Qwen3-235B-A22B-GPTQ-Int4 Qwen3-235B-A22B-FP8");
 }

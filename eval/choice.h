@@ -77,6 +77,7 @@ inline Question arc_question(const Json& j, const std::string& where, const std:
             question.gold = (int)question.choices.size();
         }
         question.choices.push_back(spaced_choice(context, json_string(choice, "text", where), where));
+        if (question.choices.size() > 26) fail("%s: expected up to 26 choices, found more", where.c_str());
     }
     if (question.gold < 0) fail("%s: expected a choice labelled \"%s\", the answerKey, found none", where.c_str(), key.c_str());
     return question;

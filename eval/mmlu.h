@@ -25,6 +25,8 @@ static constexpr size_t MMLU_QUESTIONS = 14042, MMLU_SUBJECTS = 57;
 const char* mmlu_category(const std::string& subject);
 
 // One row of a subject's file: question, four choices, the right one's letter.
+static constexpr size_t MMLU_FIELD_BYTES = 1 << 16;
+
 inline std::vector<CsvRow> mmlu_rows(const std::string& path) {
     if (!file_exists(path))
         fail("%s: expected MMLU's questions, found no such file. HINT: scripts/download.sh mmlu, or --data DIR", path.c_str());
@@ -38,8 +40,11 @@ inline std::vector<CsvRow> mmlu_rows(const std::string& path) {
             fail("%s:%zu: expected 6 fields (question, four choices, answer), found %zu", path.c_str(), line, row.size());
         if (row[5].size() != 1 || row[5][0] < 'A' || row[5][0] > 'D')
             fail("%s:%zu: expected the answer A, B, C or D, found \"%s\"", path.c_str(), line, row[5].c_str());
-        for (int i = 0; i < 5; i++)
+        for (int i = 0; i < 5; i++) {
             if (row[i].empty()) fail("%s:%zu: field %d is empty", path.c_str(), line, i + 1);
+            if (row[i].size() > MMLU_FIELD_BYTES)  // a shot is tokenized with every question
+                fail("%s:%zu: expected up to %zu bytes in field %d, found %zu", path.c_str(), line, MMLU_FIELD_BYTES, i + 1, row[i].size());
+        }
     }
     return rows;
 }

@@ -284,7 +284,7 @@ inline std::string report_json(const Report& r) {
     line("wbits", std::to_string(r.wbits));
     if (r.effective_bits) line("effective_bits", json_format(r.effective_bits));
     if (r.stored_bytes) {
-        line("stored_bits", json_format(r.stored_bits));
+        line("bits_per_weight", json_format(r.stored_bits));
         line("stored_bytes", std::to_string(r.stored_bytes));
     }
     line("abits", std::to_string(r.abits));

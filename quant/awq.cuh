@@ -356,7 +356,7 @@ inline std::vector<double> awq_output_errors(const Group& group, const Array<flo
         launch(weight_difference_kernel, n, 256, D.data, W_r, group.W + (size_t)r * I, I);
         row_squares(num.data, D.data);
     }
-    return row_ratios(group, num, den);
+    return relative_errors(group, num, den);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

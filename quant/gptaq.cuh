@@ -104,33 +104,6 @@ inline Array<float> gptaq_correction(const float* D, const HessianFactor& f, siz
     return P;
 }
 
-// For each linear of the group, (tr(Delta H Delta^T) + 2 tr(W0 D Delta^T)) / ||W0 X||^2, Delta = W0 - W^; H [I, I] both halves.
-inline std::vector<double> gptaq_objectives(const Group& group, const float* W0 /*[O, I]*/, const Hessian& h) {
-    const int O = group.O, I = group.I, rows_at_once = std::min(O, OUTPUT_ERROR_ROWS);
-    Array<float> Delta((size_t)rows_at_once * I, "weight differences"), product((size_t)rows_at_once * I, "Delta H + 2 W0 D");
-    Array<float> num_d(O, "objectives"), den_d(O, "output norms");
-    for (int r = 0; r < O; r += rows_at_once) {
-        const int n = std::min(rows_at_once, O - r);
-        const float* W0_r = W0 + (size_t)r * I;
-        launch(weight_difference_kernel, n, 256, Delta.data, W0_r, group.W + (size_t)r * I, I);
-        gemm_float(product.data, I, Delta.data, I, h.H.data, I, n, I, I, 1.0f, 0.0f);
-        gemm_float(product.data, I, W0_r, I, h.D.data, I, n, I, I, 2.0f, 1.0f);
-        launch(row_dot_kernel, n, 256, num_d.data + r, product.data, Delta.data, I);
-        gemm_float(product.data, I, W0_r, I, h.H.data, I, n, I, I, 1.0f, 0.0f);
-        launch(row_dot_kernel, n, 256, den_d.data + r, product.data, W0_r, I);
-    }
-    std::vector<float> num(O), den(O);
-    copy(num.data(), num_d.data, O), copy(den.data(), den_d.data, O);
-    std::vector<double> objectives;
-    for (int k = 0; k < group.n_linears; k++) {
-        const int first = group.linears[k].row, end = first + group.linears[k].O;
-        const double above = std::accumulate(num.begin() + first, num.begin() + end, 0.0);
-        const double below = std::accumulate(den.begin() + first, den.begin() + end, 0.0);
-        objectives.push_back(below > 0 ? above / below : 0);
-    }
-    return objectives;
-}
-
 // As gptq_weights; h has D too, or, with alpha 0, need not. beta is foem.cuh's.
 inline GptqResult gptaq_weights(Group& group, const float* W0, const Hessian& h, const QuantOptions& opt, double beta,
                                 const std::string& where) {
@@ -147,9 +120,8 @@ inline void gptaq_solve_with(Quantizer& q, Layer& layer, int g, double beta) {
     mirror_upper(h.H.data, group.I);
     const Array<float> W0 = checked_weights(layer, group);
     const GptqResult result = gptaq_weights(group, W0.data, h, q.opt, beta, format("layer %d, %s", layer.index, group.name));
-    const std::vector<double> errors = output_errors(group, W0.data, h.H.data);
     std::vector<double> objectives;
-    if (h.D.n) objectives = gptaq_objectives(group, W0.data, h);
+    const std::vector<double> errors = output_errors(group, W0.data, h.H.data, h.D.n ? h.D.data : nullptr, &objectives);
     gptq_report(q, layer, g, result, errors, objectives,
                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }

@@ -357,8 +357,8 @@ KERNEL row_dot_kernel(float* out /*[rows]*/, const float* A /*[rows, I]*/, const
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
-// For each linear of the group, sqrt(sum over its rows of num) / sqrt(... of den); num, den [O] on the device. NaN where one of the
-// sums is not finite: an error that is lost in an overflow must not look like none.
+// For each linear of the group, (sum over its rows of num) / (... of den); num, den [O] on the device. NaN where one of the sums is not
+// finite: an error that is lost in an overflow must not look like none.
 inline std::vector<double> row_ratios(const Group& group, const Array<float>& num, const Array<float>& den) {
     std::vector<float> a(num.n), b(den.n);
     copy(a.data(), num.data, num.n), copy(b.data(), den.data, den.n);
@@ -366,9 +366,16 @@ inline std::vector<double> row_ratios(const Group& group, const Array<float>& nu
     for (int k = 0; k < group.n_linears; k++) {
         double sum_a = 0, sum_b = 0;
         for (int r = group.linears[k].row; r < group.linears[k].row + group.linears[k].O; r++) sum_a += a[r], sum_b += b[r];
-        ratios.push_back(!std::isfinite(sum_a + sum_b) ? NAN : sum_b > 0 ? std::sqrt(std::max(sum_a, 0.0) / sum_b) : 0);
+        ratios.push_back(!std::isfinite(sum_a + sum_b) ? NAN : sum_b > 0 ? sum_a / sum_b : 0);
     }
     return ratios;
+}
+
+// sqrt of the same: a relative error, from squares.
+inline std::vector<double> relative_errors(const Group& group, const Array<float>& num, const Array<float>& den) {
+    std::vector<double> errors = row_ratios(group, num, den);
+    for (double& e : errors) e = std::isnan(e) ? e : std::sqrt(std::max(e, 0.0));
+    return errors;
 }
 
 static constexpr int OUTPUT_ERROR_ROWS = 2048;  // at a time
@@ -378,22 +385,29 @@ inline size_t output_error_bytes(const Group& group) {
     return 2 * (size_t)std::min(group.O, OUTPUT_ERROR_ROWS) * group.I * sizeof(float);
 }
 
-// Relative output error of each linear, ||(W0 - W^) X|| / ||W0 X||, from H alone: ||D X||^2 = trace(D H D^T).
-// W0 [O, I] are the weights before, group.W those after, H [I, I] both halves.
-inline std::vector<double> output_errors(const Group& group, const float* W0, const float* H) {
+// Relative output error of each linear, ||Delta X|| / ||W0 X|| with Delta = W0 - W^, from H alone: ||Delta X||^2 = tr(Delta H Delta^T).
+// W0 [O, I] are the weights before, group.W those after, H [I, I] both halves. With D [I, I] of a pair of streams (gptaq.cuh) also
+// `objectives`, (tr(Delta H Delta^T) + 2 tr(W0 D Delta^T)) / ||W0 X||^2 of each linear.
+inline std::vector<double> output_errors(const Group& group, const float* W0, const float* H, const float* D = nullptr,
+                                         std::vector<double>* objectives = nullptr) {
     const int O = group.O, I = group.I, rows_at_once = std::min(O, OUTPUT_ERROR_ROWS);
-    Array<float> D((size_t)rows_at_once * I, "weight differences"), P((size_t)rows_at_once * I, "D H");
-    Array<float> num(O, "output errors"), den(O, "output norms");
+    Array<float> Delta((size_t)rows_at_once * I, "weight differences"), P((size_t)rows_at_once * I, "Delta H");
+    Array<float> num(O, "output errors"), den(O, "output norms"), objective(D ? O : 0, "objectives");
     for (int r = 0; r < O; r += rows_at_once) {
         const int n = std::min(rows_at_once, O - r);
         const float* W0_r = W0 + (size_t)r * I;
-        launch(weight_difference_kernel, n, 256, D.data, W0_r, group.W + (size_t)r * I, I);
-        gemm_float(P.data, I, D.data, I, H, I, n, I, I, 1.0f, 0.0f);
-        launch(row_dot_kernel, n, 256, num.data + r, P.data, D.data, I);
+        launch(weight_difference_kernel, n, 256, Delta.data, W0_r, group.W + (size_t)r * I, I);
+        gemm_float(P.data, I, Delta.data, I, H, I, n, I, I, 1.0f, 0.0f);
+        launch(row_dot_kernel, n, 256, num.data + r, P.data, Delta.data, I);
+        if (D) {
+            gemm_float(P.data, I, W0_r, I, D, I, n, I, I, 2.0f, 1.0f);
+            launch(row_dot_kernel, n, 256, objective.data + r, P.data, Delta.data, I);
+        }
         gemm_float(P.data, I, W0_r, I, H, I, n, I, I, 1.0f, 0.0f);
         launch(row_dot_kernel, n, 256, den.data + r, P.data, W0_r, I);
     }
-    return row_ratios(group, num, den);
+    if (D) *objectives = row_ratios(group, objective, den);
+    return relative_errors(group, num, den);
 }
 
 // device_bytes of a method that holds two float copies of a group: its weights, and what weight_errors makes of them.
@@ -409,7 +423,7 @@ inline std::vector<double> weight_errors(const Layer& layer, const Group& group,
     launch(weight_difference_kernel, group.O, 256, D.data, W0, group.W, group.I);
     launch(row_dot_kernel, group.O, 256, num.data, D.data, D.data, group.I);
     launch(row_dot_kernel, group.O, 256, den.data, W0, W0, group.I);
-    const std::vector<double> errors = row_ratios(group, num, den);
+    const std::vector<double> errors = relative_errors(group, num, den);
     for (int k = 0; k < group.n_linears; k++)
         if (!std::isfinite(errors[k]))
             fail("layer %d, %s: the weights' error is not finite. HINT: check the checkpoint", layer.index, group.linears[k].name);

@@ -42,6 +42,13 @@ fails unknown_calibration      2 'expected c4 or wikitext2' -q gptq -c pile
 fails unknown_random_size      2 'random:0.6b' -m random:7b
 fails logits_and_task          2 'one at a time' --logits x -e wikitext2
 fails missing_model            1 'HINT: scripts/download.sh Qwen3-8B-Base' -m Qwen3-8B-Base
+# What download.sh can get is hinted at, and nothing else.
+wrong=""
+for name in $(scripts/download.sh -h | sed -n '/^checkpoints/,/^[a-z].*data/s/^  \(Qwen[^ ]*\|SmolLM[^ ]*\).*/\1/p'); do
+    "$QWEN3" -m "$name" 2>&1 | grep -qF "HINT: scripts/download.sh $name" || [ -d "models/$name" ] || wrong="$wrong $name"
+done
+if [ -z "$wrong" ] && ! "$QWEN3" -m Qwen3-32B-Base 2>&1 | grep -qF 'download.sh Qwen3-32B-Base'; then ok hints_at_what_can_be_downloaded
+else bad hints_at_what_can_be_downloaded "$wrong"; fi
 fails unknown_model            1 'HINT: scripts/download.sh -h lists' -m Qwen3-9B
 fails model_is_a_file          1 'found a file. HINT: -m takes a folder' -m README.md
 fails empty_value              2 '--save: expected a value (DIR), found an empty one' -q rtn --save ""
@@ -92,6 +99,15 @@ sets && sed -i '7s/sol1/sol3/' "$tmp/sets/piqa/valid.jsonl"
 fails question_without_choice  1 "$tmp/sets/piqa/valid.jsonl:7: " -m $tiny --data "$tmp/sets" -e piqa --limit 2 --json "$tmp/none.json"
 sets && printf '"never closed,a,b,c,d,A\n' >>"$tmp/sets/mmlu/test/great_lives_test.csv"
 fails quote_never_closed       1 "$tmp/sets/mmlu/test/great_lives_test.csv:81: " -m $tiny --data "$tmp/sets" -e mmlu --json "$tmp/none.json"
+sets && { printf '"'; head -c 70000 /dev/zero | tr '\0' x; printf '",a,b,c,d,A\n'; } >>"$tmp/sets/mmlu/dev/great_lives_dev.csv"
+fails shot_without_end         1 'expected up to 65536 bytes in field 1, found 70000' -m $tiny --data "$tmp/sets" -e mmlu
+mkdir "$tmp/sets/arc" && python3 -c 'import json; print(json.dumps({"question": {"stem": "s", "choices": [{"text": "t", "label": str(i)} for i in range(27)]}, "answerKey": "0"}))' >"$tmp/sets/arc/ARC-Easy-Test.jsonl"
+fails choices_without_end      1 'expected up to 26 choices' -m $tiny --data "$tmp/sets" -e arc_easy
+broken && ln -sf nowhere "$tmp/broken/tokenizer_config.json"
+fails settings_link_to_nothing 1 'this is a link to something that is not there' -m "$tmp/broken" --data $tiny
+broken && rm "$tmp/broken/tokenizer_config.json" && mkfifo "$tmp/broken/tokenizer_config.json"
+fails settings_are_a_fifo      1 'expected a file, found a device, FIFO or socket' -m "$tmp/broken" --data $tiny
+sets
 fails missing_questions        1 'HINT: scripts/download.sh arc' -m $tiny --data "$tmp/sets" -e arc_easy
 fails style_without_mmlu       2 'expected the task mmlu' -e piqa --mmlu-style lm-eval
 if [ -e "$tmp/none.json" ]; then bad no_report_of_a_failed_run "$tmp/none.json is there"; else ok no_report_of_a_failed_run; fi

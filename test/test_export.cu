@@ -396,7 +396,7 @@ TEST(stored_bits_count_scales_and_zeros) {
         if (linear) g_idx += 32.0 * t.shape[1], weights += (double)tensor_size(t);
     });
     CHECK_NEAR(r.stored_bits, 4 + 20 / 128.0 + g_idx / weights, 1e-9);
-    CHECK(report_json(r).find("\"stored_bits\": 4.") != std::string::npos);
+    CHECK(report_json(r).find("\"bits_per_weight\": 4.") != std::string::npos);
 }
 
 TEST(formats_refuse_before_the_work) {

@@ -219,7 +219,9 @@ static SolvedPair solve_pair(int O, int I, int n, int sequences, const std::vect
     const Array<float> W0 = weights_to_float(group);
     o.alpha = alpha;
     gptaq_weights(group, W0.data, q.hessian[0], o, beta, "test");
-    return {download(W), gptaq_objectives(group, W0.data, q.hessian[0])[0]};
+    std::vector<double> objectives;
+    output_errors(group, W0.data, q.hessian[0].H.data, q.hessian[0].D.data, &objectives);
+    return {download(W), objectives[0]};
 }
 
 // ||(W - V) X^T|| / ||W X^T|| in float64.
