@@ -22,12 +22,13 @@
 constexpr int json_max_depth = 128;
 
 // The most that a reader accepts. Settings are a few kilobytes, and a megabyte where a model's modules are listed; a vocabulary of a
-// quarter of a million tokens comes with half a million merges, in some 33 MB; a safetensors header has its own limit of 100 MB.
+// quarter of a million tokens comes with half a million merges, 33 MB of at most 1.9 million values; a safetensors header has its own
+// limit of 100 MB.
 struct JsonLimit {
     size_t bytes, values;
 };
-constexpr JsonLimit limit_settings = {4u << 20, 1u << 19}, limit_vocabulary = {256u << 20, 1u << 23}, limit_line = {64u << 20, 1u << 20},
-                    limit_header = {100u << 20, 1u << 23};
+constexpr JsonLimit limit_settings = {4u << 20, 1u << 19}, limit_vocabulary = {256u << 20, 1u << 22}, limit_line = {64u << 20, 1u << 20},
+                    limit_header = {100u << 20, 1u << 22};
 
 struct Json {
     enum Type { NUL, BOOL, NUMBER, STRING, ARRAY, OBJECT };
