@@ -23,7 +23,7 @@ commit() { # TAG EXPECTED: what make writes for a commit with this annotated tag
     git -C "$tmp" tag -d "$1" >/dev/null
 }
 
-unset GIT_DIR GIT_WORK_TREE MAKEFLAGS MAKELEVEL
+unset GIT_DIR GIT_WORK_TREE MAKEFLAGS MAKELEVEL PRECISION SANITIZE EMULATE
 cp Makefile "$tmp/"
 git -C "$tmp" init -q
 git -C "$tmp" add Makefile

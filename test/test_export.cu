@@ -362,7 +362,7 @@ TEST(mixtures_of_experts_are_packed) {
     CHECK_ERROR(run_quietly(joined(model, {"--save", dir.c_str(), "--format", "gptq"})), "mixture of experts");
     const Report saved = run_quietly(joined(model, {"--save", dir.c_str(), "--format", "compressed-tensors"}));
     run_quietly(joined(model, {"--save", dense.c_str()}));
-    CHECK_NEAR(saved.stored_bits, 4 + 16 / 16.0 + 0.1, 0.1);  // and weight_shape, which weighs something in linears as small as these
+    CHECK_NEAR(saved.stored_bits, 4 + 8.0 * sizeof(floatX) / 16 + 0.1, 0.1);  // and weight_shape, which weighs something in linears as small as these
     CHECK(read_bytes(dir + "/config.json").find("\"re:.*mlp.gate$\"") != std::string::npos);
     // As far from the original as what is saved as bf16, whose scales are not rounded, linear by linear.
     const Checkpoint packed = checkpoint_open(dir), plain = checkpoint_open(dense), original = checkpoint_open("test/golden/moe");
