@@ -58,15 +58,18 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::SECTION, "", "", "calibration", nullptr, nullptr},
         {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set,
          "gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "-n", "N", "calibration samples", &o.n_samples, "gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample", &o.sample_length, "gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--seed", "N", "of the calibration draw, of rotations, and of random: weights", &o.seed, nullptr},
+        {Flag::INT, "-n", "N", "calibration samples (default: 128; awq without -n and -l: as many as 128 short documents fill)",
+         &o.n_samples, "gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample (default: 2048; awq without -n and -l: 512)",
+         &o.sample_length, "gptq gptaq foem awq smoothquant billm"},
+        {Flag::INT, "--seed", "N", "of the calibration draw (awq's own rule: 42), of rotations, and of random: weights", &o.seed, nullptr},
         {Flag::SECTION, "", "", "evaluation", nullptr, nullptr},
         {Flag::TEXT, "-e", "TASK,...",
          "wikitext2 c4 piqa arc_easy arc_challenge hellaswag winogrande boolq mmlu;\n"
-         "ppl: the first two, zeroshot: the next six, all: the whole row (default: wikitext2)",
+         "ppl: the first two, zeroshot: the next six, all: the whole row\n"
+         "(default: wikitext2; none with --save or --logits)",
          &o.tasks, nullptr},
-        {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data)", &o.data, nullptr},
+        {Flag::TEXT, "--data", "DIR", "where the sets are (default: $QWEN3_DATA, else data; of the stand-in data/tiny)", &o.data, nullptr},
         {Flag::INT, "--limit", "N", "only the first N windows or questions of each set (mmlu: of each subject), 0: all", &o.limit,
          nullptr},
         {Flag::ON, "--bf16-scores", "",
@@ -131,7 +134,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "--salient-metric", "NAME", "what ranks the columns, hessian or magnitude", &o.quant.salient_metric, "billm"},
         {Flag::ON, "--act-order", "", "columns in the order of descending Hessian diagonal (the default)", &o.quant.act_order,
          "gptq gptaq foem"},
-        {Flag::OFF, "--no-act-order", "", "columns as they are", &o.quant.act_order, "gptq gptaq foem"},
+        {Flag::OFF, "--no-act-order", "", "columns in their own order", &o.quant.act_order, "gptq gptaq foem"},
         {Flag::ON, "--static-groups", "", "fit all grids before the first column is quantized", &o.quant.static_groups,
          "gptq gptaq foem"},
         {Flag::OFF, "--no-true-sequential", "", "all Hessians of a layer from one pass through the unquantized layer",
@@ -139,7 +142,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::ON, "--calibrate-all-experts", "",
          "every calibration token counts for every expert, not only for those that its router chooses", &o.quant.all_experts, "gptq billm"},
         {Flag::ON, "--a-in-calibration", "",
-         "with -a: groups are solved from quantized inputs (a pair's full-precision stream keeps its own)",
+         "with -a: weights are solved from quantized inputs (gptaq's second, full-precision stream keeps its own)",
          &o.quant.a_in_calibration, "gptq gptaq foem"},
         {Flag::REAL, "--alpha", "X",
          "smoothquant: how much of the difficulty moves from activations to weights, 0 to 1 (default: 0.5);\n"
@@ -183,11 +186,17 @@ inline const Method& method_find(const std::string& name) {
     usage_fail("-q %s: there is no such method. HINT: did you mean %s?", name.c_str(), nearest(name, names).c_str());
 }
 
+// What -h says of a method: of -b, -a and -g the defaults of those that it takes.
 inline std::string method_text(const Method& m) {
-    std::string text = m.about;
-    if (m.order != Order::NONE)
-        text += format("; default -b %d -a %d -g %d", m.default_wbits, m.default_abits, m.default_group_size);
-    return text;
+    Options o;
+    std::string defaults;
+    for (const Flag& f : all_flags(o)) {
+        if (!f.methods || !is_word_of(m.name, f.methods)) continue;
+        if (f.value == &o.quant.wbits) defaults += format(" -b %d", m.default_wbits);
+        if (f.value == &o.quant.abits) defaults += format(" -a %d", m.default_abits);
+        if (f.value == &o.quant.group_size) defaults += format(" -g %d", m.default_group_size);
+    }
+    return m.about + (defaults.empty() ? "" : "; default" + defaults);
 }
 
 // -h, or -h METHOD: the flags that belong to this method and not to all.
@@ -199,8 +208,10 @@ inline void print_help(FILE* out, const std::string& method) {
                      "stdout has the row; stderr settings and progress. Exit status: 0 done, 1 failed, 2 wrong usage.\n");
     } else {
         const Method& m = method_find(method);
-        fprintf(out, "-q %s: %s.\nDefaults are the paper's settings, or where it is silent the original code's.\n", m.name,
-                method_text(m).c_str());
+        fprintf(out, "-q %s: %s.\n", m.name, method_text(m).c_str());
+        if (m.order != Order::NONE)
+            fprintf(out, "Defaults are the settings of arXiv 2505.02214; where it has none, or its code leaves out a part of the method, those of\n"
+                         "the method's authors. ./qwen3 -h has what all methods take.\n");
     }
     for (const Flag& f : all_flags(defaults)) {
         if (!method.empty() && (!f.methods || !is_word_of(method, f.methods))) continue;

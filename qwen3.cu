@@ -1,7 +1,8 @@
 // qwen3: loads a Qwen3 checkpoint from its raw files, quantizes it with one method, evaluates it, and prints one row of the
 // tables of "An Empirical Study of Qwen3 Quantization" (arXiv 2505.02214) with the paper's own cells beside it.
 //
-// The program is one sweep over the layers. It never holds a whole model on the device and reads no layer twice:
+// The program is one sweep over the layers. It never holds a whole model on the device and reads no layer twice (but for
+// --learn-rotation, which has a sweep of its own before this one):
 //
 //     tokens of calibration and of every evaluation  ->  embed
 //     for each layer:   load it  ->  quantize it from the calibration activations
@@ -245,7 +246,7 @@ inline void gate_times_up(const Layer& layer, floatX* in, const floatX* out, con
 }
 
 // One stage of a layer on one chunk. Stage 0..3 ends with the inputs of its groups in `in`; the next begins with their products.
-// Stage 4 is the products of the last alone.
+// Between the two a method collects and solves. Stage 4 is what remains, the products of stage 3.
 //   x [T, C] is the residual stream; `in` the inputs of the previous stage's groups and then of this one's, [T, I], or [T K, I] where
 //   they are the experts' own (stage 3).
 inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* x, floatX* in, const Chunk& chunk,
@@ -1059,7 +1060,7 @@ inline void rotate_streams(Run& run, bool inverse, Scratch& scratch) {
     for (size_t s = 0; run.options.rotate && s < run.first_full(); s++) stream_rotate(run.streams[s], run.rotation, inverse, scratch);
 }
 
-// --learn-rotation: one pass of the full-precision model over a few calibration windows, before anything else is in memory. Returns the
+// --learn-rotation: one pass of the full-precision model over a few calibration samples, before anything else is in memory. Returns the
 // bytes that it took on the device.
 inline size_t learn_rotations(Run& run, const std::string& data_dir) {
     const Options& o = run.options;
@@ -1293,7 +1294,7 @@ inline Report run_model(const Options& options) {
     r.limit = o.limit;
     if (settings_are_the_papers(o)) find_published(r);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
-    if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the study");
+    if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
     require_tensors(run.model, r.notes);
     print_settings(run, data_dir);
 

@@ -44,7 +44,7 @@ struct Temporary {
             if (made < 0 && errno != EEXIST) break;
         }
         if (made < 0)
-            fail("%s: the %s can't be created: %s. HINT: can you write to the folder above it?", path.c_str(),
+            fail("%s: the %s can't be created: %s. HINT: is the folder above it there, and may you write to it?", path.c_str(),
                  folder ? "folder" : "file", strerror(errno));
         if (!folder) close(made);
         all.paths.insert(path);

@@ -115,7 +115,7 @@ inline PaperRow paper_row_find(const std::string& tables_csv, const std::string&
     return row;
 }
 
-// Other papers' tables in the study's protocol, by their file: what the lines below a row are called.
+// Other papers' tables in the paper's protocol, by their file: what the lines below a row are called.
 static const std::pair<const char*, const char*> OTHER_PAPERS[] = {{"data/paper/foem.csv", "FOEM's paper"}};
 
 // Perplexities as the paper prints them, with one digit more: 12.73, 6.994, 5.25E4.
@@ -193,7 +193,7 @@ inline std::string report_text(const Report& r) {
            r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
            r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
     bool any_norm = false, any_star = false;
-    // `cell` is the study's, `key` names the column in which the others have theirs.
+    // `cell` is the paper's, `key` names the column in which the others have theirs.
     auto column = [&](const std::string& name, const Estimate& value, bool percent, const std::string& cell, const std::string& key) {
         head.push_back(name);
         row.push_back((percent ? format("%.2f", value.value) : number_text(value.value)) + " +-" + format("%.2g", value.stderr_));

@@ -4,12 +4,14 @@
 // A few input channels are far larger than the rest, and the rounding errors of their weights make most of a linear's output error.
 // For any s > 0,
 //     W x = (W diag(s)) (x / s),
-// and quantizing the right-hand side instead makes the error of channel j smaller by s_j, as long as s_j w does not stretch the
-// range of its group's grid. So the large channels get a large s, but not too large: s = s_x^r, where s_x is the mean |x_j| of the
+// and quantizing the right-hand side instead makes the error of channel j s_j times smaller, as long as s_j w does not stretch the
+// range of its grid. So the large channels get a large s, but not too large: s = s_x^r, where s_x is the mean |x_j| of the
 // channel, and r is found by trying. x / s costs nothing, as it is folded into what stands before the linear.
 //
+// Objective: the least mean squared difference of a module's output from full precision, over r (step 2), then over how far outliers among
+// the weights are clamped (step 3).
 // The calibration stream is full precision. For each layer:
-//   1  collect: the inputs X of the four groups, for the whole stream
+//   1  collect: the inputs X of the four linear groups, for the whole stream
 //   2  up to four searches, each applied before the next begins:
 //          what is scaled    what x / s is folded into    judged on the output of
 //      a   q k v             gain of the input norm       attention, through o
@@ -22,10 +24,10 @@
 //          s = max(s_x^r, 1e-4), divided by sqrt(max s * min s)
 //          W becomes grid(W diag(s)) diag(1/s);    loss = mean squared difference of the output from full precision
 //      and the s with the least loss stays (the first of equals). r = 0 is plain rounding.
-//   3  clipping, of v, o, gate, up and down: the outliers of a group of weights may cost the others more than they are worth. For
-//      each row and group, with m = max |w| over its weights: clamp them to +-m (1 - i/20), i = 0..9, and keep the i for which
-//      sum_j x_j grid(w)_j comes closest to sum_j x_j w_j over the group, in mean square over the tokens 0, k, 2k .. of n,
-//      k = max(1, floor(n / 512))
+//   3  clipping, of v, o, gate, up and down: the outliers of a grid may cost its other weights more than they are worth. For each
+//      row and G columns, with w_max = max |w| over them: clamp them to +-w_max (1 - i/20), i = 0..9, and keep the i for which
+//      sum_j x_j grid(w)_j comes closest to sum_j x_j w_j over the G columns, in mean square over every stride-th of the n tokens,
+//      stride = max(1, floor(n / 512))
 //   4  W = grid(clamp(W))
 // An expert that too few tokens reach (group_starves) has its part in c, but no search of its own and no clipping.
 // AWQ's grid, of a row or of a row and a group of G consecutive columns:
@@ -37,9 +39,10 @@
 // loses by its own rounding to floatX is made good in W: s is taken as gain / floatX(gain / s). Biases of v are rounded as they are.
 //
 // symbols: W [O, I], X [n, I] inputs of n tokens, s and s_x [I], G group_size, maxq = 2^bits - 1
-// defaults: 20 ratios, 10 of 20 clipping steps, 512 tokens or more to clip by: llm-awq's. G = 128, and for calibration C4's documents
-//           of at most 512 tokens (awq_calibration_set): what the paper's published code has.
-// cost: 21 passes of the calibration stream through each layer, one for each ratio and one in full precision: all else is small
+// defaults: 20 ratios, 10 of 20 clipping steps, 512 tokens or more to clip by: llm-awq's. -b 4 -g 128, and for calibration C4's
+//           documents of at most 512 tokens (awq_calibration_set): what the paper's published code has.
+// cost: 22 passes of the calibration stream through each layer: one that collects, one in full precision to compare with and one for
+//       each ratio; down, which has a search of its own, once more of all but the first. All else is small
 //
 // defines: awq_collect, awq_solve; in the order of the steps: awq_channel_means, AwqSearch, awq_search, AwqSample, awq_sample, awq_clip,
 //          AwqGroup, awq_layer
@@ -56,7 +59,7 @@ static constexpr int AWQ_RATIOS = 20, AWQ_CLIPS = 10, AWQ_CLIP_TOKENS = 512, AWQ
 
 DEVICE float awq_clamp(float w, float limit) { return w < -limit ? -limit : w > limit ? limit : w; }
 
-// m (1 - i/20) of the n weights w[0..n), by one block.
+// w_max (1 - i/20) of the n weights w[0..n), by one block.
 DEVICE float awq_clip_limit(const float* w, int n, int i) {
     float most = 0;
     for (int k = threadIdx.x; k < n; k += blockDim.x) most = fabsf(w[k]) > most ? fabsf(w[k]) : most;
@@ -271,16 +274,16 @@ KERNEL awq_sample_kernel(float* Xt /*[I, m]*/, const floatX* X /*[n, I]*/, const
     }
 }
 
-struct AwqSample {
-    Array<float> Xt;  // [I, m]
+struct AwqSample {    // some of the calibration tokens, of all calibration samples
+    Array<float> Xt;  // [I, m], m tokens
     int m;
 };
 
-// Every k-th of n tokens is `least` of them, or up to twice as many where n is no multiple of it; all, where there are fewer.
+// Tokens of a sample are every stride-th of n: `least` of them, or up to twice as many where n is no multiple of it; all, where there are fewer.
 inline int awq_stride(size_t n, int least) { return (int)std::max<size_t>(1, n / least); }
 inline int awq_sample_size(size_t n, int least) { return (int)ceil_div(n, (size_t)awq_stride(n, least)); }
 
-// The tokens 0, k, 2k .. of X / s.
+// The tokens 0, stride, 2 stride .. of X / s.
 inline AwqSample awq_sample(const floatX* X /*[n, I]*/, size_t n, const std::vector<float>& s /*[I]*/, int least) {
     const int stride = awq_stride(n, least), m = awq_sample_size(n, least), I = (int)s.size();
     AwqSample sample = {Array<float>((size_t)I * m, "AWQ's sampled inputs"), m};
@@ -290,7 +293,7 @@ inline AwqSample awq_sample(const floatX* X /*[n, I]*/, size_t n, const std::vec
     return sample;
 }
 
-// D = W - grid(clamp(W)) for the limits m (1 - i/20); one block a row and group.
+// D = W - grid(clamp(W)) for the limits w_max (1 - i/20), i = clip; one block a row and group.
 KERNEL awq_clip_difference_kernel(float* D /*[O, I]*/, const float* W /*[O, I]*/, int I, int G, int clip, float maxq,
                                   Scale stored) {
     const size_t start = (size_t)blockIdx.x * I + (size_t)blockIdx.y * G;

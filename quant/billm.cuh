@@ -1,18 +1,21 @@
 // billm.cuh: BiLLM (Huang, Liu, Qin, Li, Zhang, Liu, Magno, Qi: "BiLLM: Pushing the Limit of Post-Training Quantization for
 // LLMs", 2024), as Aaronhuang-778/BiLLM defines it: weights of about one bit.
 //
-// A set of weights of one row is binarized to two values around its mean, which is the best that one bit can do with its size:
+// Weights look like a bell curve with few important columns, so they are parted in three sets, each binarized on its own, and the error
+// of a block of columns is made good by the columns that follow, as in GPTQ.
+//
+// Objective: GPTQ's, for each row the least (w - w^) H (w - w^)^T; the sets of a block are chosen to approximate its saliency S best.
+// A set of weights of one row is binarized to two values around its mean m, at the distance a that is best for these signs:
 //     x^ = m + a sign(x - m),    m = mean x,  a = mean |x - m|        (sign 0 = 0; of an empty set nothing is left to do)
 // What that leaves over can be binarized again ("residual"): order 2, two bits. R(A, mask, order) is A approximated so, row by
 // row, over the mask's entries, and 0 elsewhere.
-// Weights look like a bell curve with few important columns, so they are parted in three sets, each binarized on its own: whole
-// salient columns with order 2; of the rest the large ones (the tails) and the small ones (the middle), with order 1.
-// Errors are made good by later columns as in GPTQ, but by whole blocks: in a block of 128 all columns are binarized at once.
+// The sets are whole salient columns, with order 2; of the rest the large weights (the tails) and the small ones (the middle), with
+// order 1. In a block of 128 all columns are binarized at once, and only the columns after the block make good its errors.
 //
 //   1  H from the calibration inputs, its dead columns and damping, U upper triangular with H^-1 = U^T U (quant/hessian.cuh)
 //   for each block of 128 columns, W1 being the block as corrected so far, U1 the block of U on the diagonal:
 //   2  saliency S = W1^2 / diag(U1)^2, column by column    (--salient-metric magnitude: S = W1)
-//   3  rank the columns by the sum over rows of |S|. The n best are salient, n = 1 .. 49 being the one with the least
+//   3  rank the columns by the sum over rows of |S|. The k best are salient, k = 1 .. 49 being the one with the least
 //      |S - R(S, salient, 2) - R(S, rest, 2)|^2: it is S that is approximated here, not yet W
 //   4  of the rest the entries with |S| >= t are large. Candidates for t are 81 quantiles of the whole block's |S|, 0.10 to 0.90,
 //      with 0 in the salient columns' place; t has the least |S - R(S, small, 1) - R(S, large, 1) - R(S, salient, 2)|^2
@@ -21,10 +24,10 @@
 //
 // All linears of a layer take H from one pass through the unquantized layer. A linear is a problem of its own (its rows decide
 // which columns are salient), but the linears of a group share H and so U.
-// Bits are reported as the paper counts them, 1 + the salient share of the columns. That leaves out what a packed form needs
+// Bits are reported as its paper counts them, 1 + the salient share of the columns. That leaves out what a packed form needs
 // besides: one bit a weight to tell large from small, and 8 numbers a row and block.
 //
-// symbols: W [O, I], H and U [I, I], S and E [O, 128], n columns of a block (the last may be narrower than 128)
+// symbols: W [O, I], H and U [I, I], S and E [O, 128]; in the code n columns of a block (the last may be narrower), n_salient step 3's k
 // defaults: Hessian metric, damp 0.01, block 128, 128 x 2048 tokens of C4: the paper's flags
 // cost: 49 + 81 candidates, each a few passes over the weights, one sort of them; O I^2 multiply-adds for the corrections,
 //       I^3 for U; H costs T I^2 / 2

@@ -14,7 +14,7 @@
 // says how the columns after i make good w_i (x~_i - x_i), the part of the target that w^_i, being of x, cannot give. While the columns
 // of a block are quantized one after another, w_i before its rounding changes them by + w_i P_ij beside GPTQ's - e_i U_ij; the columns
 // after the block see the block's weights as they have become: W[:, later] += W^ P[block, later] - E U[block, later]. (So the original
-// code; the paper's equation 18 has the weights before rounding there too, which gives other codes.) All else is GPTQ's.
+// code; its paper's equation 18 has the weights before rounding there too, which gives other codes.) All else is GPTQ's; P follows its step 4.
 //
 // The derivation gives alpha = 1. The authors' code has 0.25 throughout, "most stable". alpha = 0 is GPTQ, and needs no second stream.
 //
@@ -93,7 +93,7 @@ inline Array<float> gptaq_correction(const float* D, const HessianFactor& f, siz
     Array<int> order(I, "column order"), dead(I, "dead columns");
     copy(order.data, f.order.data(), I), copy(dead.data, f.dead.data(), I);
     for (int first = 0; first < I; first += rows) {
-        // Row i of D U^T is wanted from column i + 1 on, where U's rows have nothing before column i + 1: what is left of `first` is not.
+        // (D U^T)_ij is wanted for j > i only, and sums D_ik U_jk over k >= j, as U is upper triangular: columns before `first` have no part.
         const int m = std::min(rows, I - first), width = I - first;
         const size_t corner = (size_t)first * I + first;
         launch(gptaq_permute_kernel, m, 256, D_rows.data, D, order.data, dead.data, first, width, I);

@@ -1,9 +1,10 @@
 // gptq.cuh: GPTQ (Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
 // Transformers", 2022), as IST-DASLab/gptq and GPTQ-for-LLaMa define it.
 //
+// Columns are quantized one after another, and the error of each is made good by the columns that follow.
+//
 // The rows of W are independent problems: choose w^ on the grid with the least (w - w^) H (w - w^)^T, where H = (2/n) sum x x^T
-// over all tokens of n calibration sequences.
-// Columns are quantized one after another, and the error of each is made good by the columns that follow. With
+// over all tokens of n calibration samples. (The originals call a sample a sequence.) With
 //     H^-1 = U^T U,  U upper triangular,
 // the best correction of the columns j > i for the error of column i is
 //     e_i = (w_i - w^_i) / U_ii,    w_j -= e_i U_ij.
@@ -11,8 +12,8 @@
 //
 //   1  H from the calibration inputs; a column whose input was always 0 is dead: H_ii = 1, w_i = 0
 //   2  --act-order (default): columns in the order of descending H_ii
-//   3  damping: H += damp * mean(diag H) * I, so that the factorization exists
-//   4  U = upper Cholesky factor of H^-1
+//   3  damping: every H_ii += damp * mean(diag H), so that the factorization exists
+//   4  U = upper Cholesky factor of H^-1      (steps 1 to 4: hessian_collect in quant.cuh, and hessian.cuh)
 //   5  for each block: fit the grids of the groups that start in it, on W as it stands now: corrected by earlier blocks, not
 //      yet by earlier columns of this one (the original behaves so, and it matters when G < 128); then quantize and correct.
 //      Per channel (-g -1) the grid is fitted once, on the row before step 1; --static-groups fits all grids before the first
@@ -20,7 +21,7 @@
 //   6  undo the order
 //
 // symbols: W [O, I], X [T, I], H and U [I, I], E [O, 128] errors, G columns that share a grid, maxq = 2^bits - 1
-// defaults: --act-order, asymmetric, damp 0.01, 128 x 2048 tokens of C4, true-sequential: the paper's flags
+// defaults: -b 4 -g 128, --act-order, asymmetric, damp 0.01, 128 x 2048 tokens of C4, true-sequential: the paper's flags
 // cost: O I^2 multiply-adds for the corrections, I^3 for U; H costs T I^2 / 2 and dominates
 //
 // defines: gptq_solve, gptq_weights; for gptaq.cuh and foem.cuh: gptq_columns, gptq_columns_bytes,
@@ -57,7 +58,7 @@ KERNEL gptq_fit_kernel(Grid* grids /*[O, ceil(I / G)]*/, const float* W /*[O, I]
     if (threadIdx.x == 0) grids[(size_t)blockIdx.x * n_grids + c] = grid;
 }
 
-// What GPTQ's descendants add. GPTQ itself has neither, and what is below under `if (more...)` is nothing to it.
+// What GPTQ's descendants add. GPTQ itself has neither P nor beta, and never takes the branches `if (more...)` below.
 struct GptqTerms {
     const float* P;           // gptaq.cuh, or null: [I, I], column i also changes the later ones by w_i P_ij
     float* V;                 // with P: [O, 128], the block's weights as the columns after the block see them

@@ -9,7 +9,7 @@
 // place in the order.
 // If the factorization fails all the same, damping goes up: times 10, up to 1.
 //
-// symbols: H and U [I, I]
+// symbols: H and U [I, I]; in step 3 I is the identity; a sequence is a calibration sample
 // defines: HessianFactor, hessian_factor, hessian_solve_bytes, hessian_factor_note
 #pragma once
 #include <algorithm>
@@ -78,8 +78,8 @@ inline HessianFactor hessian_factor(const float* H, int I, size_t n, double damp
     }
 }
 
-// The most that is held on the device while a group is solved from H, its share of which is `hessians`: H and W0; then either U as it
-// is made, or U and what the method holds beside it, or, U being gone, output_errors.
+// The most that is held on the device while a group is solved: `hessians` bytes of H (those of other groups wait beside it) and W0; with
+// them U and what making it takes, or U and what the method holds beside it, or, when U is gone, what output_errors takes.
 inline size_t hessian_solve_bytes(const Group& group, size_t hessians, size_t beside_U) {
     const size_t U = hessian_bytes(group);
     return hessians + float_bytes(group) +

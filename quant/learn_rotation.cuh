@@ -4,7 +4,7 @@
 // The error of a token's grid is proportional to the square of its range. So a rotation R [n, n] of rows x_t, each divided by its root
 // mean square, is made to minimize a smooth range, a power mean with p = 8:
 //     y_t = x_t R,    m_t = mean over j of y_tj^p,    L = mean over t of m_t^(2/p)
-//     dL/dy_tj = 2 / (N n) m_t^(2/p - 1) y_tj^(p-1),  G = X^T dL/dY
+//     dL/dy_tj = 2 / (N n) m_t^(2/p - 1) y_tj^(p-1),  G = dL/dR = X^T dL/dY
 // by descent along the orthogonal matrices, with momentum, and a way back onto them (Newton and Schulz's iteration, which converges to the
 // nearest orthogonal matrix):
 //     Omega = G R^T - R G^T                                            skew
@@ -14,8 +14,8 @@
 // Rows are drawn anew for each step.
 //
 // The objective is KurTail's (p = 4 is kurtosis, as |y| is fixed) made sharper; DartQuant learns without a backward pass too.
-// symbols: X [rows, n], N rows a step, R [n, n]
-// defaults: 200 steps of 4096 rows
+// symbols: X, Y [rows, n], N rows a step, R, G and M (momentum) [n, n]; L the loss, but in RotationSamples the layers
+// defaults: 200 steps of 4096 rows, from 16 calibration samples: ours
 // cost: 4 N n^2 + 16 n^3 operations a step; five n x n and three N x n float matrices
 //
 // defines: LearnedRotation, learn_rotation, learn_rotation_bytes, normalize_rows, off_orthogonal, RotationSamples,
@@ -198,10 +198,10 @@ inline double off_orthogonal(const Array<float>& R, int n) {
     return learner.off();
 }
 
-static constexpr int LEARN_WINDOWS = 16, LEARN_EVERY = 32;  // windows of the extra pass, and which of their tokens are kept
+static constexpr int LEARN_WINDOWS = 16, LEARN_EVERY = 32;  // calibration samples of the extra pass, and which of their tokens are kept
 
 // What R1 and the R2 are learned from, taken from one pass of the full-precision model: for R1 the residual stream before both norms of
-// every layer, for R2 of a kv head what attention made of its values; each row divided by its root mean square.
+// every layer, for R2 of a kv head what attention made of its values; each row divided by its root mean square. Here a sample is such a row.
 struct RotationSamples {
     Rotation& r;
     int L, most;           // layers; tokens that are kept

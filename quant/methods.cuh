@@ -1,4 +1,5 @@
-// methods.cuh: the methods that there are. A new one is a file beside this one and a line here.
+// methods.cuh: the methods that there are. A new one is a file beside this one, a line here, and its name at each flag that it takes
+// (options.h).
 //
 // defines: METHODS
 #pragma once

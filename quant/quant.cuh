@@ -7,15 +7,18 @@
 // The groups of a stage are independent of each other, and each is reached by rows of the stage's inputs. Stages 0 and 1 have one group,
 // which all rows reach, and so have 2 and 3 of a dense layer; of a mixture they have one for each expert, which is reached by the rows
 // that a router sends there (cuda/experts.cuh). A group is known by its place g in the layer; no method asks what kind of layer it is.
+// (Group and g are a linear group. In group_size and "a row and group" a group is G columns that share a grid.)
 // A method is two functions: `collect` sees the inputs of a group, chunk by chunk; `solve` puts the group's W on its grid.
 // W is "fake quantized": on the grid, but stored as floatX. Where the result will be packed (opt.pack), a method also leaves the
 // codes and grids that W is made of, whose scales are numbers that the file can hold (opt.scale). It knows no format.
 //
-// symbols: W [O, I] weight, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid, maxq = 2^bits - 1
-// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_grids, quantize_inputs, QuantOptions, symmetry, grid_columns,
-//          grids_in_row, Hessian, ModuleReport, Quantizer, Method, hessian_collect, weights_to_float, check_weights, checked_weights,
-//          count_nonfinite, output_errors, weight_errors; float_bytes, hessian_bytes, output_error_bytes, two_copies_bytes, for Method's
-//          device_bytes; for mixtures: group_starves, white_hessian, router_rows, scale_router
+// symbols: W [O, I] weight, W^ the same on its grid, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid,
+//          maxq = 2^bits - 1. In every file "the paper" is arXiv 2505.02214, a method's own is "its paper"
+// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_grids, quantize_inputs, Scale, QuantOptions, symmetry, grid_columns,
+//          grids_in_row, Hessian, ModuleReport, Quantizer, quantizer_expect, Order, Method, hessian_collect, mirror_upper, weights_to_float,
+//          check_weights, checked_weights, rows_nonfinite, count_nonfinite, output_errors, weight_errors; for Method's device_bytes:
+//          float_bytes, hessian_bytes, output_error_bytes, two_copies_bytes; for mixtures: group_starves, white_hessian, router_rows, scale_router;
+//          of qwen3.cu, for methods: attention_forward, mlp_forward
 #pragma once
 #include <algorithm>
 #include <cfloat>
@@ -95,7 +98,7 @@ inline int grids_in_row(const QuantOptions& opt, int I) { return ceil_div(I, gri
 struct Hessian {
     Array<float> H;  // [I, I]
     Array<float> D;  // [I, I] if the stream is one of a pair: the same of (x~ - x) x^T, all of it (gptaq.cuh)
-    size_t n = 0;    // calibration sequences: the originals mean over sequences, not over tokens
+    size_t n = 0;    // calibration samples ("sequences"): the originals mean over those, not over tokens
 };
 
 // One line of the log and one entry of the JSON for each module that was quantized.
@@ -124,7 +127,7 @@ struct Quantizer {
     std::vector<size_t> n_tokens;                 // that were collected
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
-    size_t n_sequences = 1;               // that it consists of
+    size_t n_sequences = 1;               // calibration samples that it consists of
     int sample_length = 0;                // of each of them, where all are equally long
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
@@ -134,7 +137,7 @@ struct Quantizer {
 
 // A module on all calibration tokens, with the layer's weights as they are at the time of the call; defined in qwen3.cu.
 //   attention: q, k, v products, their norms and rotary, attention, o product.  X [n, C] is the normed input, out [n, C].
-//   mlp:       gate and up products, silu(gate) * up, down product, from the inputs that q has of the former's groups; out [n, C].
+//   mlp:       gate and up products from q.inputs of their groups, silu(gate) * up, down product; out [n, C].
 // No residual is added. n is q.n_calibration.
 inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out);
 inline void mlp_forward(Quantizer& q, const Layer& layer, floatX* out);

@@ -11,18 +11,20 @@
 //   weight                      becomes
 //   q, k, gate, up [., C]       W diag(gain) R1, gain of the norm before
 //   v, rows of kv head k        R2_k^T (W diag(gain) R1),   its bias b R2_k
-//   o [C, H D]                  R1^T W, the columns of head h times R2_(h's kv head), then (H over heads) on the columns
+//   o [C, H D]                  R1^T W, the columns of head h times R2_(h's kv head), then the matrix over heads on the columns
 //   down [C, F]                 R1^T W R4
 //   both norms' gains           1;     q_norm, k_norm and the biases of q and k stay: they act behind the projection
 // Two things stay as they are: the embeddings and the head. The tokens' rows are multiplied by R1 when they are looked up, and the final
 // norm's input by R1^T; so no head is untied from its embeddings, and none is rounded again. (Only --save needs the products: E R1, and
 // of the head W diag(gain) R1, with a final gain of 1.)
 //
-// R1 is diag(s) H^T / sqrt(C) with a Hadamard matrix H and random signs s, or a matrix that was learned. R2 is the same with signs of its
-// own for each layer and kv head, or learned. R3, R4 and the heads' are H^T / sqrt(n). Signs are those of Python's random.Random:
+// R1 is diag(s) A^T / sqrt(C) with a Hadamard matrix A (the H of cuda/hadamard.cuh) and random signs s, or a matrix that was learned. R2 is
+// the same with signs of its own for each layer and kv head, or learned. R3, R4 and the heads' are A^T / sqrt(n), n the width. Signs are those of Python's random.Random:
 // getrandbits(1) of seed for R1, of seed + 2^32 (layer + 1) for R2; 1 is +.
 //
 // A layer is rotated in float, with one rounding at the end, a piece of it at a time.
+// Defaults: --rotate is R1 to R4, --rotate-offline R1 and R2, all drawn with --seed. Cost: a transform of n log n operations for each row or
+// column of the weights once, and online for q's and k's heads and down's input of each token.
 //
 // Sources: QuaRot (Ashkboos et al. 2024), SpinQuant (Liu et al. 2024), DartQuant (R2 per kv head).
 // symbols: C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size
@@ -132,7 +134,7 @@ inline void rotation_set_r1(Rotation& r, Array<float>&& R1 /*[C, C]*/) {
     r.R1_transposed = transposed_matrices(r.R1, r.shape.C);
 }
 
-// R2 of a layer becomes the given one, or diag(signs) H^T / sqrt(D), with signs of their own for each kv head.
+// R2 of a layer becomes the given one, or diag(signs) A^T / sqrt(D), with signs of their own for each kv head.
 inline void rotation_draw_r2(Rotation& r, int layer) {
     const int D = r.shape.D, KV = r.shape.KV;
     const size_t n = (size_t)KV * D * D;

@@ -1,19 +1,25 @@
 // rtn.cuh: round to nearest, and the affine grid that GPTQ uses as well.
 //
-// The grid of a row, or of a row and a group of G consecutive columns, is fixed by two numbers:
+// Each weight becomes the nearest value of its grid, whatever the inputs are: the least |w^ - w| that the grid allows, weight by weight.
+//
+//   1  fit the grid of a row, or of a row and a group of G consecutive columns, which two numbers fix, scale and zero
+//   2  round every weight to it
+//
+// Step 1. With the minimum and the maximum over the grid's weights w:
 //     lo = min(min w, 0), hi = max(max w, 0)      (lo, hi = -1, +1 where both are 0)
 //     scale = (hi - lo) / maxq                     maxq = 2^bits - 1
 //     zero  = round(-lo / scale)                   the code of 0, so that 0 is always on the grid
 // --sym: hi = max(|lo|, hi), lo = -hi where lo < 0, zero = (maxq + 1) / 2.
 // --sym-signed (QuaRot's, SpinQuant's): scale = max |w| / (2^(bits-1) - 1), zero = 2^(bits-1): the codes of the largest are +-7 of -8 .. 7.
-// Where the scale will be stored in fewer bits it is rounded before zero and q are taken, and zero can't exceed maxq.
-// A weight becomes  q = clamp(round(w / scale) + zero, 0, maxq),  w^ = scale (q - zero);  round is half to even.
 // --mse: shrink lo and hi by p = 1 - i/100, i = 0..79, and keep the p with the least sum |w^ - w|^2.4 over the grid's weights.
+// Where the scale will be stored in fewer bits (--format) it is rounded before zero and q are taken, and zero can't exceed maxq.
+// Step 2.  q = clamp(round(w / scale) + zero, 0, maxq),  w^ = scale (q - zero);  round is half to even.
 //
-// Source: quant.py of IST-DASLab/gptq and of GPTQ-for-LLaMa, from which the paper's code descends. The paper's own RTN rows are
-// per channel: its script ignores the group size there (and rounds in bf16; this is float32 throughout).
+// symbols: W [O, I], G columns that share a grid (the last ones of a row may be fewer), q code, w^ rounded weight, maxq = 2^bits - 1
+// defaults: asymmetric, no --mse: quant.py of IST-DASLab/gptq and of GPTQ-for-LLaMa, from which the paper's code descends. -b 4 -g -1:
+//           the paper's RTN rows are per channel, as its script ignores the group size (and rounds in bf16; this is float32 throughout)
+// cost: a few passes over the weights; --mse 80 more
 //
-// symbols: W [O, I], G columns that share a grid (the last ones of a row may be fewer), maxq
 // defines: Grid, grid_fit, grid_code, grid_round, round_scale, GroupCodes, leave_codes, rtn_solve
 #pragma once
 #include <chrono>
@@ -123,7 +129,7 @@ inline std::vector<int> columns_in_groups(int I, int G) {
     return group;
 }
 
-// One block a row and group of columns: grid (O, ceil(I / G)).
+// Steps 1 and 2, one block a row and group of columns: launched on (O, ceil(I / G)).
 KERNEL rtn_kernel(floatX* W /*[O, I]*/, const float* W0 /*[O, I]*/, int I, int G, float maxq, int sym, bool mse, Scale stored,
                   GroupCodes made) {
     const int first = blockIdx.y * G, n = I - first < G ? I - first : G;

@@ -8,14 +8,15 @@
 //     s_j = a_j^alpha / w_j^(1 - alpha),    a_j = max over tokens |x_j|,  w_j = max over rows |W_j|
 // With alpha = 1/2 channel j is then equally large on both sides: a_j / s_j = w_j s_j.
 //
-//   1  a_j from the full-precision model's calibration tokens, for the two groups behind a norm (q k v, and gate up)
+//   1  a_j from the full-precision model's calibration tokens, for the two linear groups behind a norm (q k v, and gate up)
 //   2  norm gain /= s, W[:, j] *= s_j, one s for all linears that share the norm; o and down are not smoothed
 //   3  weights per output row on the symmetric grid:  scale = max(max |w|, 1e-5) / qmax,  w^ = round(w / scale) scale,
 //      qmax = 2^(bits-1) - 1 (no zero point, and no clamp is needed)
 //   4  activations per token on the same grid while the model runs (cuda/flow_grid.cuh), for the inputs of all linears
 //
 // symbols: W [O, I], X [n, I], a, w, s [I]
-// defaults: alpha 0.5, W8A8. --no-smooth leaves steps 1 and 2 out, which is what the paper's published script does.
+// defaults: alpha 0.5 (the authors'), 8 bits of weights and of activations (the paper's first SmoothQuant rows). --no-smooth leaves
+//           steps 1 and 2 out, which is what the paper's published script does.
 // cost: one pass over the calibration inputs
 //
 // defines: smoothquant_collect, smoothing_factors, smooth_stage, symmetric_grid, smoothquant_solve
