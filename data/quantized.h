@@ -359,7 +359,7 @@ inline void signed_codes(const TensorView& t, size_t first, size_t n, int bits, 
 }
 
 inline std::vector<size_t> quantized_groups(const QuantizedLinear& q) {
-    std::vector<size_t> group(q.I);
+    std::vector<size_t> group(q.I), columns(q.n);  // of each group, how many
     for (size_t i = 0; i < q.I; i++) {
         group[i] = i / q.G;
         if (!q.group) continue;
@@ -374,6 +374,10 @@ inline std::vector<size_t> quantized_groups(const QuantizedLinear& q) {
                  "about such a file",
                  q.group->file.c_str(), q.group->name.c_str(), i, g, group[i]);
         group[i] = (size_t)g;
+        if (++columns[g] > q.G)
+            fail("%s: tensor \"%s\": more than %zu columns are in group %d, but config.json says that groups have %zu. HINT: readers "
+                 "disagree about such a file",
+                 q.group->file.c_str(), q.group->name.c_str(), q.G, g, q.G);
     }
     return group;
 }

@@ -236,6 +236,26 @@ static void read_config(const std::string& input) {
     });
 }
 
+// The first two bytes are the shape of a linear X, less one each; its config.json and its tensors follow.
+static void read_packed(const std::string& input) {
+    if (input.size() < 2) return;
+    const size_t O = (unsigned char)input[0] + 1, I = (unsigned char)input[1] + 1;
+    const Texts files = files_of(input.substr(2), 2);
+    const std::string config = put("packed/config.json", files[0]);
+    put("packed/model.safetensors", files[1]);
+    attempt([&] {
+        const QuantFormat f = quantization_format(json_parse_file(config), config);
+        const Checkpoint ck = checkpoint_open(folder() + "/packed");
+        const QuantizedLinear q = quantized_find(ck, f, "X", O, I);
+        std::vector<float> whole(O * I), row(I);
+        quantized_to_f32(q, 0, O, whole.data());
+        quantized_to_f32(q, O - 1, 1, row.data());
+        promise(memcmp(row.data(), &whole[(O - 1) * I], I * sizeof(float)) == 0, "a row by itself is the one among all");
+        if (!q.quantized || f.kind == QuantFormat::FP8) return;
+        for (float w : whole) promise(!std::isnan(w), "finite scales give numbers");
+    });
+}
+
 static void read_ids(const std::string& input) {
     attempt([&] {
         for (int id : read_token_ids(put("ids.txt", input), 2048)) promise(id >= 0 && id < 2048, "ids are below V");
@@ -313,6 +333,29 @@ static Texts config_seeds() {
     for (const auto& format : formats.object) seeds.push_back("{\"quantization_config\": " + json_write(format.second) + "}");
     return seeds;
 }
+// The golden linears, each by itself as X.
+static Texts packed_seeds() {
+    const Checkpoint packed = safetensors_open("test/golden/packed/packed.safetensors"),
+                     plain = safetensors_open("test/golden/packed/plain.safetensors");
+    const Json formats = json_parse_file("test/golden/packed/formats.json");
+    Texts seeds;
+    for (const auto& format : formats.object) {
+        const std::string& name = format.first;
+        const TensorView *codes = checkpoint_find(plain, name + ".codes"), *weights = checkpoint_find(plain, name + ".weights");
+        const std::vector<size_t>& shape = (codes ? codes : weights)->shape;
+        std::vector<const TensorView*> tensors;
+        std::vector<TensorSpec> specs;
+        for (const TensorView& t : packed.tensors)
+            if (t.name.rfind(name + ".", 0) == 0) tensors.push_back(&t), specs.push_back({"X" + t.name.substr(name.size()), t.dtype, t.shape});
+        const std::string path = folder() + "/seed.safetensors";
+        SafetensorsWriter writer(path, specs);
+        for (size_t i = 0; i < specs.size(); i++) writer.write(specs[i].name, tensors[i]->data, tensors[i]->n_bytes);
+        writer.finish();
+        seeds.push_back(std::string(1, (char)(shape[0] - 1)) + (char)(shape[1] - 1) +
+                        together({"{\"quantization_config\": " + json_write(format.second) + "}", bytes_of(path)}));
+    }
+    return seeds;
+}
 static Texts ids_seeds() { return {"0\n17\r\n2047\n", "\xEF\xBB\xBF" "1\n\n2"}; }
 
 struct Reader {
@@ -333,6 +376,7 @@ static const Reader READERS[] = {{"json", 16384, read_json, json_seeds},
                                  {"vocabulary", 65536, read_vocabulary, vocabulary_seeds},
                                  {"text", 65536, read_text, text_seeds},
                                  {"config", 8192, read_config, config_seeds},
+                                 {"packed", 65536, read_packed, packed_seeds},
                                  {"ids", 4096, read_ids, ids_seeds}};
 
 // Every reader's seeds, and the words in quotes that are in them, in libFuzzer's spelling.

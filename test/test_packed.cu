@@ -348,6 +348,7 @@ TEST(packed_refuses_tensors) {
     expect_unreadable("gptq4_act_order", bytes("X.g_idx", 8, int_4), "column 2 is in group 4, but there are 3");
     expect_unreadable("gptq4_act_order", bytes("X.g_idx", 8, int_minus), "group -1");
     expect_unreadable("gptq4_act_order", add("X.g_idx", "I64", {96}), "should be I32");
+    expect_unreadable("gptq4_act_order", add("X.g_idx", "I32", {96}), "more than 32 columns are in group 0");  // all zero
     expect_unreadable("gptq4_act_order", bytes("X.scales", 0, f16_inf), "holds NaN or Inf");
     expect_unreadable(
         "gptq4_act_order", [](Tensors& t) { t.f.act_order = false; }, "without desc_act");
