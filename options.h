@@ -2,7 +2,7 @@
 // as the log and the JSON report them.
 //
 // defines: Options, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates,
-//          method_settings, kv_settings, rotation_settings, settings_are_the_papers
+//          output_files, method_settings, kv_settings, rotation_settings, settings_are_the_papers
 #pragma once
 #include <algorithm>
 #include <cerrno>
@@ -524,6 +524,14 @@ inline Options options_parse(int argc, const char* const* argv) {
                 usage_fail("%s and %s: both would write to %s", one.first, other.first, one.second.c_str());
     if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
     return o;
+}
+
+// The files that the run writes besides a checkpoint.
+inline std::vector<std::string> output_files(const Options& o) {
+    std::vector<std::string> files;
+    for (const std::string& file : {o.json, o.questions, o.learn_rotation ? o.rotation : std::string()})
+        if (!file.empty()) files.push_back(file);
+    return files;
 }
 
 inline Settings method_settings(const Options& o, const Method& method) {

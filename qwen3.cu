@@ -1119,8 +1119,8 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     if (!o.preset_text.empty()) fprintf(stderr, "\npreset: %s", o.preset_text.c_str());
     if (!r.kv.empty()) fprintf(stderr, "\nkv:     %s", json_settings(r.kv).c_str());
     if (!r.rotation.empty()) fprintf(stderr, "\nrotate: %s", json_settings(r.rotation).c_str());
-    fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : data_dir.c_str(), r.device.c_str(),
-            r.precision.c_str(), r.commit.c_str());
+    fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : printable(data_dir).c_str(),
+            r.device.c_str(), r.precision.c_str(), r.commit.c_str());
 }
 
 inline void evaluate_heads(Run& run, Scratch& scratch) {
@@ -1297,6 +1297,7 @@ inline Report run_model(const Options& options) {
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
     require_tensors(run.model, r.notes);
     print_settings(run, data_dir);
+    for (const std::string& file : output_files(o)) require_no_input(file);  // the model's; below, the sets'
 
     const size_t learning = o.learn_rotation ? learn_rotations(run, data_dir) : 0;
     add_streams(run, data_dir);
@@ -1304,6 +1305,7 @@ inline Report run_model(const Options& options) {
         const std::vector<int> ids = read_token_ids(o.logits, c.V);
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
     }
+    for (const std::string& file : output_files(o)) require_no_input(file);
     r.planned_device = std::max(learning, place_streams(run.options, run.model, run.method, run.streams));
     run.quantizer.opt = run.options.quant;
     for (Stream& s : run.streams) stream_embed(run.model, s);
@@ -1324,7 +1326,7 @@ inline Report run_model(const Options& options) {
                             ", \"rotation\": " + json_settings(r.rotation) +
                             ", \"commit\": " + json_quote(COMMIT) + "}\n",
                         run.saves_rotated() ? &run.rotation : nullptr, run.packed);
-            fprintf(stderr, "saved: %s (%s)\n", o.save.c_str(),
+            fprintf(stderr, "saved: %s (%s)\n", printable(o.save).c_str(),
                     fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
         }
         if (!o.tasks.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
@@ -1364,8 +1366,7 @@ static void run_program(const Options& options) {
     } else if (!options.tokenize.empty()) {
         print_token_ids(options);
     } else {
-        for (const std::string& file : {options.json, options.questions, options.learn_rotation ? options.rotation : std::string()})
-            if (!file.empty()) require_writable(file);
+        for (const std::string& file : output_files(options)) require_writable(file);
         const Report report = run_model(options);
         files_unchanged_or_fail();
         if (!report.tasks.empty()) fputs(report_text(report).c_str(), stdout);

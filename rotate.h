@@ -37,14 +37,14 @@ inline void rotation_save(const Rotation& r, const std::string& path, const Conf
     if (!r.all_R2.empty()) specs.push_back({"R2", "F32", {(size_t)c.L, (size_t)c.KV, D, D}});
     std::vector<float> R1(r.R1.n);
     copy(R1.data(), r.R1.data, R1.size());
-    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
-    SafetensorsWriter writer(temporary, specs);
+    std::unique_ptr<Temporary> whole;
+    if (!is_special_file(path)) whole.reset(new Temporary(path, false));
+    SafetensorsWriter writer(whole ? whole->path : path, specs);
     writer.write("R1", R1.data(), R1.size() * sizeof(float));
     writer.write("R2", r.all_R2.data(), r.all_R2.size() * sizeof(float));
     writer.finish();
-    if (rename(temporary.c_str(), path.c_str()) != 0)
-        fail("%s: the rotation could not be written: %s", path.c_str(), strerror(errno));
-    fprintf(stderr, "rotation: %s\n", path.c_str());
+    if (whole) whole->rename_to_target();
+    fprintf(stderr, "rotation: %s\n", printable(path).c_str());
 }
 
 inline Rotation rotation_for(const Options& o, const Config& c) {

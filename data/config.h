@@ -57,6 +57,12 @@ inline void config_refuse_unsupported(const Json& j, const std::string& model_ty
     refuse(json_string(j, "hidden_act", path, "silu") != "silu", "an activation (hidden_act) other than silu");
     refuse(model_type != "qwen2" && json_bool(j, "attention_bias", path, false), "attention_bias");  // qwen2 has no such key
     refuse(json_bool(j, "mlp_bias", path, false), "mlp_bias");
+    // Of any class: transformers 5 takes a null here for false, too.
+    const Json* causal = j.find("is_causal");
+    refuse(causal && !causal->boolean, "attention that isn't causal (is_causal)");
+    const Json* per_layer = j.find("per_layer_config");
+    refuse(per_layer && per_layer->type != Json::NUL && !per_layer->object.empty(), "per_layer_config");
+    refuse(!json_absent(j, "transformers_weights"), "another name of the weights' file (transformers_weights)");
 }
 
 // The rotary embedding as transformers 5 reads it: the object is rope_scaling if that is there and not empty, else rope_parameters;
@@ -88,7 +94,9 @@ inline void config_load_rope(Config& c, const Json& j, const std::string& path) 
             c.rope.factor = json_number(*rope, "factor", where);
             c.rope.low_freq_factor = json_number(*rope, "low_freq_factor", where);
             c.rope.high_freq_factor = json_number(*rope, "high_freq_factor", where);
-            c.rope.original_positions = json_number(*rope, "original_max_position_embeddings", where, c.max_position);
+            const char* original = "original_max_position_embeddings";  // the top level's comes first
+            c.rope.original_positions =
+                json_absent(j, original) ? json_number(*rope, original, where, c.max_position) : json_number(j, original, path);
             if (!(c.rope.factor >= 1 && c.rope.low_freq_factor > 0 && c.rope.high_freq_factor > c.rope.low_freq_factor &&
                   c.rope.original_positions >= 1))
                 fail("%s: expected factor >= 1, 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings >= 1, "

@@ -6,7 +6,7 @@
 // remembered with its size and time, and compared at the end.
 //
 // defines: file_exists, is_directory, MappedFile, file_text, is_blank, files_unchanged_or_fail, fail_on_lost_files, utf8_invalid_at,
-//          OutputFile, write_file
+//          open_descriptor_of, OutputFile, write_file
 #pragma once
 #include "error.h"
 #include <algorithm>
@@ -176,15 +176,28 @@ inline size_t utf8_invalid_at(const char* text, size_t n) {
     return std::string::npos;
 }
 
+// A descriptor of this program that is open for writing to what `path` names (/dev/stdout, the log of a shell's 3>>log), or -1. Opened
+// again, such a file would lose what was written to it.
+inline int open_descriptor_of(const std::string& path) {
+    struct stat file, other;
+    if (stat(path.c_str(), &file) != 0) return -1;
+    for (int fd = 1; fd < 256; fd++) {
+        if (fstat(fd, &other) != 0 || other.st_dev != file.st_dev || other.st_ino != file.st_ino) continue;
+        if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY) return fd;
+    }
+    return -1;
+}
+
 // A new file of which every written byte is checked. Closing it is part of the check: some disks report an error only
-// then.
+// then. What is open for writing already is gone on with.
 struct OutputFile {
     std::string path;
     int fd = -1;
     size_t written = 0;
 
     explicit OutputFile(const std::string& path) : path(path) {
-        fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        const int same = open_descriptor_of(path);
+        fd = same >= 0 ? dup(same) : open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (fd < 0) fail("%s: the file can't be created: %s", path.c_str(), strerror(errno));
     }
     OutputFile(const OutputFile&) = delete;

@@ -7,11 +7,12 @@
 #include <unistd.h>
 #include "file.h"
 
-// Whether `path` is there and no ordinary file: a link, a device, a FIFO. Such a thing is written through, never replaced.
+// Whether `path` is there and no ordinary file: a link, a device, a FIFO, or what this program writes to already. Such a thing is written
+// through, never replaced.
 inline bool is_special_file(const std::string& path) {
     std::error_code ignored;
     const auto status = std::filesystem::symlink_status(path, ignored);
-    return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+    return std::filesystem::exists(status) && (!std::filesystem::is_regular_file(status) || open_descriptor_of(path) >= 0);
 }
 
 // Whether two paths, of which either need not exist yet, name the same file.
@@ -45,9 +46,9 @@ inline std::string model_name(const std::string& dir) {
     const std::string repository = path.parent_path().parent_path().filename();
     if (path.parent_path().filename() == "snapshots" && repository.rfind("models--", 0) == 0) {
         const size_t organization = std::string("models--").size(), name = repository.find("--", organization);
-        return repository.substr(name == std::string::npos ? organization : name + 2);
+        return printable(repository.substr(name == std::string::npos ? organization : name + 2));
     }
-    return path.filename();
+    return printable(path.filename());
 }
 
 // Whether a model of this name has learnt to chat, as far as names tell: Qwen3-8B, but not Qwen3-8B-Base; ...-Instruct, ...-Chat.

@@ -1,6 +1,6 @@
 // save.h: what is written besides tensors: the report, and a saved checkpoint's small files.
 //
-// defines: write_whole_file, require_writable, saved_config, copy_small_files
+// defines: write_whole_file, require_writable, require_no_input, saved_config, copy_small_files
 #pragma once
 #include <algorithm>
 #include <cerrno>
@@ -40,6 +40,15 @@ inline void require_writable(const std::string& path) {
         writable = access(parent.empty() ? "." : parent.c_str(), W_OK) == 0;
     }
     if (!writable) fail("%s: the file can't be written: %s", path.c_str(), strerror(errno));
+}
+
+// The report must not take the place of a file that the run has read.
+inline void require_no_input(const std::string& path) {
+    struct stat output, input;
+    if (stat(path.c_str(), &output) != 0 || !S_ISREG(output.st_mode)) return;
+    for (const auto& stamp : file_stamps())
+        if (stat(stamp.first.c_str(), &input) == 0 && input.st_dev == output.st_dev && input.st_ino == output.st_ino)
+            fail("%s: expected the name of a new file, found one that this run reads. HINT: name another", path.c_str());
 }
 
 // A checkpoint's config.json for what is stored now: plain weights of this dtype, a head that is tied or not. All else stays as it was.

@@ -193,6 +193,19 @@ if "$QWEN3" -m $tiny --data $tiny --limit 1 --json "$tmp/link.json" >/dev/null 2
     "$QWEN3" -m $tiny --data $tiny --limit 1 --json /dev/null >/dev/null 2>>"$tmp/err" && [ -c /dev/null ]; then ok json_through_link_fifo_device
 else bad json_through_link_fifo_device "$(tail -n 1 "$tmp/err")"; fi
 
+# What the program writes to already is gone on with: neither the row nor what stood in the file before is lost.
+wrong=""
+for to in /dev/stdout /dev/fd/3 "$tmp/log"; do
+    echo before >"$tmp/log"
+    "$QWEN3" -m $tiny --data $tiny --limit 1 --json $to 3>>"$tmp/log" >>"$tmp/log" 2>"$tmp/err" || wrong="$wrong $to: $(tail -n 1 "$tmp/err")"
+    [ "$(head -n 1 "$tmp/log")" = before ] && grep -q '^tiny (first 1 only)' "$tmp/log" && tail -n +4 "$tmp/log" | python3 -m json.tool >/dev/null || wrong="$wrong $to"
+done
+if [ -z "$wrong" ]; then ok json_into_the_log; else bad json_into_the_log "$wrong"; fi
+ln -s "$PWD/$tiny/piqa/valid.jsonl" "$tmp/input.json"
+fails json_over_a_set          1 'found one that this run reads' -m $tiny --data $tiny --limit 1 -e piqa --json "$tmp/input.json"
+broken
+fails json_over_the_model      1 "$tmp/broken/config.json: expected the name of a new file" -m "$tmp/broken" --data $tiny --limit 1 --json "$tmp/broken/config.json"
+
 # -h lists every flag that the parser knows, and goes to stdout.
 if "$QWEN3" -h >"$tmp/out" 2>/dev/null && grep -q -- '--static-groups' "$tmp/out" && grep -q 'gptq' "$tmp/out"; then ok help
 else bad help "no help text"; fi

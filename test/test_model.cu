@@ -189,6 +189,13 @@ TEST(config_refuses_by_name) {
     refuse(", \"layer_types\": [\"sliding_attention\"]", "layer type");
     refuse(", \"hidden_act\": \"gelu\"", "activation");
     refuse(", \"attention_bias\": true", "attention_bias");
+    // Keys of any class, which transformers 5 reads: with is_causal false or null its logits were others by 0.63 to 0.86 of the largest.
+    refuse(", \"is_causal\": false", "is_causal");
+    refuse(", \"is_causal\": null", "is_causal");
+    refuse(", \"per_layer_config\": {\"0\": {\"rms_norm_eps\": 0.5}}", "per_layer_config");
+    refuse(", \"transformers_weights\": \"other.safetensors\"", "transformers_weights");
+    refuse(", \"is_causal\": true, \"per_layer_config\": {}, \"transformers_weights\": null, \"num_key_value_heads\": 3",
+           "multiple of");
     refuse(", \"num_key_value_heads\": 4, \"head_dim\": 12", "head_dim");
     refuse(", \"num_key_value_heads\": 3", "multiple of num_key_value_heads");
     refuse(", \"num_key_value_heads\": 0", "num_key_value_heads between 1");
@@ -249,6 +256,13 @@ TEST(llama3_rotary_scaling) {
     CHECK_ERROR(config_of(", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}", "llama"), "low_freq_factor");
     CHECK_ERROR(config_of(", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 4.0, "
                           "\"high_freq_factor\": 4.0}", "llama"), "low_freq_factor < high_freq_factor");
+    // Where the context's first length stands: at the top, else in the object, else it is max_position_embeddings.
+    const std::string
+        object = ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4",
+        first = "\"original_max_position_embeddings\": ";
+    CHECK_EQ(config_of(object + "}", "llama").rope.original_positions, 2048.0);
+    CHECK_EQ(config_of(object + ", " + first + "8192}", "llama").rope.original_positions, 8192.0);
+    CHECK_EQ(config_of(object + ", " + first + "8192}, " + first + "64", "llama").rope.original_positions, 64.0);
 }
 
 TEST(absent_keys_have_their_class_defaults) {

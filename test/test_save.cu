@@ -69,6 +69,43 @@ TEST(a_report_that_can_not_be_written_is_refused_at_the_start) {
     CHECK(!file_exists(tmp / "report.json"));
 }
 
+TEST(a_report_does_not_replace_what_the_run_reads) {
+    TempFolder tmp;
+    write_bytes(tmp / "input", "1");
+    write_bytes(tmp / "other", "1");
+    std::filesystem::create_symlink(tmp / "input", tmp / "link");
+    const MappedFile file(tmp / "input");
+    for (const char* name : {"input", "link", "./input"})
+        CHECK_ERROR(require_no_input(tmp / name), "found one that this run reads");
+    require_no_input(tmp / "other");
+    require_no_input(tmp / "new");
+    require_no_input("/dev/null");
+}
+
+// What is open for writing is gone on with; what is open for reading alone is not.
+TEST(a_file_that_is_written_to_already_is_not_cut_off) {
+    TempFolder tmp;
+    write_bytes(tmp / "log", "");
+    const int log = open((tmp / "log").c_str(), O_WRONLY);
+    CHECK_EQ(write(log, "row\n", 4), 4);
+    CHECK(is_special_file(tmp / "log"));
+    write_whole_file(tmp / "log", "{}\n");
+    CHECK_EQ(write(log, "end\n", 4), 4);
+    CHECK_EQ(read_bytes(tmp / "log"), "row\n{}\nend\n");
+    close(log);
+    const int reader = open((tmp / "log").c_str(), O_RDONLY);
+    CHECK(!is_special_file(tmp / "log"));
+    write_whole_file(tmp / "log", "{}\n");
+    CHECK_EQ(read_bytes(tmp / "log"), "{}\n");
+    close(reader);
+}
+
+TEST(names_are_printable) {
+    TempFolder tmp;
+    std::filesystem::create_directory(tmp / "a\x1b[31mb");
+    CHECK_EQ(model_name(tmp / "a\x1b[31mb"), "a\\x1b[31mb");
+}
+
 TEST(paths_that_name_one_place) {
     TempFolder tmp;
     std::filesystem::create_directory(tmp / "folder");

@@ -399,6 +399,7 @@ TEST(special_tokens_that_only_settings_name) {
     check_named("{}", R"({"mask_token":"<X>","additional_special_tokens":["<Y>"]})", both);
     check_named(R"({"mask_token":"<Y>"})", R"({"mask_token":"<X>"})", a + "984 " + text_ids("the<Y>"));
     check_named(R"({"added_tokens_decoder":{}})", R"({"mask_token":"<X>"})", none);
+    check_named(R"({"image_token":"<X>","extra_special_tokens":{"one":"<Y>"}})", "", both);
     // "<" is in the vocabulary, and becomes an added token with its id: "<" and "X" can't merge any more.
     check_named(R"({"cls_token":"<"})", "", a + text_ids("<") + text_ids("X>the") + text_ids("<") + text_ids("Y>"));
     TempFolder temp;
@@ -407,6 +408,43 @@ TEST(special_tokens_that_only_settings_name) {
     CHECK_EQ(tokenizer_size(tokenizer_load(temp.path)), 984u);
     write_bytes(temp / "added_tokens.json", R"({"<|im_end|>":974,"<X>":984})");
     CHECK_ERROR(tokenizer_load(temp.path), "token \"<X>\" with the id 984 stands in no other file");
+}
+
+// Several lists: which of their tokens count differs between versions of transformers and with the file that a list stands in.
+TEST(several_lists_of_special_tokens) {
+    const std::string x = R"(_special_tokens":["<X>"])", known = R"(_special_tokens":["<|im_end|>"])";
+    const std::pair<std::string, std::string> refused[] = {
+        {R"({"additional)" + x + R"(,"extra)" + known + "}", ""},
+        {R"({"additional)" + known + R"(,"extra)" + x + "}", ""},
+        {R"({"additional)" + known + "}", R"({"additional)" + x + "}"},
+        {R"({"extra)" + x + "}", R"({"extra)" + known + "}"},
+        {R"({"extra_special_tokens":{"one":"<X>"},"model_specific_special_tokens":{"two":"<|im_end|>"}})", ""},
+        {R"({"image_token":"<|im_end|>","model_specific_special_tokens":{"two":"<X>"}})", ""}};
+    for (const auto& [config, map] : refused)
+        CHECK_ERROR(check_named(config, map, ""), "has token \"<X>\", which stands nowhere else, and there is another list");
+    const std::string none = ids_text(tokenizer_encode(tokenizer_load(golden + "/qwen"), "a<X>the<Y>"));
+    check_named(R"({"additional)" + known + R"(,"extra)" + known + "}", R"({"additional)" + known + "}", none);
+}
+
+// The class Qwen2Tokenizer has rules of its own. With transformers 5.24 they count and tokenizer.json's don't, with others it is the
+// other way round: what differs is refused, and what doesn't has the same ids (golden: `tokenizers`' of the file).
+TEST(a_class_with_rules_of_its_own) {
+    for (const char* name : {"qwen", "llama", "smollm", "gpt2"}) {
+        TempFolder temp;
+        copy_golden(temp, name);
+        for (const char* kind : {"Qwen2Tokenizer", "Qwen2TokenizerFast", "PreTrainedTokenizerFast", "GPT2Tokenizer"}) {
+            write_bytes(temp / "tokenizer_config.json", std::string("{\"tokenizer_class\":\"") + kind + "\"}");
+            if (std::string(name) == "qwen" || *kind != 'Q')
+                CHECK_EQ(tokenizer_size(tokenizer_load(temp.path)), tokenizer_size(tokenizer_load(golden + "/" + name)));
+            else CHECK_ERROR(tokenizer_load(temp.path), "names the class Qwen2Tokenizer, which has rules of its own");
+        }
+    }
+    TempFolder temp;
+    copy_golden(temp, "qwen");
+    write_bytes(temp / "tokenizer_config.json",
+                R"({"tokenizer_class":"Qwen2Tokenizer","added_tokens_decoder":{"972":{"content":"<|endoftext|>",)"
+                R"("lstrip":false,"rstrip":false,"single_word":false,"normalized":false}}})");
+    CHECK_ERROR(tokenizer_load(temp.path), "isn't in the added_tokens_decoder of");
 }
 
 // Settings that would change the ids.

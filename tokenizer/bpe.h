@@ -36,7 +36,8 @@
 #include "added_tokens.h"
 // defines: Splitting, qwen_pattern, llama3_pattern, run_end, stretch_end, piece_end
 #include "pieces.h"
-// defines: damaged_hint, supported_hint, shown, expect_setting, refuse_sentencepiece, read_splitting, refuse_settings
+// defines: damaged_hint, supported_hint, shown, expect_setting, refuse_sentencepiece, read_splitting, refuse_settings,
+//          token_lists, is_token_list, is_token_key, token_lists_of, take_qwen_class
 #include "settings.h"
 #include "unicode.h"
 
@@ -301,23 +302,30 @@ inline void add_named_token(Tokenizer& t, const Json& token, const Json& vocab, 
     add_token(t, id, flags, what + ": \"" + key + "\"");
 }
 
-// All tokens that settings name: bos_token and its like, in transformers' order, any other key of that form, and the lists.
-inline void add_named_tokens(Tokenizer& t, const Json& settings, const Json& vocab, const std::string& what) {
+// All tokens that settings name: bos_token and its like, in transformers' order, any other key of that form, and the lists. Of `several`
+// lists none may have a token that stands nowhere else.
+inline void add_named_tokens(Tokenizer& t, const Json& settings, const Json& vocab, const std::string& what, bool several) {
     for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"})
         if (!json_absent(settings, key)) add_named_token(t, *settings.find(key), vocab, key, what);
     for (const auto& [key, value] : settings.object) {
-        const bool named = key.size() > 6 && key.compare(key.size() - 6, 6, "_token") == 0;
-        if (named && (value.type == Json::STRING || value.type == Json::OBJECT)) add_named_token(t, value, vocab, key, what);
+        if (is_token_key(key) && (value.type == Json::STRING || value.type == Json::OBJECT))
+            add_named_token(t, value, vocab, key, what);
     }
-    for (const char* key : {"model_specific_special_tokens", "extra_special_tokens", "additional_special_tokens"}) {
-        if (json_absent(settings, key)) continue;
-        const Json& list = *settings.find(key);
-        if (list.type != Json::ARRAY && list.type != Json::OBJECT) json_wrong_type(what, key, "a list of tokens", list);
-        if (list.array.size() + list.object.size() > 4096)
-            fail("%s: \"%s\" has %zu tokens, expected at most 4096. %s", what.c_str(), key, list.array.size() + list.object.size(),
-                 damaged_hint);
-        for (const auto& member : list.object) add_named_token(t, member.second, vocab, key, what);
-        for (const Json& token : list.array) add_named_token(t, token, vocab, key, what);
+    for (const char* key : token_lists) {
+        for (const auto& [name, list] : settings.object) {  // more than once, where two files have such a list
+            if (name != key || list.type == Json::NUL) continue;
+            if (list.type != Json::ARRAY && list.type != Json::OBJECT) json_wrong_type(what, key, "a list of tokens", list);
+            if (list.array.size() + list.object.size() > 4096)
+                fail("%s: \"%s\" has %zu tokens, expected at most 4096. %s", what.c_str(), key,
+                     list.array.size() + list.object.size(), damaged_hint);
+            const size_t known = t.added.tokens.size();
+            for (const auto& member : list.object) add_named_token(t, member.second, vocab, key, what);
+            for (const Json& token : list.array) add_named_token(t, token, vocab, key, what);
+            if (several && t.added.tokens.size() > known)
+                fail("%s: \"%s\" has token %s, which stands nowhere else, and there is another list of special tokens, which isn't "
+                     "supported. %s",
+                     what.c_str(), key, shown(t.added.tokens[known].text).c_str(), supported_hint);
+        }
     }
 }
 
@@ -326,16 +334,18 @@ inline void add_settings_files(Tokenizer& t, const std::string& dir, Json settin
     const std::string config_path = dir + "/tokenizer_config.json", map_path = dir + "/special_tokens_map.json",
                       added_path = dir + "/added_tokens.json";
     const bool listed = !json_absent(settings, "added_tokens_decoder");
+    int lists = token_lists_of(settings);
     if (!listed && file_exists(map_path)) {
         const Json map = json_parse_file(map_path);
         if (map.type != Json::OBJECT) fail("%s: expected an object, found %s. %s", map_path.c_str(), json_describe(map).c_str(), damaged_hint);
+        lists += token_lists_of(map);
         for (const auto& member : map.object) {
-            auto same = [&](const auto& other) { return other.first == member.first; };
-            settings.object.erase(std::remove_if(settings.object.begin(), settings.object.end(), same), settings.object.end());
+            auto replaced = [&](const auto& other) { return other.first == member.first && !is_token_list(member.first); };
+            settings.object.erase(std::remove_if(settings.object.begin(), settings.object.end(), replaced), settings.object.end());
             settings.object.push_back(member);
         }
     }
-    add_named_tokens(t, settings, vocab, config_path);
+    add_named_tokens(t, settings, vocab, config_path, lists > 1);
     if (listed || !file_exists(added_path)) return;
     for (const auto& [text, id] : json_parse_file(added_path).object) {
         const auto known = t.added.by_text.find(text);
@@ -489,17 +499,33 @@ inline void read_settings(Tokenizer& t, const Json& root, const std::string& pat
         expect_setting(path, "the decoder", json_string(json_object(root, "decoder", path), "type", path), "ByteLevel");
 }
 
-inline Tokenizer load_tokenizer_json(const std::string& dir, const Json& config) {
+// That class has rules of its own, by which transformers 5 goes whatever tokenizer.json says: a file that says something else is refused.
+inline void require_qwen_rules(const Tokenizer& t, const Json& config, bool has_unknown, const std::string& path,
+                               const std::string& config_path) {
+    if (!t.nfc || t.splitting.gpt2 || t.splitting.max_digits != 1 || t.ignore_merges || has_unknown)
+        fail("%s names the class Qwen2Tokenizer, which has rules of its own, and %s says others. HINT: are both of this model?",
+             config_path.c_str(), path.c_str());
+    if (json_absent(config, "added_tokens_decoder")) return;
+    const Json& listed = json_object(config, "added_tokens_decoder", config_path);
+    for (const AddedToken& token : t.added.tokens)
+        if (!listed.find(std::to_string(token.id)))
+            fail("%s: added token %s isn't in the added_tokens_decoder of %s. HINT: are both of this model?", path.c_str(),
+                 shown(token.text).c_str(), config_path.c_str());
+}
+
+inline Tokenizer load_tokenizer_json(const std::string& dir, Json config) {
     Tokenizer t;
     t.source = dir + "/tokenizer.json";
-    const std::string& path = t.source;
+    const std::string &path = t.source, config_path = dir + "/tokenizer_config.json";
     const Json root = json_parse_file(path, limit_vocabulary);
+    const bool qwen = take_qwen_class(config, config_path);
     read_settings(t, root, path);
     if (!json_absent(root, "added_tokens")) {
         for (const Json& token : json_array(root, "added_tokens", path)) add_token(t, json_int(token, "id", path), token, path);
     }
-    add_config_tokens(t, config, dir + "/tokenizer_config.json");
     const Json& model = json_get(root, "model", path);
+    if (qwen) require_qwen_rules(t, config, !json_absent(model, "unk_token"), path, config_path);
+    add_config_tokens(t, config, config_path);
     const Json& vocab = json_get(model, "vocab", path);
     add_settings_files(t, dir, config, vocab);
     add_vocabulary(t, vocab, path);
@@ -523,9 +549,7 @@ inline Tokenizer load_tokenizer_pair(const std::string& dir, Json config) {
              "model's tokenizer.json too",
              config_path.c_str());
     const std::string kind = json_string(config, "tokenizer_class", config_path);
-    if (kind != "Qwen2TokenizerFast") expect_setting(config_path, "tokenizer_class", kind, "Qwen2Tokenizer");
-    for (const char* key : {"unk_token", "eos_token", "pad_token"})  // the class's own, where the file doesn't name them
-        if (!config.find(key)) json_set_string(config, key, "<|endoftext|>");
+    if (!take_qwen_class(config, config_path)) expect_setting(config_path, "tokenizer_class", kind, "Qwen2Tokenizer");
     add_config_tokens(t, config, config_path);
     const Json vocab = json_parse_file(vocab_path, limit_vocabulary);
     add_settings_files(t, dir, config, vocab);

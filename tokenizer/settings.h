@@ -1,8 +1,11 @@
 // settings.h: what tokenizer.json and tokenizer_config.json may ask for. What is not computed here is refused by name: another setting
 // would give other ids, and every number after them would be another model's.
 //
-// defines: damaged_hint, supported_hint, shown, expect_setting, refuse_sentencepiece, read_splitting, refuse_settings
+// defines: damaged_hint, supported_hint, shown, expect_setting, refuse_sentencepiece, read_splitting, refuse_settings,
+//          token_lists, is_token_list, is_token_key, token_lists_of, take_qwen_class
 #pragma once
+#include <algorithm>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -84,4 +87,34 @@ inline void refuse_settings(const Json& config, const std::string& path) {
     if (json_absent(config, "fast_tokenizer_files")) return;
     for (const Json& name : json_array(config, "fast_tokenizer_files", path))  // a file for each version of transformers
         expect_setting(path, "one of fast_tokenizer_files", name.string, "tokenizer.json");
+}
+
+inline constexpr const char* token_lists[] = {"model_specific_special_tokens", "extra_special_tokens", "additional_special_tokens"};
+
+inline bool is_token_list(const std::string& key) {
+    return std::find(std::begin(token_lists), std::end(token_lists), key) != std::end(token_lists);
+}
+inline bool is_token_key(const std::string& key) { return key.size() > 6 && key.compare(key.size() - 6, 6, "_token") == 0; }
+
+// How many lists of tokens settings have. Of several, transformers reads some and forgets others, as its version has it; it also forgets
+// model_specific_special_tokens beside keys of the model's own.
+inline int token_lists_of(const Json& settings) {
+    int n = 0, own_keys = 0;
+    for (const char* key : token_lists) {
+        const Json* list = settings.find(key);
+        n += list && !(list->array.empty() && list->object.empty());
+    }
+    for (const auto& member : settings.object)
+        own_keys += is_token_key(member.first) &&
+                    !is_word_of(member.first, "bos_token eos_token unk_token sep_token pad_token cls_token mask_token");
+    return n + (own_keys > 0 && !json_absent(settings, token_lists[0]));
+}
+
+// Whether tokenizer_config.json names Qwen's class, and what that class has where the file doesn't say it.
+inline bool take_qwen_class(Json& config, const std::string& path) {
+    const std::string kind = json_string(config, "tokenizer_class", path, "");
+    if (kind != "Qwen2Tokenizer" && kind != "Qwen2TokenizerFast") return false;
+    for (const char* key : {"unk_token", "eos_token", "pad_token"})
+        if (!config.find(key)) json_set_string(config, key, "<|endoftext|>");
+    return true;
 }
