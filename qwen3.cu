@@ -260,6 +260,7 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
         launch(qk_norm_rotary_kernel, T * (c.H + c.KV), 64, out, layer.q_norm, layer.k_norm, chunk.positions.data,
                scratch.cosines.data, scratch.sines.data, c.H, c.KV, c.D, c.eps);
         if (layer.rotation) rotate_queries_and_keys(out, T, *layer.rotation);
+        flow_grid_apply(out, T, qkv_rows(c), c.H * c.D, layer.q_grid);
         flow_grid_apply(out + c.H * c.D, T, qkv_rows(c), c.KV * c.D, layer.k_grid);
         flow_grid_apply(out + (c.H + c.KV) * c.D, T, qkv_rows(c), c.KV * c.D, layer.v_grid);
         attention(in, out, chunk.plan, T, c.H, c.KV, c.D);
@@ -483,6 +484,7 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
             layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
             stage_collect(c, method, q, layer, stage, x, scratch.in.data, chunk, scratch, layer.first_group[stage],
                           layer.first_group[stage + 1]);
+            if (stage == 1 && method.collect_heads) method.collect_heads(q, layer, scratch.out.data, chunk.T);
         }
         if (!full_precision) continue;
         layer_stage(c, layer, STAGES, x, scratch.in.data, chunk, scratch);
@@ -971,7 +973,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
 
         Clock evaluate;
         // Only what is evaluated is on quantized activations; calibration has its own way (--a-in-calibration).
-        layer_set_grids(layer, run.options.quant, c.D, true);
+        if (!run.method.collect_heads) layer_set_grids(layer, run.options.quant, c.D, true);
         for (size_t s = run.calibrated(); s < run.first_full(); s++) layer_forward(c, layer, run.streams[s], scratch);
         layer_set_grids(layer, run.options.quant, c.D, false);
         if (layer.router && !run.calibrated())
@@ -1228,6 +1230,10 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
             r.notes.push_back(
                 "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads");
     }
+    const QuantOptions& q = run.options.quant;
+    if (run.method.collect_heads && (q.abits < 16 || q.k_bits < 16 || q.v_bits < 16))
+        r.notes.push_back(format("the checkpoint holds %s's weights alone: it has no place for the grids of what flows (-a 16 quantizes "
+                                 "weights alone)", run.method.name));
     Config shape = c;
     shape.tied = c.tied && !run.saves_rotated();
     const std::vector<TensorSpec> specs = checkpoint_specs(shape, run.packed);
