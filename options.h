@@ -99,7 +99,7 @@ inline std::vector<Flag> all_flags(Options& o) {
          nullptr},
         {Flag::ON, "--rotate-offline", "", "r1 and r2 alone, which --save can fold into weights", &o.rotate_offline, nullptr},
         {Flag::TEXT, "--rotate-only", "LIST",
-         "which rotations: r1 residual stream, r2 v and o, r3 q and k, r4 down's input,\n"
+         "which rotations: r1 residual stream, r2 v and o, r3 q and k (left out while keys have 16 bits), r4 down's input,\n"
          "heads (QuaRot's, before o)",
          &o.rotate_only, nullptr},
         {Flag::ON, "--learn-rotation", "", "r1 and r2 learned from calibration texts (quant/learn_rotation.cuh)", &o.learn_rotation,
@@ -520,6 +520,7 @@ inline Options options_parse(int argc, const char* const* argv) {
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
     if (o.kl && o.method == "fp16" && !o.rotate)
         usage_fail("--kl has no meaning with -q fp16, which is the full-precision model. HINT: --rotate");
+    if (!o.given.count("--rotate-only") && o.quant.k_bits == 16) o.rotate_only = "r1,r2,r4";  // r3 serves the keys' grid alone
     if (o.rotate_offline) {
         if (o.given.count("--rotate-only")) usage_fail("--rotate-offline and --rotate-only: one at a time");
         o.rotate_only = "r1,r2";
