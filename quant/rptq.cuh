@@ -14,7 +14,7 @@
 //   3  activations: a static grid for each cluster. lo and hi are running means over the windows of the cluster's extremes,
 //      0.99 old + 0.01 new, from the first window's on;
 //          s = (hi - lo) / 2^b within [1e-4, 1e4],   z = round(-(hi + lo) / (2 s))
-//          q = clamp(round(x / s) + z, -2^(b-1), 2^(b-1) - 1),   x^ = s (q - z)
+//          q = clamp(round(x / s) + z, -2^(b-1), 2^(b-1) - 1),   x^ = s (q - z)      (the original also keeps z within +-1e4)
 //      --a-dynamic: a grid for each cluster of each token in their place (cuda/flow_grid.cuh; the original's is one of all tokens)
 //   4  weights: a grid for each row and cluster of input columns, the same formula over the original weights; then GPTQ with these
 //      grids, columns in the order of labels
