@@ -152,10 +152,8 @@ inline std::vector<Flag> all_flags(Options& o) {
          "the share of its drift that a column gives up, 0 to 1 (default: 0.1). The output errors that are\n"
          "printed may rise above GPTQ's, as the calibration tokens are fitted less: compare perplexities",
          &o.quant.beta, "foem"},
-        {Flag::INT, "--norm-abits", "BITS", "bits of the norms' outputs, which are the inputs of q, k, v, gate and up, 2 to 8 or 16",
-         &o.quant.norm_abits, "rptq"},
-        {Flag::ON, "--a-dynamic", "", "a grid for each cluster of each token (default: static ones, from calibration)",
-         &o.quant.a_dynamic, "rptq"},
+        {Flag::INT, "--norm-abits", "BITS", "of inputs of q, k, v, gate, up: the norms' outputs", &o.quant.norm_abits, "rptq"},
+        {Flag::ON, "--a-dynamic", "", "a grid a token and cluster (default: static, calibrated)", &o.quant.a_dynamic, "rptq"},
         {Flag::OFF, "--no-smooth", "", "no smoothing and no calibration, as in the paper's published script", &o.quant.smooth,
          "smoothquant"},
     };
@@ -296,16 +294,14 @@ inline bool is_text_set(const std::string& task) { return task == "wikitext2" ||
 
 inline void check_flow_grids(const Options& o) {
     const QuantOptions& q = o.quant;
-    for (const char* flag : {"--a-asym", "--a-clip", "--a-group", "--a-heads"})
+    for (const char* flag : {"--a-asym", "--a-clip", "--a-group", "--a-heads", "--norm-abits"})
         if (q.abits == 16 && o.given.count(flag)) usage_fail("%s has no meaning without bits of activations. HINT: -a 4", flag);
-    if (o.given.count("--norm-abits") && q.abits == 16) usage_fail("--norm-abits has no meaning without bits of activations. HINT: -a 4");
-    if (q.norm_abits != 16 && (q.norm_abits < 2 || q.norm_abits > 8))
-        usage_fail("--norm-abits %d: expected 2 to 8 bits, or 16 for none", q.norm_abits);
     if (q.a_dynamic && q.abits == 16 && q.k_bits == 16 && q.v_bits == 16)
         usage_fail("--a-dynamic has no meaning without bits of activations, keys or values. HINT: -a 4");
     if (o.given.count("--kv-clip") && q.k_bits == 16 && q.v_bits == 16)
         usage_fail("--kv-clip has no meaning without bits of keys and values. HINT: --kv-bits 4");
-    const std::pair<const char*, int> bits[] = {{"--kv-bits", o.kv_bits}, {"--k-bits", q.k_bits}, {"--v-bits", q.v_bits}};
+    const std::pair<const char*, int> bits[] = {
+        {"--kv-bits", o.kv_bits}, {"--k-bits", q.k_bits}, {"--v-bits", q.v_bits}, {"--norm-abits", q.norm_abits}};
     for (const auto& b : bits)
         if (b.second != 16 && (b.second < 2 || b.second > 8))
             usage_fail("%s %d: expected 2 to 8 bits, or 16 for none", b.first, b.second);
@@ -335,8 +331,7 @@ inline void check_rotation(const Options& o) {
     if (o.method == "billm")
         usage_fail(
             "--rotate with -q billm: it keeps the few salient columns of a weight, and a rotation leaves none. HINT: -q gptq");
-    if (o.method == "rptq")
-        usage_fail("--rotate with -q rptq: it gathers channels of like range, and a rotation makes all of one range. HINT: -q gptq");
+    if (o.method == "rptq") usage_fail("--rotate with -q rptq: clusters differ, and a rotation makes all of one range. HINT: -q gptq");
     for (size_t start = 0; start <= o.rotate_only.size();) {
         const size_t comma = std::min(o.rotate_only.find(',', start), o.rotate_only.size());
         const std::string part = o.rotate_only.substr(start, comma - start);
@@ -570,11 +565,10 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"damp", json_format(q.damp)});
         if (q.abits < 16) s.push_back({"a_in_calibration", flag(q.a_in_calibration)});
     }
-    if (name == "rptq") {
-        if (q.abits < 16) s.push_back({"norm_activation_bits", std::to_string(q.norm_abits)});
-        if (q.abits < 16 || q.k_bits < 16 || q.v_bits < 16) s.push_back({"activation_grids", json_quote(q.a_dynamic ? "dynamic" : "static")});
-        s.push_back({"damp", json_format(q.damp)});
-    }
+    if (name == "rptq" && q.abits < 16) s.push_back({"norm_activation_bits", std::to_string(q.norm_abits)});
+    if (name == "rptq" && std::min({q.abits, q.k_bits, q.v_bits}) < 16)
+        s.push_back({"activation_grids", json_quote(q.a_dynamic ? "dynamic" : "static")});
+    if (name == "rptq") s.push_back({"damp", json_format(q.damp)});
     if (name == "gptaq" || name == "foem") s.push_back({"alpha", json_format(q.alpha)});
     if (name == "foem") s.push_back({"beta", json_format(q.beta)});
     if (q.pack) s.push_back({"format", json_quote(o.format)});
