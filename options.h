@@ -50,18 +50,18 @@ inline std::vector<Flag> all_flags(Options& o) {
          &o.model, nullptr},
         {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},
         {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits,
-         "rtn gptq gptaq foem awq smoothquant"},
+         "rtn gptq gptaq foem awq smoothquant rptq"},
         {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)",
-         &o.quant.abits, "rtn gptq gptaq foem awq smoothquant billm"},
+         &o.quant.abits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
          "rtn gptq gptaq foem awq"},
         {Flag::SECTION, "", "", "calibration", nullptr, nullptr},
         {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set,
-         "gptq gptaq foem awq smoothquant billm"},
+         "gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "-n", "N", "calibration samples (default: 128; awq without -n and -l: as many as 128 short documents fill)",
-         &o.n_samples, "gptq gptaq foem awq smoothquant billm"},
+         &o.n_samples, "gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample (default: 2048; awq without -n and -l: 512)",
-         &o.sample_length, "gptq gptaq foem awq smoothquant billm"},
+         &o.sample_length, "gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "--seed", "N", "of the calibration draw (awq's own rule: 42), of rotations, and of random: weights", &o.seed, nullptr},
         {Flag::SECTION, "", "", "evaluation", nullptr, nullptr},
         {Flag::TEXT, "-e", "TASK,...",
@@ -91,15 +91,15 @@ inline std::vector<Flag> all_flags(Options& o) {
          "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--a-heads", "", "o's input has a grid for each head", &o.quant.a_heads, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head; 16: as they are",
-         &o.kv_bits, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq gptaq foem awq smoothquant billm"},
+         &o.kv_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
+        {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
+        {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--rotate", "", "rotate the model first, so that no channel is an outlier (quant/rotation.cuh)", &o.rotate,
          nullptr},
         {Flag::ON, "--rotate-offline", "", "r1 and r2 alone, which --save can fold into weights", &o.rotate_offline, nullptr},
         {Flag::TEXT, "--rotate-only", "LIST",
-         "which rotations: r1 residual stream, r2 v and o, r3 q and k, r4 down's input,\n"
+         "which rotations: r1 residual stream, r2 v and o, r3 q and k (left out while keys have 16 bits), r4 down's input,\n"
          "heads (QuaRot's, before o)",
          &o.rotate_only, nullptr},
         {Flag::ON, "--learn-rotation", "", "r1 and r2 learned from calibration texts (quant/learn_rotation.cuh)", &o.learn_rotation,
@@ -127,7 +127,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::ON, "--sym-signed", "", "symmetric grid of QuaRot and SpinQuant: max |w| / 7, codes -8 .. 7 (at 4 bits)",
          &o.quant.sym_signed, "rtn gptq gptaq foem"},
         {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq gptaq foem"},
-        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq gptaq foem billm"},
+        {Flag::REAL, "--damp", "X", "damping, as a share of the Hessian's mean diagonal", &o.quant.damp, "gptq gptaq foem billm rptq"},
         {Flag::REAL, "--first-token-weight", "W",
          "how often the first token of a calibration sample counts in the Hessian, 1 or more; ours, not the\n"
          "papers': see RESULTS.md", &o.quant.first_token_weight, "gptq billm"},
@@ -152,6 +152,8 @@ inline std::vector<Flag> all_flags(Options& o) {
          "the share of its drift that a column gives up, 0 to 1 (default: 0.1). The output errors that are\n"
          "printed may rise above GPTQ's, as the calibration tokens are fitted less: compare perplexities",
          &o.quant.beta, "foem"},
+        {Flag::INT, "--norm-abits", "BITS", "of inputs of q, k, v, gate, up: the norms' outputs", &o.quant.norm_abits, "rptq"},
+        {Flag::ON, "--a-dynamic", "", "a grid a token and cluster (default: static, calibrated)", &o.quant.a_dynamic, "rptq"},
         {Flag::OFF, "--no-smooth", "", "no smoothing and no calibration, as in the paper's published script", &o.quant.smooth,
          "smoothquant"},
     };
@@ -292,11 +294,14 @@ inline bool is_text_set(const std::string& task) { return task == "wikitext2" ||
 
 inline void check_flow_grids(const Options& o) {
     const QuantOptions& q = o.quant;
-    for (const char* flag : {"--a-asym", "--a-clip", "--a-group", "--a-heads"})
+    for (const char* flag : {"--a-asym", "--a-clip", "--a-group", "--a-heads", "--norm-abits"})
         if (q.abits == 16 && o.given.count(flag)) usage_fail("%s has no meaning without bits of activations. HINT: -a 4", flag);
+    if (q.a_dynamic && q.abits == 16 && q.k_bits == 16 && q.v_bits == 16)
+        usage_fail("--a-dynamic has no meaning without bits of activations, keys or values. HINT: -a 4");
     if (o.given.count("--kv-clip") && q.k_bits == 16 && q.v_bits == 16)
         usage_fail("--kv-clip has no meaning without bits of keys and values. HINT: --kv-bits 4");
-    const std::pair<const char*, int> bits[] = {{"--kv-bits", o.kv_bits}, {"--k-bits", q.k_bits}, {"--v-bits", q.v_bits}};
+    const std::pair<const char*, int> bits[] = {
+        {"--kv-bits", o.kv_bits}, {"--k-bits", q.k_bits}, {"--v-bits", q.v_bits}, {"--norm-abits", q.norm_abits}};
     for (const auto& b : bits)
         if (b.second != 16 && (b.second < 2 || b.second > 8))
             usage_fail("%s %d: expected 2 to 8 bits, or 16 for none", b.first, b.second);
@@ -326,6 +331,7 @@ inline void check_rotation(const Options& o) {
     if (o.method == "billm")
         usage_fail(
             "--rotate with -q billm: it keeps the few salient columns of a weight, and a rotation leaves none. HINT: -q gptq");
+    if (o.method == "rptq") usage_fail("--rotate with -q rptq: clusters differ, and a rotation makes all of one range. HINT: -q gptq");
     for (size_t start = 0; start <= o.rotate_only.size();) {
         const size_t comma = std::min(o.rotate_only.find(',', start), o.rotate_only.size());
         const std::string part = o.rotate_only.substr(start, comma - start);
@@ -368,6 +374,7 @@ inline void options_check_format(Options& o) {
         usage_fail("--format %s: %s fits no packed format: they hold one code for each weight. HINT: --format bf16", o.format.c_str(),
                    o.method == "fp16"    ? "-q fp16, which quantizes nothing,"
                    : o.method == "billm" ? "BiLLM, whose salient weights have two bits and the others masks,"
+                   : o.method == "rptq"  ? "RPTQ, whose grids belong to clusters of columns of any size,"
                                          : ("-q " + o.method).c_str());
     const QuantOptions& q = o.quant;
     if (q.k_bits < 16 || q.v_bits < 16)
@@ -461,6 +468,7 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.given.count("-b") && (o.quant.wbits < 1 || o.quant.wbits > 8)) usage_fail("-b %d: expected 1 to 8 bits", o.quant.wbits);
     if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16)
         usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
+    if (o.method == "rptq" && !o.given.count("--kv-bits")) o.kv_bits = o.quant.abits;  // keys and values are activations as others are
     if (!o.given.count("--k-bits")) o.quant.k_bits = o.kv_bits;
     if (!o.given.count("--v-bits")) o.quant.v_bits = o.kv_bits;
     check_flow_grids(o);
@@ -507,6 +515,7 @@ inline Options options_parse(int argc, const char* const* argv) {
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
     if (o.kl && o.method == "fp16" && !o.rotate)
         usage_fail("--kl has no meaning with -q fp16, which is the full-precision model. HINT: --rotate");
+    if (!o.given.count("--rotate-only") && o.quant.k_bits == 16) o.rotate_only = "r1,r2,r4";  // r3 serves the keys' grid alone
     if (o.rotate_offline) {
         if (o.given.count("--rotate-only")) usage_fail("--rotate-offline and --rotate-only: one at a time");
         o.rotate_only = "r1,r2";
@@ -564,6 +573,10 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"damp", json_format(q.damp)});
         if (q.abits < 16) s.push_back({"a_in_calibration", flag(q.a_in_calibration)});
     }
+    if (name == "rptq" && q.abits < 16) s.push_back({"norm_activation_bits", std::to_string(q.norm_abits)});
+    if (name == "rptq" && std::min({q.abits, q.k_bits, q.v_bits}) < 16)
+        s.push_back({"activation_grids", json_quote(q.a_dynamic ? "dynamic" : "static")});
+    if (name == "rptq") s.push_back({"damp", json_format(q.damp)});
     if (name == "gptaq" || name == "foem") s.push_back({"alpha", json_format(q.alpha)});
     if (name == "foem") s.push_back({"beta", json_format(q.beta)});
     if (q.pack) s.push_back({"format", json_quote(o.format)});

@@ -67,6 +67,20 @@
 // ---------------------------------------------------------------------------------------------------------------------
 // Kernels of the forward pass
 
+// out[r] = (x + rest) / rms(x + rest) * gain; one block a row. `rest` is what rounding left of the sums in x.
+KERNEL rmsnorm_with_rest_kernel(floatX* out /*[T, C]*/, const floatX* x /*[T, C]*/, const floatX* rest /*[T, C]*/,
+                                const floatX* gain /*[C]*/, int C, float eps) {
+    const size_t row = (size_t)blockIdx.x * C;
+    float sum = 0;
+    for (int i = threadIdx.x; i < C; i += blockDim.x) {
+        const float v = to_float(x[row + i]) + to_float(rest[row + i]);
+        sum += v * v;
+    }
+    const float scale = 1.0f / sqrtf(block_sum(sum) / C + eps);
+    for (int i = threadIdx.x; i < C; i += blockDim.x)
+        out[row + i] = to_floatX((to_float(x[row + i]) + to_float(rest[row + i])) * scale * to_float(gain[i]));
+}
+
 // out[r] = x[rows ? rows[r] : r] / rms(x) * gain; one block a row.
 KERNEL rmsnorm_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const int* rows /*[n] or null*/,
                       const floatX* gain /*[C]*/, int C, float eps) {
@@ -121,6 +135,16 @@ KERNEL add_kernel(floatX* x /*[T, C]*/, const floatX* y /*[T, C]*/, int C) {
     for (int i = threadIdx.x; i < C; i += blockDim.x) x[row + i] = to_floatX(to_float(x[row + i]) + to_float(y[row + i]));
 }
 
+// The same where the stream keeps what rounding leaves of its sums: x + rest + y, of which `rest` has what x can't hold.
+KERNEL add_with_rest_kernel(floatX* x /*[T, C]*/, floatX* rest /*[T, C]*/, const floatX* y /*[T, C]*/, int C) {
+    const size_t row = (size_t)blockIdx.x * C;
+    for (int i = threadIdx.x; i < C; i += blockDim.x) {
+        const float sum = to_float(x[row + i]) + to_float(rest[row + i]) + to_float(y[row + i]);
+        x[row + i] = to_floatX(sum);
+        rest[row + i] = to_floatX(sum - to_float(x[row + i]));
+    }
+}
+
 // log(sum over the vocabulary of e^logit), one block a row.
 KERNEL logsumexp_kernel(float* out /*[n]*/, const float* logits /*[n, V]*/, int V) {
     const float* row = logits + (size_t)blockIdx.x * V;
@@ -153,7 +177,7 @@ KERNEL round_logits_kernel(float* logits /*[n, V]*/, int V) {
 
 // Buffers for one chunk at a time.
 struct Scratch {
-    Array<floatX> x, x2;          // [chunk, C]            residual stream of a host-resident Stream, and of another
+    Array<floatX> x, x2;          // [chunk, C or 2 C]     residual stream of a host-resident Stream, and of another
     Array<floatX> in;             // [chunk, widest input]   input of a linear group
     Array<floatX> out;            // [chunk, widest output]  its product
     Array<floatX> routed;         // [chunk K, C]          inputs of experts, where there are some
@@ -175,8 +199,8 @@ inline float rope_inverse_frequency(const Config& c, int i) {
 inline Scratch scratch_alloc(const Config& c, const std::vector<Stream>& streams) {
     const size_t T = longest_chunk(streams);
     Scratch s;
-    s.x = Array<floatX>(T * c.C, "residual scratch");
-    s.x2 = Array<floatX>(T * c.C, "residual scratch");
+    s.x = Array<floatX>(T * residual_width(c, streams), "residual scratch");
+    s.x2 = Array<floatX>(T * residual_width(c, streams), "residual scratch");
     s.in = Array<floatX>(T * widest_input(c), "input scratch");
     s.out = Array<floatX>(T * widest_output(c), "output scratch");
     if (has_mixture(c)) s.routed = Array<floatX>(T * c.mixture.K * c.C, "experts' input scratch");
@@ -245,6 +269,19 @@ inline void gate_times_up(const Layer& layer, floatX* in, const floatX* out, con
     if (layer.rotation) rotate_down_input(in, rows, *layer.rotation);
 }
 
+// x += y; x is followed by its rests where the layer's rotation keeps them.
+inline void add_to_stream(const Layer& layer, floatX* x /*[T, C]*/, const floatX* y /*[T, C]*/, int T, int C) {
+    if (layer.rotation && layer.rotation->rest) launch(add_with_rest_kernel, T, 256, x, x + (size_t)T * C, y, C);
+    else launch(add_kernel, T, 256, x, y, C);
+}
+
+// in = the norm of the stream.
+inline void norm_of_stream(const Config& c, const Layer& layer, floatX* in /*[T, C]*/, const floatX* x, const floatX* gain, int T) {
+    if (layer.rotation && layer.rotation->rest)
+        launch(rmsnorm_with_rest_kernel, T, 256, in, x, x + (size_t)T * c.C, gain, c.C, c.eps);
+    else launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, gain, c.C, c.eps);
+}
+
 // One stage of a layer on one chunk. Stage 0..3 ends with the inputs of its groups in `in`; the next begins with their products.
 // Between the two a method collects and solves. Stage 4 is what remains, the products of stage 3.
 //   x [T, C] is the residual stream; `in` the inputs of the previous stage's groups and then of this one's, [T, I], or [T K, I] where
@@ -255,19 +292,20 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
     floatX* out = scratch.out.data;
     if (stage > 0) stage_products(layer, stage - 1, out, in, chunk, scratch);
     switch (stage) {
-    case 0: launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.input_norm, c.C, c.eps); break;
+    case 0: norm_of_stream(c, layer, in, x, layer.input_norm, T); break;
     case 1:
         launch(qk_norm_rotary_kernel, T * (c.H + c.KV), 64, out, layer.q_norm, layer.k_norm, chunk.positions.data,
                scratch.cosines.data, scratch.sines.data, c.H, c.KV, c.D, c.eps);
         if (layer.rotation) rotate_queries_and_keys(out, T, *layer.rotation);
+        flow_grid_apply(out, T, qkv_rows(c), c.H * c.D, layer.q_grid);
         flow_grid_apply(out + c.H * c.D, T, qkv_rows(c), c.KV * c.D, layer.k_grid);
         flow_grid_apply(out + (c.H + c.KV) * c.D, T, qkv_rows(c), c.KV * c.D, layer.v_grid);
         attention(in, out, chunk.plan, T, c.H, c.KV, c.D);
         if (layer.rotation) rotate_o_input(in, T, *layer.rotation);
         break;
     case 2:
-        launch(add_kernel, T, 256, x, out, c.C);
-        launch(rmsnorm_kernel, T, 256, in, x, (const int*)nullptr, layer.post_norm, c.C, c.eps);
+        add_to_stream(layer, x, out, T, c.C);
+        norm_of_stream(c, layer, in, x, layer.post_norm, T);
         if (!layer.router) break;
         gemm(out, in, layer.router, T, c.mixture.E, c.C);
         route(chunk.routing, out, T, c.mixture.E, c.mixture.K, c.mixture.renormalize);
@@ -275,7 +313,7 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
     case 3: gate_times_up(layer, in, out, chunk); break;
     case 4:
         if (layer.router) add_routed(chunk.routing, x, out, c.C);
-        else launch(add_kernel, T, 256, x, out, c.C);
+        else add_to_stream(layer, x, out, T, c.C);
         break;
     }
 }
@@ -304,18 +342,26 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
 inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratch& scratch) {
     for (const Chunk& chunk : s.chunks) {
         floatX* x = s.x.fetch(chunk, scratch.x.data);
-        copy(scratch.x2.data, x, (size_t)chunk.T * c.C);  // kept for fail_at_module
+        copy(scratch.x2.data, x, (size_t)chunk.T * s.x.width);  // kept for fail_at_module
         for (int stage = 0; stage <= STAGES; stage++) layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
         if (count_nonfinite(x, chunk.T, c.C)) fail_at_module(c, layer, scratch.x2.data, chunk, s.name, scratch);
         s.x.store(chunk, x);
     }
 }
 
-// Multiplies a stream by R1, or by its transpose.
+// Multiplies a stream by R1, or by its transpose. The embeddings of a stream that keeps rests lie in rows of C yet: its chunks are moved
+// apart, the last one first.
 inline void stream_rotate(Stream& s, const Rotation& rotation, bool inverse, Scratch& scratch) {
-    for (const Chunk& chunk : s.chunks) {
-        floatX* x = s.x.fetch(chunk, scratch.x.data);
-        rotate_stream_rows(x, chunk.T, rotation, inverse), s.x.store(chunk, x);
+    const size_t C = rotation.shape.C;
+    for (size_t i = s.chunks.size(); i-- > 0;) {
+        const Chunk& chunk = s.chunks[i];
+        const size_t n = chunk.T * C;
+        const bool apart = s.rest && !inverse;
+        if (apart) copy(scratch.x.data, s.x.data.data + chunk.start * C, n);
+        floatX* x = apart ? scratch.x.data : s.x.fetch(chunk, scratch.x.data);
+        rotate_stream_rows(x, chunk.T, rotation, inverse, nullptr, s.rest ? x + n : nullptr);
+        if (apart) copy(s.x.data.data + chunk.start * s.x.width, x, chunk.T * (size_t)s.x.width);
+        else s.x.store(chunk, x);
     }
 }
 
@@ -476,13 +522,14 @@ inline void quantize_layerwise(const Config& c, Layer& layer, const Method& meth
     for (const Chunk& chunk : s.chunks) {
         floatX* x = s.x.fetch(chunk, scratch.x.data);
         if (!full_precision && x != scratch.x.data) {  // stages change x, and this pass must leave the stream as it was
-            copy(scratch.x.data, x, (size_t)chunk.T * c.C);
+            copy(scratch.x.data, x, (size_t)chunk.T * s.x.width);
             x = scratch.x.data;
         }
         for (int stage = 0; stage < STAGES; stage++) {
             layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
             stage_collect(c, method, q, layer, stage, x, scratch.in.data, chunk, scratch, layer.first_group[stage],
                           layer.first_group[stage + 1]);
+            if (stage == 1 && method.collect_heads) method.collect_heads(q, layer, scratch.out.data, chunk.T);
         }
         if (!full_precision) continue;
         layer_stage(c, layer, STAGES, x, scratch.in.data, chunk, scratch);
@@ -791,7 +838,7 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
         for (const Segment& segment : s.segments) positions = std::max(positions, (size_t)(segment.pos + segment.len));
     }
     const size_t routed = has_mixture(c) ? (size_t)c.mixture.K * c.C : 0;
-    const size_t chunk = longest_chunk(streams) * (2 * c.C + widest_input(c) + widest_output(c) + routed) * x;
+    const size_t chunk = longest_chunk(streams) * (2 * residual_width(c, streams) + widest_input(c) + widest_output(c) + routed) * x;
     size_t routing = has_mixture(c) ? routing_bytes(tokens, c.mixture.K) : 0;
     if (o.quant.all_experts) routing += longest_chunk(streams) * (c.C + c.mixture.F) * x;
     const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
@@ -804,14 +851,16 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
 #endif
     }
     const bool given_r1 = o.learn_rotation || !o.rotation.empty();
-    const size_t rotating = o.rotate ? rotate_layer_bytes(layer_shapes(c, 0)) : 0, r1 = given_r1 ? 2 * (size_t)c.C * c.C * sizeof(float) : 0;
+    const size_t rotating = o.rotate ? rotate_layer_bytes(layer_shapes(c, 0), given_r1) : 0;
+    size_t matrices = given_r1 ? 2 * (size_t)c.C * c.C * sizeof(float) : 0;  // R1, R2 and their transposes
+    if (o.rotate) matrices += 2 * (size_t)c.KV * c.D * c.D * sizeof(float);
     size_t solving = rotating;
     for (int l = 0; l < c.L && method.device_bytes; l++)
         solving = std::max(solving, method.device_bytes(layer_shapes(c, l), o.quant, n_calibration));
     const bool scored = !o.tasks.empty() || !o.logits.empty();
     const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
     const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
-    return std::max(layers + solving, head) + r1 + chunk + rotary + plans + routing + small;
+    return std::max(layers + solving, head) + matrices + chunk + rotary + plans + routing + small;
 }
 
 #ifdef __CUDACC__
@@ -847,7 +896,7 @@ inline size_t place_streams(Options& o, const Model& m, const Method& method, st
         const bool keeps_inputs = ((sequential || paired) && &s == &streams[0]) || (paired && &s == &streams[1]);
         for (Activations* a : {&s.x, &s.in}) {
             if (a == &s.in && !keeps_inputs) continue;
-            a->width = a == &s.x ? c.C : widest_input(c);
+            a->width = a == &s.in ? widest_input(c) : s.rest ? 2 * c.C : c.C;
             const size_t bytes = s.tokens.size() * a->width * x;
 #ifdef __CUDACC__
             const bool fits = on_device + bytes <= device;
@@ -971,7 +1020,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
 
         Clock evaluate;
         // Only what is evaluated is on quantized activations; calibration has its own way (--a-in-calibration).
-        layer_set_grids(layer, run.options.quant, c.D, true);
+        if (!run.method.collect_heads) layer_set_grids(layer, run.options.quant, c.D, true);
         for (size_t s = run.calibrated(); s < run.first_full(); s++) layer_forward(c, layer, run.streams[s], scratch);
         layer_set_grids(layer, run.options.quant, c.D, false);
         if (layer.router && !run.calibrated())
@@ -1228,6 +1277,10 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
             r.notes.push_back(
                 "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads");
     }
+    const QuantOptions& q = run.options.quant;
+    if (run.method.collect_heads && (q.abits < 16 || q.k_bits < 16 || q.v_bits < 16))
+        r.notes.push_back(format("the checkpoint holds %s's weights alone: it has no place for the grids of what flows (-a 16 quantizes "
+                                 "weights alone)", run.method.name));
     Config shape = c;
     shape.tied = c.tied && !run.saves_rotated();
     const std::vector<TensorSpec> specs = checkpoint_specs(shape, run.packed);
@@ -1306,6 +1359,7 @@ inline Report run_model(const Options& options) {
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
     }
     for (const std::string& file : output_files(o)) require_no_input(file);
+    for (size_t s = 0; s < run.first_full(); s++) run.streams[s].rest = run.rotation.rest;
     r.planned_device = std::max(learning, place_streams(run.options, run.model, run.method, run.streams));
     run.quantizer.opt = run.options.quant;
     for (Stream& s : run.streams) stream_embed(run.model, s);

@@ -51,6 +51,7 @@ inline Rotation rotation_for(const Options& o, const Config& c) {
     Rotation r = rotation_make({c.C, c.F, c.H, c.KV, c.D}, (uint64_t)o.seed, o.rotate_block);
     r.r1 = rotates(o, "r1"), r.r2 = rotates(o, "r2"), r.r3 = rotates(o, "r3"), r.r4 = rotates(o, "r4");
     r.over_heads = rotates(o, "heads");
+    r.rest = r.r1 && sizeof(floatX) == 2;
     if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "num_attention_heads * head_dim", c.D);
     if (!o.rotation.empty() && !o.learn_rotation) rotation_load(r, o.rotation, c);
     return r;

@@ -2,7 +2,8 @@
 // tokens, their activations, the segments that say which tokens see which, and the positions whose log-probabilities are asked for.
 //
 // shapes: T tokens, C hidden_size, V vocabulary
-// defines: Chunk, Activations, Stream, CHUNK_TOKENS, stream_make_chunks, stream_of_windows, stream_of_trie, longest_chunk, stream_embed
+// defines: Chunk, Activations, Stream, CHUNK_TOKENS, stream_make_chunks, stream_of_windows, stream_of_trie, longest_chunk, residual_width,
+//          stream_embed
 #pragma once
 #include <string>
 #include <vector>
@@ -43,6 +44,7 @@ struct Stream {
     std::vector<Target> targets;    // in the order of rows
     std::vector<Chunk> chunks;
     Activations x;                        // the residual stream, [T, C]
+    bool rest = false;                    // each chunk's [T, C] of it is followed by as many rests, which rounding left of their sums
     Activations in;                       // calibration only: inputs of the current linear group, [T, widest input]
     bool bf16_logits = false;             // --bf16-scores: logits are rounded before anything is made of them
     std::vector<float> logits, logprobs;  // [targets]
@@ -114,6 +116,11 @@ inline size_t longest_chunk(const std::vector<Stream>& streams) {
     for (const Stream& s : streams)
         for (const Chunk& c : s.chunks) T = std::max(T, (size_t)c.T);
     return T;
+}
+
+// Values of a token's residual stream, of the widest of them.
+inline int residual_width(const Config& c, const std::vector<Stream>& streams) {
+    return std::any_of(streams.begin(), streams.end(), [](const Stream& s) { return s.rest; }) ? 2 * c.C : c.C;
 }
 
 // x = the embeddings of the stream's tokens.

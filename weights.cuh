@@ -160,7 +160,7 @@ inline size_t layers_size(const Config& c, int experts) {  // of all layers
 // The layer becomes layer l: its groups, and where its tensors lie, one after another in its storage. W of a group holds the rows of
 // its linears one after another.
 inline void layer_place(const Config& c, Layer& layer, int l) {
-    layer.index = l;
+    layer.index = l, layer.D = c.D;
     floatX* next = layer.storage.data;
     auto take = [&](size_t n) {
         floatX* p = next;

@@ -189,8 +189,11 @@ inline std::string report_text(const Report& r) {
     if (!r.rotation.empty()) method += " rotated";
     for (const auto& s : r.kv)
         if (s.first == "k_bits" || s.first == "v_bits") method += " " + s.first.substr(0, 1) + s.second;
+    std::string activations = std::to_string(r.abits);
+    for (const auto& s : r.options)
+        if (s.first == "norm_activation_bits" && s.second != activations) activations += ", norms " + s.second;
     row = {model, r.loaded ? method + ", loaded" : method,
-           r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), std::to_string(r.abits),
+           r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), activations,
            r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
     bool any_norm = false, any_star = false;
     // `cell` is the paper's, `key` names the column in which the others have theirs.

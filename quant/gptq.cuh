@@ -24,8 +24,7 @@
 // defaults: -b 4 -g 128, --act-order, asymmetric, damp 0.01, 128 x 2048 tokens of C4, true-sequential: the paper's flags
 // cost: O I^2 multiply-adds for the corrections, I^3 for U; H costs T I^2 / 2 and dominates
 //
-// defines: gptq_solve, gptq_weights; for gptaq.cuh and foem.cuh: gptq_columns, gptq_columns_bytes,
-//          gptq_report
+// defines: gptq_solve, gptq_weights; for gptaq.cuh, foem.cuh and rptq.cuh: gptq_columns, gptq_columns_bytes, gptq_report
 #pragma once
 #include "hessian.cuh"
 #include "rtn.cuh"
@@ -112,6 +111,13 @@ KERNEL gptq_block_kernel(float* W /*[O, I]*/, float* E /*[O, 128]*/, float* loss
     if (threadIdx.x == 0) losses[blockIdx.x] += loss;
 }
 
+// Grids that are there before the first column, in the place of step 5's (rptq.cuh).
+struct FixedGrids {
+    Array<Grid> grids;              // [O, n]
+    int n;
+    std::vector<int> of_column;     // [I] in the original order
+};
+
 struct GptqResult {
     std::vector<float> losses;  // [O] sum over columns of (w - w^)^2 / U_ii^2 / 2
     double damp;                // the damping that made the factorization succeed
@@ -121,11 +127,11 @@ struct GptqResult {
 };
 
 // Steps 5 and 6: quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats. P [I, I] (null: none) and beta are a
-// descendant's.
+// descendant's, and so are grids that are `fixed`.
 inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFactor& f, const QuantOptions& opt,
-                               const float* P = nullptr, double beta = 0) {
+                               const float* P = nullptr, double beta = 0, FixedGrids* fixed = nullptr) {
     const int O = group.O, I = group.I;
-    const int G = grid_columns(opt, I), n_grids = grids_in_row(opt, I);
+    const int G = grid_columns(opt, I), n_grids = fixed ? fixed->n : grids_in_row(opt, I);
     const bool per_channel = opt.group_size == -1;
     const float maxq = (float)((1 << opt.wbits) - 1);
     Array<int> order_d(I, "column order"), dead_d(I, "dead columns");
@@ -134,14 +140,15 @@ inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFacto
     const GptqTerms more = {P, V.data, (float)beta, W0, order_d.data, dead_d.data};
 
     std::vector<int> grid_of_column(I);
-    for (int k = 0; k < I; k++) grid_of_column[k] = opt.static_groups ? f.order[k] / G : k / G;
+    for (int k = 0; k < I; k++)
+        grid_of_column[k] = fixed ? fixed->of_column[f.order[k]] : opt.static_groups ? f.order[k] / G : k / G;
     Array<int> grid_of_column_d(I, "grid of column");
     copy(grid_of_column_d.data, grid_of_column.data(), I);
-    Array<Grid> grids((size_t)O * n_grids, "grids");
+    Array<Grid> grids = fixed ? std::move(fixed->grids) : Array<Grid>((size_t)O * n_grids, "grids");
     Array<float> W((size_t)O * I, "GPTQ weights"), E((size_t)O * GPTQ_BLOCK, "GPTQ errors"), losses(O, "GPTQ losses");
     fill_zero(losses.data, O);
-    const bool fit_first = per_channel || opt.static_groups;
-    if (fit_first) {
+    const bool fit_first = fixed || per_channel || opt.static_groups;
+    if (fit_first && !fixed) {
         // Per channel on the row as it is; static groups with the dead columns already 0 (as in the original).
         const float* from = W0;
         if (!per_channel) {

@@ -2,7 +2,7 @@
 //
 // From H = sum over the tokens of n sequences of x x^T comes the upper triangular U with (2/n H + damping)^-1 = U^T U:
 //   1  H *= 2/n; a column whose input was always 0 is dead: H_ii = 1 (and its weights count as 0)
-//   2  if asked for, columns in the order of descending H_ii
+//   2  if asked for, columns in the order of descending H_ii, or in one that is given
 //   3  damping: H += damp * mean(diag H) * I, so that the factorization exists
 //   4  U = upper Cholesky factor of H^-1
 // The factor 2/n is the originals'. It matters only where there are dead columns, whose 1 is a share of the mean diagonal and has a
@@ -39,8 +39,10 @@ KERNEL hessian_permute_kernel(float* A /*[I, I]*/, const float* H /*[I, I]*/, co
     }
 }
 
-// H [I, I] (both halves) = sum over the tokens of n sequences of x x^T. `where` names the layer and module in errors.
-inline HessianFactor hessian_factor(const float* H, int I, size_t n, double damp, bool descending, const std::string& where) {
+// H [I, I] (both halves) = sum over the tokens of n sequences of x x^T. `where` names the layer and module in errors; `given` [I], or
+// null, is the order of the columns.
+inline HessianFactor hessian_factor(const float* H, int I, size_t n, double damp, bool descending, const std::string& where,
+                                    const std::vector<int>* given = nullptr) {
     const float factor = 2.0f / (float)n;
     HessianFactor f;
     f.dead.assign(I, 0), f.order.resize(I), f.damp = damp;
@@ -63,6 +65,7 @@ inline HessianFactor hessian_factor(const float* H, int I, size_t n, double damp
     std::iota(f.order.begin(), f.order.end(), 0);
     if (descending)
         std::stable_sort(f.order.begin(), f.order.end(), [&](int a, int b) { return diagonal[a] > diagonal[b]; });
+    if (given) f.order = *given;
     Array<int> order_d(I, "column order");
     copy(diagonal_d.data, diagonal.data(), I), copy(order_d.data, f.order.data(), I);
 

@@ -8,12 +8,13 @@
 #include "foem.cuh"
 #include "gptaq.cuh"
 #include "gptq.cuh"
+#include "rptq.cuh"
 #include "rtn.cuh"
 #include "smoothquant.cuh"
 
 static const Method METHODS[] = {
     // name, about, order, default bits of weights and activations, group size, collect, solve a group, solve a layer, device bytes,
-    // collect of a pair, whether a group size must divide
+    // collect of a pair, whether a group size must divide, collect of q, k and v
     {"fp16", "full precision: nothing is quantized", Order::NONE, 16, 16, -1, nullptr, nullptr, nullptr, nullptr},
     {"rtn", "round to nearest (quant/rtn.cuh)", Order::WEIGHTS, 4, 16, -1, nullptr, rtn_solve, nullptr, two_copies_bytes},
     {"gptq", "GPTQ, Frantar et al. 2022 (quant/gptq.cuh)", Order::SEQUENTIAL, 4, 16, 128, hessian_collect, gptq_solve, nullptr,
@@ -28,4 +29,6 @@ static const Method METHODS[] = {
      hessian_collect, billm_solve, nullptr, billm_device_bytes},
     {"smoothquant", "SmoothQuant, Xiao et al. 2022: one grid a row (quant/smoothquant.cuh)", Order::FULL_PRECISION, 8, 8, -1,
      smoothquant_collect, nullptr, smoothquant_solve, two_copies_bytes},
+    {"rptq", "RPTQ, Yuan et al. 2023: clusters of channels with a grid each, calibrated (quant/rptq.cuh)", Order::LAYERWISE, 4, 8, -1,
+     rptq_collect, rptq_solve, nullptr, rptq_device_bytes, nullptr, false, rptq_collect_heads},
 };

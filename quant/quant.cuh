@@ -63,7 +63,8 @@ struct Layer {
     std::deque<std::string> names;   // of experts and their linears
     std::vector<Group> groups = std::vector<Group>(STAGES);  // stage after stage
     int first_group[STAGES + 1] = {0, 1, 2, 3, 4};           // a stage's groups end where the next one's begin
-    FlowGrid k_grid, v_grid;  // of the keys, after the rotary embedding, and of the values
+    int D = 0;                        // head_dim
+    FlowGrid q_grid, k_grid, v_grid;  // of the queries and keys, after the rotary embedding, and of the values
 };
 
 enum class Scale { F32, F16, BF16 };  // the dtype that scales are stored in
@@ -83,6 +84,8 @@ struct QuantOptions {
     double alpha = 0.5, beta = 0.1;  // alpha: SmoothQuant's or GPTAQ's, beta: FOEM's
     bool pack = false;               // codes and grids are asked for
     Scale scale = Scale::F32;
+    int norm_abits = 8;              // of RPTQ: bits of the norms' outputs, where activations have some
+    bool a_dynamic = false;          // of RPTQ: grids of each token instead of static ones
     bool all_experts = false;      // every token counts for every expert while Hessians are collected
     int groups_at_once = INT_MAX;  // groups of a stage that are collected for and solved at a time; the memory plan sets it
 };
@@ -99,6 +102,15 @@ struct Hessian {
     Array<float> H;  // [I, I]
     Array<float> D;  // [I, I] if the stream is one of a pair: the same of (x~ - x) x^T, all of it (gptaq.cuh)
     size_t n = 0;    // calibration samples ("sequences"): the originals mean over those, not over tokens
+};
+
+// The extremes of a place's channels in each calibration window, and the clusters and static grids that are made of them (rptq.cuh).
+struct Extremes {
+    std::vector<float> lo, hi;  // [windows, I]
+};
+struct FlowClusters {
+    Array<int> order, starts;         // [I], [n + 1]
+    Array<float> scale, zero_point;   // [I]
 };
 
 // One line of the log and one entry of the JSON for each module that was quantized.
@@ -121,6 +133,8 @@ struct Quantizer {
     std::vector<std::vector<float>> channel_max;  // largest |x| of each input channel, for SmoothQuant
     std::vector<Hessian> hessian;                 // for the methods that collect it
     Array<floatX> difference;                     // [n, I] of a pair's inputs, for pair_collect
+    std::vector<Extremes> extremes;               // of the groups' inputs, then of q, k and v, for RPTQ
+    std::vector<FlowClusters> clusters;           // of the same places: what the layer's grids point to
     std::vector<Array<floatX>> inputs;            // [n_calibration, I], for AWQ, of which n_inputs are there
     std::vector<size_t> n_inputs;
     std::vector<std::vector<Array<floatX>>> pieces;  // of inputs to be
@@ -147,6 +161,8 @@ inline void quantizer_expect(Quantizer& q, const Layer& layer) {
     const size_t n = layer.groups.size();
     q.channel_max.resize(n), q.hessian.resize(n), q.inputs.resize(n), q.n_inputs.resize(n), q.pieces.resize(n);
     q.n_tokens.assign(n, 0);
+    q.extremes.assign(n + 3, {});
+    q.clusters.resize(n + 3);
 }
 
 // Whether too few calibration tokens came to an expert's group to tell anything of its inputs.
@@ -178,6 +194,8 @@ struct Method {
     // In place of collect with Order::PAIRED: X of the quantized path, X_full of the full-precision model, the same n tokens.
     void (*collect_pair)(Quantizer&, const Group&, int g, const floatX* X /*[n, I]*/, const floatX* X_full, int n) = nullptr;
     bool whole_groups = false;  // its group size must divide every row's width; else the last group of a row is narrower
+    // With Order::LAYERWISE: sees q, k and v [T, (H + 2 KV) D] as attention does. Such a method sets the grids of what flows itself.
+    void (*collect_heads)(Quantizer&, const Layer&, const floatX* qkv, int T) = nullptr;
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -320,7 +338,7 @@ inline void layer_set_grids(Layer& layer, const QuantOptions& o, int D, bool on)
             layer.groups[g].grid = on ? input_grid(o, stage, D) : FlowGrid();
     FlowGrid cache;
     cache.sym = false, cache.clip = (float)o.kv_clip, cache.group = D;
-    layer.k_grid = layer.v_grid = cache;
+    layer.k_grid = layer.v_grid = cache, layer.q_grid = FlowGrid();
     layer.k_grid.bits = on ? o.k_bits : 16, layer.v_grid.bits = on ? o.v_bits : 16;
     layer.v_grid.zero = false;
 }

@@ -26,6 +26,10 @@
 // Defaults: --rotate is R1 to R4, --rotate-offline R1 and R2, all drawn with --seed. Cost: a transform of n log n operations for each row or
 // column of the weights once, and online for q's and k's heads and down's input of each token.
 //
+// bf16 rounds the residual stream's sums. Spread over all channels, what was large in a few is rounded everywhere; so a stream that is
+// rotated by R1 keeps the rest of each sum, as a second bf16 number, and adds it to the next (RESULTS.md has what that is worth). R3 rounds
+// q and k once more and serves the grid of the keys alone: where these keep their 16 bits, it is left out unless it is asked for.
+//
 // Sources: QuaRot (Ashkboos et al. 2024), SpinQuant (Liu et al. 2024), DartQuant (R2 per kv head).
 // symbols: C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size
 // defines: Rotation, rotation_make, rotation_set_r1, rotation_draw_r2, rotate_rows, rotate_stream_rows, rotate_layer, rotate_layer_bytes,
@@ -42,6 +46,7 @@ struct RotationShape {
 struct Rotation {
     RotationShape shape;
     bool r1 = true, r2 = true, r3 = true, r4 = true, over_heads = false;  // which of them are there
+    bool rest = false;  // the residual stream keeps what bf16 rounds off
     uint64_t seed = 0;
     Hadamard hidden, ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3; over the heads
     Array<float> signs;                 // [C] of R1
@@ -81,6 +86,16 @@ KERNEL gain_to_float_kernel(float* out /*[n, I]*/, const floatX* W /*[n, I]*/, c
 KERNEL round_rows_kernel(floatX* out /*[n, I]*/, const float* in /*[n, I]*/, int I) {
     const size_t row = (size_t)blockIdx.x * I;
     for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = to_floatX(in[row + i]);
+}
+
+// in += rest, and rest = in - x.
+KERNEL add_rest_kernel(float* in /*[n, I]*/, const floatX* rest /*[n, I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) in[row + i] += to_float(rest[row + i]);
+}
+KERNEL take_rest_kernel(floatX* rest /*[n, I]*/, const float* in /*[n, I]*/, const floatX* x /*[n, I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) rest[row + i] = to_floatX(in[row + i] - to_float(x[row + i]));
 }
 
 KERNEL copy_rows_kernel(float* out /*[n, I]*/, const float* in /*[n, I]*/, int I) {
@@ -172,16 +187,20 @@ inline void rotate_rows(float* x, size_t n, const Rotation& r, bool inverse = fa
     }
 }
 
-// The same of a stream's rows, or of those of the embeddings or the head, rounded once; a gain [C], if any, is multiplied in first.
-inline void rotate_stream_rows(floatX* x, size_t n, const Rotation& r, bool inverse = false, const floatX* gain = nullptr) {
+// The same of a stream's rows, or of those of the embeddings or the head, rounded once; a gain [C], if any, is multiplied in first. What
+// rounding leaves goes to `rest` [n, C], if there is one, and counts on the way back.
+inline void rotate_stream_rows(floatX* x, size_t n, const Rotation& r, bool inverse = false, const floatX* gain = nullptr,
+                               floatX* rest = nullptr) {
     const int C = r.shape.C;
     if (!r.r1) return;
     Array<float> rows(std::min(n, (size_t)ROTATION_ROWS) * C, "rows to be rotated");
     for (size_t row = 0; row < n; row += ROTATION_ROWS) {
         const int now = (int)std::min((size_t)ROTATION_ROWS, n - row);
         launch(gain_to_float_kernel, now, 256, rows.data, x + row * C, gain, C);
+        if (rest && inverse) launch(add_rest_kernel, now, 256, rows.data, rest + row * C, C);
         rotate_rows(rows.data, now, r, inverse);
         launch(round_rows_kernel, now, 256, x + row * C, rows.data, C);
+        if (rest && !inverse) launch(take_rest_kernel, now, 256, rest + row * C, rows.data, x + row * C, C);
     }
 }
 
@@ -262,11 +281,14 @@ inline void rotate_layer(Layer& layer, const Rotation& r) {
     launch(round_rows_kernel, down.O, 256, down.W, W.data, down.I);
 }
 
-// What rotate_layer allocates at most.
-inline size_t rotate_layer_bytes(const Layer& layer) {
-    const size_t C = layer.groups[0].I,
-                 rows = std::max((size_t)ROTATION_ROWS, (size_t)layer.groups[0].O - layer.groups[0].linears[2].row);
-    return std::max(2 * float_bytes(layer.groups[1]), float_bytes(layer.groups[3])) + 2 * rows * C * sizeof(float);
+// What rotate_layer allocates at most; `given`: R1 is a matrix, whose products need a copy of the rows.
+inline size_t rotate_layer_bytes(const Layer& layer, bool given) {
+    const Group &qkv = layer.groups[0], &o = layer.groups[1], &gate_up = layer.groups[2], &down = layer.groups[3];
+    const size_t C = qkv.I, most = ROTATION_ROWS, copies = given ? 2 : 1, values = qkv.linears[2].row;
+    const size_t rows = std::min(most, std::max(values, (size_t)gate_up.O));
+    const size_t behind_norm = std::max(copies * rows, 2 * (qkv.O - values)) * C * sizeof(float);
+    auto columns = [&](const Group& g) { return float_bytes(g) + copies * std::min(most, (size_t)g.I) * C * sizeof(float); };
+    return std::max({behind_norm, 2 * float_bytes(o), columns(o), columns(down)});
 }
 
 // R3: the q and k heads of qkv [T, H + 2 KV, D], after the rotary embedding.

@@ -54,7 +54,7 @@ COLUMNS = [
 ]
 PERPLEXITIES = ("wikitext2", "c4")
 CHANCE = (50 + 25 + 25 + 25 + 50 + 50) / 6  # percent, mean of the six tasks
-METHODS = {"fp16": "FP16", "rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ", "smoothquant": "SmoothQuant", "billm": "BiLLM", "gptaq": "GPTAQ", "foem": "FOEM"}
+METHODS = {"fp16": "FP16", "rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ", "smoothquant": "SmoothQuant", "billm": "BiLLM", "gptaq": "GPTAQ", "foem": "FOEM", "rptq": "RPTQ"}
 
 # Lines of the figures: method, activation bits, label, colour (Okabe and Ito's, told apart by the colour-blind), marker.
 LINES = [

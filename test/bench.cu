@@ -215,8 +215,9 @@ static void bench_forward(Table& table, Bench& b, const LayerSeconds& layer) {
     table.add({"  the same and all of attention", "s", total - products, total, "the whole run", no_goal()});
 }
 
-// GPTQ of one layer from 128 x 2048 tokens, put together from a chunk's forward pass, its four Hessians, and the four solutions.
-static void bench_gptq(Table& table, Bench& b, const LayerSeconds& layer) {
+// GPTQ of one layer from 128 x 2048 tokens, put together from a chunk's forward pass, its four Hessians, and the four solutions. Returns
+// its seconds.
+static double bench_gptq(Table& table, Bench& b, const LayerSeconds& layer) {
     const Config& c = b.model.config;
     const Probe probe = peak_probe<floatX>();
     const double chunks = 128.0 * 2048 / b.chunk().T;
@@ -242,6 +243,36 @@ static void bench_gptq(Table& table, Bench& b, const LayerSeconds& layer) {
                    with_amx(at_least(0.4), no_goal()));
     table.add({format("GPTQ of a layer of random:%s", SIZE), "s", whole, forward, "its forward pass", on_cpu(at_most(2.5))});
     if (GPU) table.add({format("GPTQ of random:%s", SIZE), "s", c.L * whole, 40, "the goal", at_most(1)});
+    return whole;
+}
+
+// What --rotate adds: rotating the layer once, and to every chunk's pass R3, R4 and the stream's rests. The whole run of a layer is GPTQ
+// from 128 samples and the 146 windows of WikiText-2.
+static void bench_rotation(Table& table, Bench& b, const LayerSeconds& layer, double gptq) {
+    const Config& c = b.model.config;
+    const int T = b.chunk().T;
+    Rotation r = rotation_make({c.C, c.F, c.H, c.KV, c.D}, 0);
+    r.rest = sizeof(floatX) == 2;
+    const auto rotate = [&] { rotation_draw_r2(r, 0), rotate_layer(b.layer, r); };
+    const double rotating = race({rotate}, 1, 3, [&] { b.load_layer(); })[0];
+    b.load_layer();
+    Array<floatX> x = random_array<floatX>((size_t)2 * T * c.C);
+    const auto stream = [&](const Rotation* rotation) {  // what a layer does to the residual stream itself
+        b.layer.rotation = rotation;
+        for (const floatX* gain : {b.layer.input_norm, b.layer.post_norm})
+            add_to_stream(b.layer, x.data, b.scratch.out.data, T, c.C), norm_of_stream(c, b.layer, b.scratch.in.data, x.data, gain, T);
+        b.layer.rotation = nullptr;
+    };
+    const std::vector<double> best = race({[&] { rotate_queries_and_keys(b.scratch.out.data, T, r); },
+                                           [&] { rotate_down_input(b.scratch.in.data, T, r); }, [&] { stream(&r); },
+                                           [&] { stream(nullptr); }}, 4);
+    const double rests = std::max(best[2] - best[3], 0.0), online = best[0] + best[1] + rests;
+    const double evaluated = 146.0 * WINDOW / T, passes = 128.0 * WINDOW / T + evaluated;
+    const double rotations = rotating + passes * online, whole = gptq + evaluated * layer.whole + rotations;
+    table.add({"R3 and R4 of a chunk", "ms", 1e3 * (best[0] + best[1]), 1e3 * layer.whole, "its pass through a layer", no_goal()});
+    table.add({"the stream's rests of a chunk", "ms", 1e3 * rests, 1e3 * layer.whole, "its pass through a layer", no_goal()});
+    table.add({"rotating a layer", "ms", 1e3 * rotating, 1e3 * gptq, "its GPTQ", no_goal()});
+    table.add({"rotations of a layer, GPTQ and wikitext2", "s", rotations, whole, "the whole run of a layer", at_most(GPU ? 0.10 : 0.15)});
 }
 
 // Device memory of GPTQ and wikitext2 on random:32b, told to stay below 24 GB: of one layer, since all are alike, and of the head.
@@ -312,7 +343,7 @@ int main(int argc, char** argv) {
             Bench b = bench_model();
             const LayerSeconds layer = layer_seconds(b);
             bench_forward(table, b, layer);
-            bench_gptq(table, b, layer);
+            bench_rotation(table, b, layer, bench_gptq(table, b, layer));
         }
         if (GPU) bench_memory(table);
         bench_tokenizer(table);

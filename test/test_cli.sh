@@ -211,6 +211,8 @@ if "$QWEN3" -h >"$tmp/out" 2>/dev/null && grep -q -- '--static-groups' "$tmp/out
 else bad help "no help text"; fi
 if "$QWEN3" -h billm >"$tmp/out" 2>/dev/null && grep -q -- '--salient-metric' "$tmp/out" && ! grep -q -- '--static-groups' "$tmp/out" && ! grep -q '^method' "$tmp/out"; then ok help_of_a_method
 else bad help_of_a_method "$(head -n 3 "$tmp/out")"; fi
+if "$QWEN3" -h rptq >"$tmp/out" 2>/dev/null && grep -q -- '--norm-abits' "$tmp/out" && grep -q -- '--kv-bits' "$tmp/out" && ! grep -q -- '--a-asym' "$tmp/out"; then ok help_of_rptq
+else bad help_of_rptq "$(head -n 3 "$tmp/out")"; fi
 fails help_of_no_method        2 'did you mean gptq?' -h gptk
 
 # stdout carries the row alone; the stand-in says so there and in the JSON.

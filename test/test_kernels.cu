@@ -161,6 +161,43 @@ TEST(silu_add_and_bias) {
     }
 }
 
+// A stream with rests is a sum in 16 bits of mantissa, of which x is the rounded value.
+TEST(a_stream_keeps_what_rounding_leaves) {
+    const int T = 5, C = 67, sums = 200;
+    const std::vector<float> first = random_values_of((size_t)T * C, 21, 64);
+    Array<floatX> x = upload(first), rest((size_t)T * C, "rest"), plain = upload(first);
+    fill_zero(rest.data, rest.n);
+    std::vector<double> exact(first.begin(), first.end());
+    for (int k = 0; k < sums; k++) {
+        const std::vector<float> y = random_values_of((size_t)T * C, 22 + k, 0.5f);
+        const Array<floatX> y_d = upload(y);
+        launch(add_with_rest_kernel, T, 64, x.data, rest.data, y_d.data, C);
+        launch(add_kernel, T, 64, plain.data, y_d.data, C);
+        for (size_t i = 0; i < exact.size(); i++) exact[i] += y[i];
+    }
+    const std::vector<float> found = download(x), left = download(rest), without = download(plain);
+    double error = 0, error_without = 0;
+    for (size_t i = 0; i < exact.size(); i++) {
+        const double sum = (double)found[i] + left[i];
+        CHECK_NEAR(found[i], sum, std::fabs(sum) / 255);
+        error += std::fabs(sum - exact[i]), error_without += std::fabs(without[i] - exact[i]);
+    }
+    CHECK(sizeof(floatX) == 4 || error < error_without / 50);
+    // The norm is of the sum.
+    const std::vector<float> gain = random_values_of(C, 23);
+    Array<floatX> normed((size_t)T * C, "normed");
+    launch(rmsnorm_with_rest_kernel, T, 64, normed.data, x.data, rest.data, upload(gain).data, C, 1e-6f);
+    const std::vector<float> found_norm = download(normed);
+    for (int t = 0; t < T; t++) {
+        double squares = 0;
+        for (int i = 0; i < C; i++) squares += std::pow((double)found[t * C + i] + left[t * C + i], 2);
+        for (int i = 0; i < C; i++) {
+            const double expected = ((double)found[t * C + i] + left[t * C + i]) / std::sqrt(squares / C + 1e-6) * gain[i];
+            CHECK_NEAR(found_norm[t * C + i], expected, tolerance(expected));
+        }
+    }
+}
+
 TEST(logsumexp_picks_and_divergence) {
     for (int V : {1, 100, 5000}) {
         const int n = 3;

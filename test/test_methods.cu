@@ -264,6 +264,7 @@ TEST(the_plan_of_device_memory_is_what_is_needed) {
         {"-q", "gptq", "-g", "-1"},        {"-q", "gptq", "--no-true-sequential"},
         {"-q", "gptq", "--static-groups"}, {"-q", "gptq", "-g", "5", "--static-groups"},
         {"-q", "awq", "-g", "-1"},         {"-q", "foem", "--alpha", "0.25"},
+        {"-q", "rtn", "--rotate-offline"}, {"-q", "gptaq", "--rotate-offline"},
         {"-q", "rtn", "--kl"}};
     auto all = methods_and_full_precision();
     all.insert(all.end(), variants.begin(), variants.end());

@@ -82,6 +82,83 @@ TEST(logits_qwen3_06b_two_layers) {
     check_random_model("qwen3_06b_2layers");
 }
 
+// The same of the rotated model, whose stream keeps what bf16 rounds off, in the place where it is told to be.
+static std::vector<float> rotated_logits(const Model& m, const std::vector<int>& tokens, const std::vector<int>& rows, bool rest,
+                                         Place place) {
+    const Config& c = m.config;
+    Rotation r = rotation_make({c.C, c.F, c.H, c.KV, c.D}, 3);
+    r.rest = rest;
+    std::vector<Stream> streams;
+    streams.push_back(stream_of_windows(c, "test", tokens, (int)tokens.size(), false));
+    Stream& s = streams[0];
+    s.rest = rest, s.x.width = residual_width(c, streams);
+    s.x.data = Array<floatX>(tokens.size() * s.x.width, "activations", place);
+    stream_embed(m, s);
+    Scratch scratch = scratch_alloc(c, streams);
+    stream_rotate(s, r, false, scratch);
+    Layer layer = layer_alloc(c);
+    for (int l = 0; l < c.L; l++) {
+        layer_place(c, layer, l);
+        for (const Param& p : layer_params(c, layer)) load_param(m, p);
+        rotation_draw_r2(r, l), rotate_layer(layer, r), layer.rotation = &r;
+        layer_forward(c, layer, s, scratch);
+    }
+    stream_rotate(s, r, true, scratch);
+    Head head = head_load(m);
+    head_logits(c, head, s.x.fetch(s.chunks[0], scratch.x.data), rows);
+    std::vector<float> logits(rows.size() * c.V);
+    copy(logits.data(), head.logits.data, logits.size());
+    return logits;
+}
+
+TEST(logits_of_a_rotated_model_whose_stream_keeps_rests) {
+    const std::string dir = "test/golden/qwen3_tied";
+    const Checkpoint reference = safetensors_open(dir + "/reference.safetensors");
+    Model m;
+    m.random = true, m.config = config_load(dir + "/config.json"), m.seed = (uint64_t)golden_ints(reference, "seed")[0];
+    const std::vector<int> all = golden_ints(reference, "tokens"), rows = golden_ints(reference, "rows_1025");
+    const std::vector<int> tokens(all.begin(), all.begin() + 1025);
+    const std::vector<float> expected = golden_floats(reference, "logits_1025");
+    const std::vector<float> found = rotated_logits(m, tokens, rows, true, Place::Device);
+    CHECK(relative_difference(found, expected) <= TOLERANCE);
+    CHECK(found == rotated_logits(m, tokens, rows, true, Place::Host));
+    CHECK((found == rotated_logits(m, tokens, rows, false, Place::Device)) == (sizeof(floatX) == 4));  // in float there is nothing left
+}
+
+// Forth and back, in several chunks: with its rests a stream is what it was, to the last bit of bf16.
+TEST(a_stream_with_rests_comes_back) {
+    skip_when_emulated();
+    Model m;
+    m.random = true, m.config = config_load("test/golden/qwen3_tied/config.json");
+    const Config& c = m.config;
+    const Rotation r = rotation_make({c.C, c.F, c.H, c.KV, c.D}, 3);
+    std::vector<int> tokens;
+    for (int i = 0; i < (2 * CHUNK_TOKENS / 512 + 1) * 512; i++) tokens.push_back((int)(random_bits(i) % c.V));
+    for (Place place : {Place::Device, Place::Host}) {
+        std::vector<Stream> streams;
+        streams.push_back(stream_of_windows(c, "test", tokens, 512, false));
+        Stream& s = streams[0];
+        CHECK_EQ(s.chunks.size(), (size_t)3);
+        s.rest = true, s.x.width = residual_width(c, streams);
+        CHECK_EQ(s.x.width, 2 * c.C);
+        s.x.data = Array<floatX>(tokens.size() * s.x.width, "activations", place);
+        stream_embed(m, s);
+        const std::vector<float> before = download(s.x.data);
+        Scratch scratch = scratch_alloc(c, streams);
+        stream_rotate(s, r, false, scratch);
+        stream_rotate(s, r, true, scratch);
+        size_t differ = 0;
+        const std::vector<float> after = download(s.x.data);
+        for (const Chunk& chunk : s.chunks)
+            for (size_t i = 0; i < (size_t)chunk.T * c.C; i++) {
+                const float was = before[chunk.start * c.C + i], is = after[chunk.start * s.x.width + i];
+                differ += was != is;
+                CHECK_NEAR(is, was, sizeof(floatX) == 4 ? 1e-6 : std::fabs(was) / 100 + 1e-4);
+            }
+        CHECK(sizeof(floatX) == 4 || differ < tokens.size() * c.C / 100);
+    }
+}
+
 static void check_checkpoint(const char* name) {
     const std::string dir = std::string("test/golden/checkpoints/") + name;
     Checkpoint reference = safetensors_open(dir + "/reference.safetensors");

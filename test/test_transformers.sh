@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Packed checkpoints in transformers with compressed-tensors, on a CPU: what --format saves must load there and give our logits.
-# Needs a Python with torch, transformers and compressed_tensors ($PYTHON, default python3), and is skipped without. $QWEN3 is the
+# Checkpoints in transformers, on a CPU: what --format saves packed, for compressed-tensors, and rotated models, whose rotations are folded
+# into plain weights, must load there and give our logits.
+# Needs a Python with torch and transformers, and for the former compressed_tensors ($PYTHON, default python3); is skipped without. $QWEN3 is the
 # program (default ./qwen3). transformers must find what it needs offline, and does.
 set -u
 cd "$(dirname "$0")/.."
@@ -11,7 +12,7 @@ trap 'rm -rf "$tmp"' EXIT
 passed=0 failed=0 skipped=0
 export HF_HUB_OFFLINE=1
 
-names=(rtn_2_bits rtn_3_bits_zero_points rtn_4_bits rtn_8_bits_zero_points gptq_4_bits_static_groups awq_4_bits smoothquant_w8a8)
+names=(rtn_2_bits rtn_3_bits_zero_points rtn_4_bits rtn_8_bits_zero_points gptq_4_bits_static_groups awq_4_bits smoothquant_w8a8 rotated rotated_gptq_4_bits)
 options=(
     "-q rtn -b 2 -g 32 --sym"
     "-q rtn -b 3 -g 64"
@@ -20,15 +21,12 @@ options=(
     "-q gptq -b 4 -g 128 --static-groups -n 2 -l 256"
     "-q awq -b 4 -g 128 -n 2 -l 256"
     "-q smoothquant -n 2 -l 256"
+    "-q fp16 --rotate-offline"
+    "-q gptq -b 4 -g 128 --rotate-offline -n 2 -l 256"
 )
-if ! "$PYTHON" -c 'import torch, transformers, compressed_tensors' 2>/dev/null; then
-    for name in "${names[@]}"; do
-        echo "skipped  $name  $PYTHON has no torch, transformers and compressed_tensors"
-        skipped=$((skipped + 1))
-    done
-    echo "$passed passed, $failed failed, $skipped skipped"
-    exit 0
-fi
+has() { "$PYTHON" -c "import $1" 2>/dev/null; }
+has 'torch, transformers' && transformers=1 || transformers=0
+[ $transformers = 1 ] && has compressed_tensors && packed=1 || packed=0
 
 # FOLDER IDS LOGITS: the largest difference between transformers' logits and ours, relative to the largest logit. Ours are of a bf16
 # program, or a float32 one, as config.json's dtype says; theirs are float32 with the weights that the file stands for.
@@ -45,8 +43,9 @@ transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 folder, ids, logits = sys.argv[1:]
 config = json.load(open(folder + "/config.json"))
-weights = config["quantization_config"]["config_groups"]["group_0"]["weights"]
-ask = {} if weights["symmetric"] else {"quantization_config": transformers.CompressedTensorsConfig(dequantize=True)}
+packed = config.get("quantization_config", {}).get("config_groups", {}).get("group_0", {})
+assert packed or not config["tie_word_embeddings"], "a rotated model has a head of its own"
+ask = {} if not packed or packed["weights"]["symmetric"] else {"quantization_config": transformers.CompressedTensorsConfig(dequantize=True)}
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **ask).eval()
 if ask:
     model = model.float()  # what was unpacked has the dtype of its scales
@@ -57,7 +56,7 @@ ours = torch.frombuffer(bytearray(open(logits, "rb").read()), dtype=torch.float3
 error = ((ours - theirs).norm() / theirs.norm()).item()
 single = config.get("torch_dtype", config.get("dtype")) == "float32"
 # With activations the grids differ a little: 2 max / 255 there, max / 127 here.
-inputs = config["quantization_config"]["config_groups"]["group_0"]["input_activations"]
+inputs = packed.get("input_activations")
 limit = (1e-2 if inputs else 1e-5) if single else (4e-2 if inputs else 2e-2)
 print(f"relative error {error:.2g}, at most {limit:g}")
 sys.exit(error > limit)
@@ -65,9 +64,15 @@ PYTHON_END
 
 seq 3 7 400 >"$tmp/ids"
 for i in "${!names[@]}"; do
-    name=${names[$i]} folder=$tmp/$i
+    name=${names[$i]} folder=$tmp/$i format="--format compressed-tensors" runs=$packed needs="torch, transformers and compressed_tensors"
+    case $name in rotated*) format='' runs=$transformers needs="torch and transformers" ;; esac
+    if [ $runs = 0 ]; then
+        echo "skipped  $name  $PYTHON has no $needs"
+        skipped=$((skipped + 1))
+        continue
+    fi
     # shellcheck disable=SC2086
-    if ! "$QWEN3" -m data/tiny --data data/tiny ${options[$i]} --save "$folder" --format compressed-tensors 2>"$tmp/err"; then
+    if ! "$QWEN3" -m data/tiny --data data/tiny ${options[$i]} --save "$folder" $format 2>"$tmp/err"; then
         why=$(tail -n 1 "$tmp/err")
     elif ! "$QWEN3" -m "$folder" --logits "$tmp/ids" >"$tmp/logits" 2>"$tmp/err"; then
         why=$(tail -n 1 "$tmp/err")

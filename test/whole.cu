@@ -37,6 +37,9 @@ namespace test_billm {
 namespace test_rotation {
 #include "test_rotation.cu"
 }
+namespace test_rptq {
+#include "test_rptq.cu"
+}
 namespace test_export {
 #include "test_export.cu"
 }
