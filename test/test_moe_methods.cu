@@ -102,7 +102,12 @@ TEST(experts_some_at_a_time_give_the_same_bytes) {
     for (const auto& method : methods) {
         MoeLayer all;
         all.quantize(method);
-        for (int at_once : {1, 3}) {
+#ifdef EMULATED
+        const std::vector<int> some_at_once = {3};
+#else
+        const std::vector<int> some_at_once = {1, 3};
+#endif
+        for (int at_once : some_at_once) {
             MoeLayer some;
             some.quantize(method, at_once);
             CHECK(all_weights(some) == all_weights(all));
