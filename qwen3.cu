@@ -10,7 +10,8 @@
 //     final norm  ->  head  ->  log-probabilities  ->  scores  ->  report
 //
 // Top to bottom: the kernels, one layer's forward pass, quantizing it, the head, and the run that puts them together. Beside this file are
-// a model's tensors (weights.cuh), the streams that pass through it (streams.cuh), --save (saving.cuh) and the command line (options.h).
+// a model's tensors (weights.cuh), the streams that pass through it (streams.cuh), what fits into memory (plan.cuh), --save (saving.cuh)
+// and the command line (options.h).
 // Shapes are written in a small alphabet:
 //     T tokens, C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, V vocabulary, L layers, E experts, of which
 //     K are a token's, O x I a weight's output rows and input columns
@@ -59,6 +60,8 @@
 #include "streams.cuh"
 // defines: checkpoint_specs, require_tensors, save_param, save_layer, save_finish: --save
 #include "saving.cuh"
+// defines: head_batch, pair_room, working_bytes, place_streams: what fits where
+#include "plan.cuh"
 
 #ifndef COMMIT
 #define COMMIT "unknown"
@@ -247,11 +250,9 @@ inline floatX* grouped_inputs(const Layer& layer, int stage, floatX* in, const C
     return scratch.routed.data;
 }
 
-// The products of a stage's groups, out [rows, O], from its inputs.
-inline void stage_products(const Layer& layer, int stage, floatX* out, floatX* in, const Chunk& chunk, Scratch& scratch) {
-    const int first = layer.first_group[stage], end = layer.first_group[stage + 1];
-    in = grouped_inputs(layer, stage, in, chunk, scratch, first, end);
-    for (int i = first; i < end; i++) {
+// The products of a stage's groups, out [rows, O], from rows that lie together for each.
+inline void group_products(const Layer& layer, int stage, floatX* out, floatX* in, const Chunk& chunk) {
+    for (int i = layer.first_group[stage]; i < layer.first_group[stage + 1]; i++) {
         const Group& g = layer.groups[i];
         const Rows rows = group_rows(g, chunk);
         if (rows.n == 0) continue;
@@ -262,11 +263,18 @@ inline void stage_products(const Layer& layer, int stage, floatX* out, floatX* i
     }
 }
 
+// The same from the stage's inputs.
+inline void stage_products(const Layer& layer, int stage, floatX* out, floatX* in, const Chunk& chunk, Scratch& scratch) {
+    in = grouped_inputs(layer, stage, in, chunk, scratch, layer.first_group[stage], layer.first_group[stage + 1]);
+    group_products(layer, stage, out, in, chunk);
+}
+
 // in [rows, F] = silu(gate) * up of out [rows, 2 F], the inputs of stage 3.
 inline void gate_times_up(const Layer& layer, floatX* in, const floatX* out, const Chunk& chunk) {
     const int rows = stage_rows(layer, 3, chunk);
-    launch(silu_mul_kernel, rows, 256, in, out, layer.groups[layer.first_group[3]].I);
-    if (layer.rotation) rotate_down_input(in, rows, *layer.rotation);
+    const Group& down = layer.groups[layer.first_group[3]];
+    launch(silu_mul_kernel, rows, 256, in, out, down.I);
+    if (layer.rotation) rotate_down_input(in, rows, down, *layer.rotation);
 }
 
 // x += y; x is followed by its rests where the layer's rotation keeps them.
@@ -424,6 +432,7 @@ inline void stage_collect_all(const Config& c, const Method& method, Quantizer& 
             const Group& before = layer.groups[layer.first_group[2] + g - layer.first_group[3]];
             gemm(scratch.out.data, normed.data, before.W, T, before.O, before.I);
             launch(silu_mul_kernel, T, 256, own.data, scratch.out.data, F);
+            if (layer.rotation) rotate_down_input(own.data, T, layer.groups[g], *layer.rotation);
         }
         method.collect(q, layer.groups[g], g, stage == 3 ? own.data : in, T);
         q.n_tokens[g] += (size_t)T;
@@ -436,12 +445,17 @@ inline void stage_collect(const Config& c, const Method& method, Quantizer& q, c
     if (q.opt.all_experts && layer.groups[first].expert >= 0)
         return stage_collect_all(c, method, q, layer, stage, x, in, chunk, scratch, first, end);
     in = grouped_inputs(layer, stage, in, chunk, scratch, first, end);
+    std::vector<std::vector<int>> first_rows;  // of experts
+    if (q.opt.first_token_weight != 1 && layer.groups[first].expert >= 0)
+        first_rows = rows_of_first_tokens(chunk.routing, q.sample_length);
     for (int g = first; g < end; g++) {
         const Group& group = layer.groups[g];
         const Rows rows = group_rows(group, chunk);
+        q.first_rows = first_rows.empty() ? nullptr : &first_rows[group.expert];
         if (rows.n > 0) method.collect(q, group, g, in + rows.first * group.I, rows.n);
         q.n_tokens[g] += (size_t)rows.n;
     }
+    q.first_rows = nullptr;
 }
 
 // An expert that too few tokens reach is rounded to nearest, which a Hessian that tells nothing amounts to.
@@ -450,7 +464,9 @@ inline void solve_group(const Method& method, Quantizer& q, Layer& layer, int g)
     if (starved) q.hessian[g] = white_hessian(layer.groups[g].I);
     const size_t first = q.reports.size();
     method.solve_group(q, layer, g);
-    for (size_t i = first; starved && i < q.reports.size(); i++) {
+    for (size_t i = first; i < q.reports.size(); i++) {
+        q.reports[i].group = g;
+        if (!starved) continue;
         q.reports[i].error_kind = "weight", q.reports[i].starved = true;
         q.reports[i].note = format("%zu tokens: rounded to nearest", q.n_tokens[g]);
     }
@@ -484,28 +500,67 @@ inline void quantize_sequential(const Config& c, Layer& layer, const Method& met
     }
 }
 
+// What stands beside x's inputs of a stage's groups in the full-precision model, whose own are in_full. An expert has the tokens that x's
+// router sends there (chunk's), wherever x~ goes: its gate and up x~'s inputs of them, its down what the original expert makes of those.
+// room [T K, max(C, F)] then holds them.
+inline floatX* paired_inputs(const Config& c, const Layer& original, int stage, const floatX* x_full, floatX* in_full, const Chunk& chunk,
+                             Scratch& scratch, floatX* room) {
+    if (stage < 2 || !original.router) return in_full;
+    launch(rmsnorm_kernel, stage_rows(original, 3, chunk), 256, room, x_full, (const int*)chunk.routing.tokens.data, original.post_norm,
+           c.C, c.eps);
+    if (stage == 2) return room;
+    group_products(original, 2, scratch.out.data, room, chunk);
+    gate_times_up(original, room, scratch.out.data, chunk);
+    return room;
+}
+
+// stage_collect of both streams; original is the layer as it was, x_full and in_full are the full-precision model's.
+inline void stage_collect_pair(const Config& c, const Method& method, Quantizer& q, const Layer& layer, const Layer& original, int stage,
+                               floatX* in, const floatX* x_full, floatX* in_full, const Chunk& chunk, Scratch& scratch, floatX* room,
+                               int first, int end) {
+    in = grouped_inputs(layer, stage, in, chunk, scratch, first, end);
+    in_full = paired_inputs(c, original, stage, x_full, in_full, chunk, scratch, room);
+    for (int g = first; g < end; g++) {
+        const Group& group = layer.groups[g];
+        const Rows rows = group_rows(group, chunk);
+        const size_t at = rows.first * group.I;
+        if (rows.n > 0) method.collect_pair(q, group, g, in + at, in_full + at, rows.n);
+        q.n_tokens[g] += (size_t)rows.n;
+    }
+}
+
 // Two streams of the same tokens, for methods that ask how far x has come from the full-precision model. x goes as above, and x~ beside
-// it, stage by stage, through the layer as it was, so that both inputs of a group are there when it is collected.
+// it, stage by stage, through the layer as it was and where its own router sends it, so that both inputs of a group are there when it is
+// collected.
 inline void quantize_paired(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Stream& full,
                             Scratch& scratch) {
     const Layer original = layer_copy(c, layer);
-    Array<floatX> in_scratch;
+    Array<floatX> in_scratch, room;
     if (full.in.data.place == Place::Host) in_scratch = Array<floatX>(scratch.in.n, "input scratch of a pair");
+    if (layer.router) room = Array<floatX>(pair_room(c) * (scratch.x.n / c.C), "experts' inputs of a pair");
     for (int stage = 0; stage <= STAGES; stage++) {
-        for (const Chunk& chunk : s.chunks) {  // which are full's too
+        const int all = stage < STAGES ? layer.first_group[stage + 1] : 0;
+        int first = stage < STAGES ? layer.first_group[stage] : 0, end = first + std::min(q.opt.groups_at_once, all - first);
+        for (size_t i = 0; i < s.chunks.size(); i++) {
+            const Chunk &chunk = s.chunks[i], &chunk_full = full.chunks[i];  // the same tokens, each with its own routing
             floatX *x = s.x.fetch(chunk, scratch.x.data), *x_full = full.x.fetch(chunk, scratch.x2.data);
             floatX *in = s.in.fetch(chunk, scratch.in.data), *in_full = full.in.fetch(chunk, in_scratch.data);
-            layer_stage(c, original, stage, x_full, in_full, chunk, scratch);
+            layer_stage(c, original, stage, x_full, in_full, chunk_full, scratch);
             layer_stage(c, layer, stage, x, in, chunk, scratch);
             if (stage < STAGES) {
-                const int g = layer.first_group[stage];
-                if (q.opt.a_in_calibration) quantize_inputs(layer, stage, q.opt, c.D, in, chunk.T);
-                method.collect_pair(q, layer.groups[g], g, in, in_full, chunk.T);
+                if (q.opt.a_in_calibration) quantize_inputs(layer, stage, q.opt, c.D, in, stage_rows(layer, stage, chunk));
+                stage_collect_pair(c, method, q, layer, original, stage, in, x_full, in_full, chunk, scratch, room.data, first, end);
             }
             s.in.store(chunk, in), full.in.store(chunk, in_full);
             s.x.store(chunk, x), full.x.store(chunk, x_full);
         }
-        if (stage < STAGES) method.solve_group(q, layer, layer.first_group[stage]);
+        for (; first < all; first = end, end += std::min(q.opt.groups_at_once, all - end)) {
+            for (const Chunk& chunk : s.chunks)
+                if (first > layer.first_group[stage])
+                    stage_collect_pair(c, method, q, layer, original, stage, s.in.fetch(chunk, scratch.in.data),
+                                       full.x.fetch(chunk, scratch.x2.data), nullptr, chunk, scratch, room.data, first, end);
+            for (int g = first; g < end; g++) solve_group(method, q, layer, g);
+        }
     }
     q.difference.clear();
 }
@@ -515,28 +570,51 @@ inline void solve_all(const Method& method, Quantizer& q, Layer& layer) {
     for (int g = 0; method.solve_group && g < (int)layer.groups.size(); g++) solve_group(method, q, layer, g);
 }
 
-// All groups are solved from one pass through the layer as it was. The stream then goes through the quantized layer, or, for
-// methods that calibrate on the full-precision model, has gone through the layer as it was.
-inline void quantize_layerwise(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
-    const bool full_precision = method.order == Order::FULL_PRECISION;
+// All groups are solved from one pass through the layer as it was, which for methods that calibrate on the full-precision model is the
+// stream's own.
+inline void quantize_full_precision(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
     for (const Chunk& chunk : s.chunks) {
         floatX* x = s.x.fetch(chunk, scratch.x.data);
-        if (!full_precision && x != scratch.x.data) {  // stages change x, and this pass must leave the stream as it was
-            copy(scratch.x.data, x, (size_t)chunk.T * s.x.width);
-            x = scratch.x.data;
-        }
-        for (int stage = 0; stage < STAGES; stage++) {
+        for (int stage = 0; stage <= STAGES; stage++) {
             layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
-            stage_collect(c, method, q, layer, stage, x, scratch.in.data, chunk, scratch, layer.first_group[stage],
-                          layer.first_group[stage + 1]);
-            if (stage == 1 && method.collect_heads) method.collect_heads(q, layer, scratch.out.data, chunk.T);
+            if (stage < STAGES)
+                stage_collect(c, method, q, layer, stage, x, scratch.in.data, chunk, scratch, layer.first_group[stage],
+                              layer.first_group[stage + 1]);
         }
-        if (!full_precision) continue;
-        layer_stage(c, layer, STAGES, x, scratch.in.data, chunk, scratch);
         s.x.store(chunk, x);
     }
     solve_all(method, q, layer);
-    if (!full_precision) layer_forward(c, layer, s, scratch);
+}
+
+// The same, and the stream then goes through the quantized layer. Where memory does not hold what is collected for all experts, there
+// is a pass for some of them at a time: no expert's inputs depend on another's weights, and the groups before them are solved last.
+inline void quantize_layerwise(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
+    const int all = layer.first_group[STAGES] - layer.first_group[STAGES - 1];  // experts, or 1
+    const size_t first_report = q.reports.size();
+    for (int done = 0, next; done < all; done = next) {
+        next = done + std::min(q.opt.groups_at_once, all - done);
+        int first[STAGES], end[STAGES];
+        for (int stage = 0; stage < STAGES; stage++) {
+            const int begin = layer.first_group[stage], n = layer.first_group[stage + 1] - begin;
+            first[stage] = begin + (n == all ? done : 0), end[stage] = begin + (n == all ? next : next == all ? n : 0);
+        }
+        for (const Chunk& chunk : s.chunks) {
+            const floatX* from = s.x.fetch(chunk, scratch.x.data);
+            floatX* x = scratch.x.data;  // stages change x, and this pass must leave the stream as it was
+            if (from != x) copy(x, from, (size_t)chunk.T * s.x.width);
+            for (int stage = 0; stage < STAGES; stage++) {
+                layer_stage(c, layer, stage, x, scratch.in.data, chunk, scratch);
+                if (first[stage] < end[stage])
+                    stage_collect(c, method, q, layer, stage, x, scratch.in.data, chunk, scratch, first[stage], end[stage]);
+                if (stage == 1 && method.collect_heads) method.collect_heads(q, layer, scratch.out.data, chunk.T);
+            }
+        }
+        for (int stage = 0; stage < STAGES; stage++)
+            for (int g = first[stage]; g < end[stage]; g++) solve_group(method, q, layer, g);
+    }
+    std::stable_sort(q.reports.begin() + first_report, q.reports.end(),
+                     [](const ModuleReport& a, const ModuleReport& b) { return a.group < b.group; });
+    layer_forward(c, layer, s, scratch);
 }
 
 // `calibration`: the stream, a pair's two streams one after the other, or null.
@@ -547,7 +625,8 @@ inline void quantize_layer(const Config& c, Layer& layer, const Method& method, 
     if (method.order == Order::WEIGHTS) solve_all(method, q, layer);
     else if (method.order == Order::SEQUENTIAL) quantize_sequential(c, layer, method, q, *calibration, scratch);
     else if (method.order == Order::PAIRED) quantize_paired(c, layer, method, q, calibration[0], calibration[1], scratch);
-    else quantize_layerwise(c, layer, method, q, *calibration, scratch);
+    else if (method.order == Order::LAYERWISE) quantize_layerwise(c, layer, method, q, *calibration, scratch);
+    else quantize_full_precision(c, layer, method, q, *calibration, scratch);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -562,15 +641,6 @@ struct Head {
     Array<float> full_logits, full_logsumexp;  // the same of the full-precision model, for --kl
     int batch;
 };
-
-#ifdef __CUDACC__
-static constexpr size_t LOGITS_BYTES = (size_t)1 << 30;
-#else
-static constexpr size_t LOGITS_BYTES = (size_t)1 << 28;
-#endif
-
-// Rows at a time: with a small vocabulary fewer than memory allows, so that a CPU's cache still has the logits when they are read.
-inline int head_batch(const Config& c) { return (int)std::clamp<size_t>(LOGITS_BYTES / 4 / c.V, 16, 2048); }
 
 inline Head head_load(const Model& m) {
     const Config& c = m.config;
@@ -825,101 +895,6 @@ inline void check_activation_group(const Config& c, int group) {
         if (group != -1 && w.second % group != 0)
             usage_fail("--a-group %d: expected a divisor of the model's %s = %d. HINT: --a-group 128, or -1 for a whole token", group,
                        w.first, w.second);
-}
-
-// Bytes on the device besides the activations of whole streams: what a chunk needs, and the sweep or the head, which follow each
-// other. `reading`: the next layer waits beside the one at hand.
-inline size_t working_bytes(const Options& o, const Config& c, const Method& method, const std::vector<Stream>& streams,
-                            bool reading) {
-    const size_t x = sizeof(floatX), n_calibration = method.collect ? streams[0].tokens.size() : 0;
-    size_t tokens = 0, positions = 0;
-    for (const Stream& s : streams) {
-        tokens += s.tokens.size();
-        for (const Segment& segment : s.segments) positions = std::max(positions, (size_t)(segment.pos + segment.len));
-    }
-    const size_t routed = has_mixture(c) ? (size_t)c.mixture.K * c.C : 0;
-    const size_t chunk = longest_chunk(streams) * (2 * residual_width(c, streams) + widest_input(c) + widest_output(c) + routed) * x;
-    size_t routing = has_mixture(c) ? routing_bytes(tokens, c.mixture.K) : 0;
-    if (o.quant.all_experts) routing += longest_chunk(streams) * (c.C + c.mixture.F) * x;
-    const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
-    const size_t small = 64 * (widest_input(c) + widest_output(c));  // what has one value a row or column
-    size_t layers = layer_size(c) * x * (reading ? 2 : 1);
-    if (method.order == Order::PAIRED) {  // the layer as it was, the difference of the inputs, and where x~ is on the host its input
-        layers += layer_size(c) * x + longest_chunk(streams) * widest_input(c) * x;
-#ifdef __CUDACC__
-        layers += longest_chunk(streams) * widest_input(c) * x;
-#endif
-    }
-    const bool given_r1 = o.learn_rotation || !o.rotation.empty();
-    const size_t rotating = o.rotate ? rotate_layer_bytes(layer_shapes(c, 0), given_r1) : 0;
-    size_t matrices = given_r1 ? 2 * (size_t)c.C * c.C * sizeof(float) : 0;  // R1, R2 and their transposes
-    if (o.rotate) matrices += 2 * (size_t)c.KV * c.D * c.D * sizeof(float);
-    size_t solving = rotating;
-    for (int l = 0; l < c.L && method.device_bytes; l++)
-        solving = std::max(solving, method.device_bytes(layer_shapes(c, l), o.quant, n_calibration));
-    const bool scored = !o.tasks.empty() || !o.logits.empty();
-    const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
-    const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
-    return std::max(layers + solving, head) + matrices + chunk + rotary + plans + routing + small;
-}
-
-#ifdef __CUDACC__
-static constexpr size_t CUDA_BYTES = (size_t)750 << 20;  // its context, cuBLAS's workspace, what allocation rounds up to
-#endif
-
-// Of a mixture the most groups that may be collected for at a time, so that working_bytes stays within `device`: all, or the largest of
-// half as many, a quarter .. 1.
-inline int plan_groups_at_once(Options o, const Config& c, const Method& method, const std::vector<Stream>& streams, bool reading,
-                               size_t device) {
-    if (!has_mixture(c) || method.order != Order::SEQUENTIAL) return INT_MAX;
-    for (int n = c.mixture.E; n > 1; n = ceil_div(n, 2)) {
-        o.quant.groups_at_once = n;
-        if (working_bytes(o, c, method, streams, reading) <= device) return n;
-    }
-    return 1;
-}
-
-// Decides where each stream's activations live, and refuses at once what cannot fit. Returns the bytes planned on the device.
-inline size_t place_streams(Options& o, const Model& m, const Method& method, std::vector<Stream>& streams) {
-    const Config& c = m.config;
-    const size_t x = sizeof(floatX);
-    size_t device = device_free_bytes(), host = host_free_bytes(), on_host = 0;
-    if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
-#ifdef __CUDACC__
-    if (!m.random) on_host += layer_size(c) * x;  // LayerReader's
-    device -= std::min(device, CUDA_BYTES);
-#endif
-    o.quant.groups_at_once = plan_groups_at_once(o, c, method, streams, !m.random, device);
-    size_t on_device = working_bytes(o, c, method, streams, !m.random);
-    for (Stream& s : streams) {
-        const bool paired = method.order == Order::PAIRED, sequential = method.order == Order::SEQUENTIAL;
-        const bool keeps_inputs = ((sequential || paired) && &s == &streams[0]) || (paired && &s == &streams[1]);
-        for (Activations* a : {&s.x, &s.in}) {
-            if (a == &s.in && !keeps_inputs) continue;
-            a->width = a == &s.in ? widest_input(c) : s.rest ? 2 * c.C : c.C;
-            const size_t bytes = s.tokens.size() * a->width * x;
-#ifdef __CUDACC__
-            const bool fits = on_device + bytes <= device;
-#else
-            const bool fits = true;  // there is only one memory
-#endif
-            (fits ? on_device : on_host) += bytes;
-            a->data.place = fits ? Place::Device : Place::Host;
-        }
-    }
-    fprintf(stderr, "memory: %.2f GB of device memory needed, %.2f GB free", on_device / 1e9, device / 1e9);
-    if (on_host) fprintf(stderr, "; %.2f GB of host memory needed, %.2f GB free", on_host / 1e9, host / 1e9);
-    if (o.quant.groups_at_once < c.mixture.E) fprintf(stderr, "; Hessians of %d experts at a time", o.quant.groups_at_once);
-    fprintf(stderr, "\n");
-    if (on_device > device || on_host > host)
-        fail("not enough memory: %.2f GB are needed on the device and %.2f GB on the host, %.2f and %.2f GB are free. HINT: fewer "
-             "calibration samples "
-             "(-n), fewer tasks (-e), or a smaller model",
-             on_device / 1e9, on_host / 1e9, device / 1e9, host / 1e9);
-    for (Stream& s : streams)
-        for (Activations* a : {&s.x, &s.in})
-            if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place);
-    return on_device;
 }
 
 // A set of questions, and where the trie of its requests has the log-probabilities of each.
@@ -1292,17 +1267,6 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
     return writer;
 }
 
-// What is not done for mixtures of experts.
-inline void refuse_on_mixture(const Options& o, const Config& c) {
-    if (!has_mixture(c) && o.quant.all_experts)
-        usage_fail("--calibrate-all-experts: expected a mixture of experts, found %s", c.model_type.c_str());
-    if (!has_mixture(c)) return;
-    if (!is_word_of(o.method, "fp16 rtn gptq awq billm smoothquant"))
-        usage_fail("-q %s on a mixture of experts is not supported yet. HINT: -q gptq is", o.method.c_str());
-    if (o.rotate) usage_fail("--rotate on a mixture of experts is not supported");
-    if (o.quant.first_token_weight != 1) usage_fail("--first-token-weight on a mixture of experts is not supported");
-}
-
 // The rows of the study and of later papers with the same model and setting.
 inline void find_published(Report& r) {
     auto find = [&](const char* tables) {
@@ -1330,7 +1294,9 @@ inline Report run_model(const Options& options) {
     Report& r = run.report;
     const std::string data_dir = data_folder(o, run.model);
     take_quantized(run.options, run.model);
-    refuse_on_mixture(o, c);
+    if (o.quant.all_experts && !has_mixture(c))
+        usage_fail("--calibrate-all-experts: expected a mixture of experts, found %s", c.model_type.c_str());
+    if (o.method == "rptq" && has_mixture(c)) usage_fail("-q rptq on a mixture of experts is not supported. HINT: -q gptq is");
     if (o.rotate) run.rotation = rotation_for(o, c);
     if (run.method.whole_groups) check_group_size(c, o.quant);
     check_activation_group(c, o.quant.a_group);

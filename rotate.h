@@ -48,10 +48,10 @@ inline void rotation_save(const Rotation& r, const std::string& path, const Conf
 }
 
 inline Rotation rotation_for(const Options& o, const Config& c) {
-    Rotation r = rotation_make({c.C, c.F, c.H, c.KV, c.D}, (uint64_t)o.seed, o.rotate_block);
+    Rotation r = rotation_make({c.C, has_dense(c) ? c.F : 0, c.H, c.KV, c.D, has_mixture(c) ? c.mixture.F : 0}, (uint64_t)o.seed, o.rotate_block);
     r.r1 = rotates(o, "r1"), r.r2 = rotates(o, "r2"), r.r3 = rotates(o, "r3"), r.r4 = rotates(o, "r4");
     r.over_heads = rotates(o, "heads");
-    r.rest = r.r1 && sizeof(floatX) == 2;
+    r.rest = r.r1 && sizeof(floatX) == 2 && !has_mixture(c);  // a mixture's stream, to which its experts add one by one, has none
     if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "num_attention_heads * head_dim", c.D);
     if (!o.rotation.empty() && !o.learn_rotation) rotation_load(r, o.rotation, c);
     return r;

@@ -212,7 +212,7 @@ inline Layer layer_alloc(const Config& c) {
 
 inline Layer layer_copy(const Config& c, const Layer& layer) {
     Layer same = layer_alloc(c);
-    same.index = layer.index, same.rotation = layer.rotation;
+    layer_place(c, same, layer.index), same.rotation = layer.rotation;
     copy(same.storage.data, layer.storage.data, layer.storage.n);
     return same;
 }

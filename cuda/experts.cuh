@@ -9,7 +9,7 @@
 // counting sort, one block an expert. A pair's place in that order is its row from there on.
 //
 // symbols: T tokens, E experts, K experts of a token, C width of a row
-// defines: MOST_EXPERTS, MOST_EXPERTS_OF_A_TOKEN, Routing, routing_bytes, route, gather_routed, add_routed
+// defines: MOST_EXPERTS, MOST_EXPERTS_OF_A_TOKEN, Routing, routing_bytes, route, rows_of_first_tokens, gather_routed, add_routed
 #pragma once
 #include <cfloat>
 #include <vector>
@@ -124,6 +124,17 @@ inline void route(Routing& r, const floatX* logits /*[T, E]*/, int T, int E, int
     for (int e = 0; e < E; e++) r.first[e + 1] += r.first[e];
     copy(counts.data, r.first.data(), E);
     launch(expert_places_kernel, E, 256, r.places.data, r.tokens.data, r.experts.data, counts.data, (int)n, K);
+}
+
+// Of each expert's rows those of the tokens 0, length, 2 length ..: the first of each sample, where those are so long.
+inline std::vector<std::vector<int>> rows_of_first_tokens(const Routing& r, int length) {
+    std::vector<std::vector<int>> rows(r.first.size() - 1);
+    std::vector<int> experts(r.K), places(r.K);
+    for (size_t t = 0; t < (size_t)r.T; t += (size_t)length) {
+        copy(experts.data(), r.experts.data + t * r.K, r.K), copy(places.data(), r.places.data + t * r.K, r.K);
+        for (int k = 0; k < r.K; k++) rows[experts[k]].push_back(places[k] - r.first[experts[k]]);
+    }
+    return rows;
 }
 
 // The rows of x [T, C] that go to the experts first .. end - 1, in their places of out [T K, C].

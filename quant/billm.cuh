@@ -276,13 +276,13 @@ inline BillmResult billm_weights(floatX* W, const float* W0, int O, int I, const
 }
 
 // Linears are solved one after another, from the one U of their group.
-inline size_t billm_device_bytes(const Layer& layer, const QuantOptions&, size_t) {
+inline size_t billm_device_bytes(const Layer& layer, const QuantOptions& opt, size_t) {
     size_t most = 0;
     for (const Group& group : layer.groups)
         for (int k = 0; k < group.n_linears; k++) {
             // V; S, E, the magnitudes and what the GPU's sort needs as well; errors of candidates.
             const size_t row = group.I + 4 * BILLM_BLOCK + BILLM_SPLITS, beside_U = group.linears[k].O * row * sizeof(float);
-            most = std::max(most, hessian_solve_bytes(group, hessian_bytes(layer), beside_U));
+            most = std::max(most, hessian_solve_bytes(group, hessian_bytes(layer, opt), beside_U));
         }
     return most;
 }

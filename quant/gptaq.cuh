@@ -16,6 +16,12 @@
 // after the block see the block's weights as they have become: W[:, later] += W^ P[block, later] - E U[block, later]. (So the original
 // code; its paper's equation 18 has the weights before rounding there too, which gives other codes.) All else is GPTQ's; P follows its step 4.
 //
+// In a mixture of experts x~ follows its own router, as the full-precision model does, and x its own. What is paired is a token at an
+// expert: for every token that x's router sends to e, gate and up of e have x~'s input of the same token beside x's, wherever x~ itself
+// goes, and down has what the original e makes of that input. So w^ still mends what w would have given there; that another expert would
+// have been asked, no weight of e can mend, and the routers' weights are not quantized. An expert that too few tokens reach has neither H nor D
+// and is rounded to nearest.
+//
 // The derivation gives alpha = 1. The authors' code has 0.25 throughout, "most stable". alpha = 0 is GPTQ, and needs no second stream.
 //
 // Reported for a module is what it minimizes, up to a constant and relative to ||W0 X||^2, with Delta = W0 - W^:
@@ -25,7 +31,8 @@
 //
 // symbols: W [O, I], X, X~ [T, I], H, D, U and P [I, I]
 // defaults: alpha 0.25, else GPTQ's
-// cost: a second forward pass, T I^2 multiply-adds for D (twice H's), 2/3 I^3 for P, O I^2 / 2 for its corrections
+// cost: a second forward pass, T I^2 multiply-adds for D (twice H's), 2/3 I^3 for P, O I^2 / 2 for its corrections; of a mixture the
+// products of gate and up once more
 //
 // defines: pair_collect, gptaq_correction, gptaq_weights, gptaq_solve; for foem.cuh: gptaq_solve_with
 #pragma once
@@ -104,12 +111,12 @@ inline Array<float> gptaq_correction(const float* D, const HessianFactor& f, siz
     return P;
 }
 
-// As gptq_weights; h has D too, or, with alpha 0, need not. beta is foem.cuh's.
+// As gptq_weights; h has D too, but with alpha 0 or for an expert without tokens. beta is foem.cuh's.
 inline GptqResult gptaq_weights(Group& group, const float* W0, const Hessian& h, const QuantOptions& opt, double beta,
                                 const std::string& where) {
     const HessianFactor f = hessian_factor(h.H.data, group.I, h.n, opt.damp, opt.act_order, where);
     Array<float> P;
-    if (opt.alpha > 0) P = gptaq_correction(h.D.data, f, h.n, opt.alpha);
+    if (opt.alpha > 0 && h.D.n) P = gptaq_correction(h.D.data, f, h.n, opt.alpha);
     return gptq_columns(group, W0, f, opt, P.data, beta);
 }
 
@@ -132,10 +139,11 @@ inline void gptaq_solve(Quantizer& q, Layer& layer, int g) { gptaq_solve_with(q,
 inline size_t gptaq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t n_calibration) {
     if (opt.alpha == 0) return gptq_device_bytes(layer, opt, n_calibration);
     size_t most = 0;
-    for (const Group& group : layer.groups) {
+    for (int stage = 0; stage < STAGES; stage++) {
+        const Group& group = layer.groups[layer.first_group[stage]];
         const size_t row = group.I * sizeof(float), rows = 2 * std::min(group.I, GPTAQ_ROWS) * row;
         const size_t columns = gptq_columns_bytes(group, opt) + (size_t)group.O * GPTQ_BLOCK * sizeof(float);
-        most = std::max(most, hessian_solve_bytes(group, 2 * hessian_bytes(group), hessian_bytes(group) + std::max(rows, columns)));
+        most = std::max(most, hessian_solve_bytes(group, 2 * hessian_bytes(layer, stage, opt), hessian_bytes(group) + std::max(rows, columns)));
     }
     return most;
 }

@@ -200,7 +200,7 @@ inline size_t gptq_device_bytes(const Layer& layer, const QuantOptions& opt, siz
     size_t most = 0;
     for (int stage = 0; stage < STAGES; stage++) {
         const Group& group = layer.groups[layer.first_group[stage]];
-        const size_t hessians = opt.true_sequential ? hessian_bytes(layer, stage, opt) : hessian_bytes(layer);
+        const size_t hessians = opt.true_sequential ? hessian_bytes(layer, stage, opt) : hessian_bytes(layer, opt);
         most = std::max(most, hessian_solve_bytes(group, hessians, gptq_columns_bytes(group, opt)));
     }
     return most;

@@ -123,6 +123,7 @@ struct ModuleReport {
     std::vector<std::pair<std::string, double>> values;  // the method's own numbers: "damp", "loss", "ratio", ...
     std::string note;                                    // what was not nominal, in words; empty if all was
     bool starved = false;                                // an expert's that too few calibration tokens reached
+    int group = 0;                                       // of the layer, that it belongs to
 };
 
 struct ForwardContext;  // what the modules' forward passes need besides the layer; qwen3.cu's
@@ -143,6 +144,8 @@ struct Quantizer {
     size_t n_calibration;                 // tokens of the calibration stream
     size_t n_sequences = 1;               // calibration samples that it consists of
     int sample_length = 0;                // of each of them, where all are equally long
+    const std::vector<int>* first_rows = nullptr;  // of what is collected next, those of samples' first tokens; null: every
+                                                   // sample_length-th
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
     std::vector<PackedLinear> packed;  // opt.pack: what the current layer's linears are made of, named as in Linear
@@ -259,10 +262,10 @@ inline Array<float> checked_weights(const Layer& layer, const Group& group) {
     return weights_to_float(group);
 }
 
-// Y[s] = scale X[s * length]: the first tokens of the samples.
-KERNEL first_tokens_kernel(floatX* Y /*[samples, I]*/, const floatX* X /*[samples * length, I]*/, float scale, int length, int I) {
-    const size_t s = blockIdx.x;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) Y[s * I + i] = to_floatX(scale * to_float(X[s * length * I + i]));
+// Y[r] = scale X[rows[r]]
+KERNEL scaled_rows_kernel(floatX* Y /*[rows, I]*/, const floatX* X /*[n, I]*/, const int* rows, float scale, int I) {
+    const size_t from = (size_t)rows[blockIdx.x] * I, to = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) Y[to + i] = to_floatX(scale * to_float(X[from + i]));
 }
 
 // collect for every method that needs H: H += X^T X, in which a sample's first token counts first_token_weight times. In many models
@@ -276,10 +279,17 @@ inline void hessian_collect(Quantizer& q, const Group& group, int g, const float
     }
     hessian_add(h.H.data, X, n, group.I);
     if (q.opt.first_token_weight == 1) return;
-    const int samples = n / q.sample_length;  // chunks are made of whole ones
-    Array<floatX> first((size_t)samples * group.I, "first tokens");
-    launch(first_tokens_kernel, samples, 256, first.data, X, (float)std::sqrt(q.opt.first_token_weight - 1), q.sample_length, group.I);
-    hessian_add(h.H.data, first.data, samples, group.I);
+    std::vector<int> rows;
+    if (q.first_rows) rows = *q.first_rows;
+    else
+        for (int r = 0; r < n; r += q.sample_length) rows.push_back(r);  // chunks are made of whole samples
+    if (rows.empty()) return;
+    Array<int> rows_d(rows.size(), "rows of first tokens");
+    copy(rows_d.data, rows.data(), rows.size());
+    Array<floatX> first(rows.size() * group.I, "first tokens");
+    launch(scaled_rows_kernel, (unsigned)rows.size(), 256, first.data, X, rows_d.data, (float)std::sqrt(q.opt.first_token_weight - 1),
+           group.I);
+    hessian_add(h.H.data, first.data, (int)rows.size(), group.I);
 }
 
 KERNEL identity_kernel(float* H /*[I, I]*/, int I) {
@@ -349,19 +359,19 @@ inline void quantize_inputs(const Layer& layer, int stage, const QuantOptions& o
     flow_grid_apply(in, T, I, I, input_grid(o, stage, D));
 }
 
-// For device_bytes: a group's weights in float; its Hessian, or all of the layer's.
+// For device_bytes: a group's weights in float; its Hessian.
 inline size_t float_bytes(const Group& group) { return (size_t)group.O * group.I * sizeof(float); }
 inline size_t hessian_bytes(const Group& group) { return (size_t)group.I * group.I * sizeof(float); }
-inline size_t hessian_bytes(const Layer& layer) {
-    size_t bytes = 0;
-    for (const Group& group : layer.groups) bytes += hessian_bytes(group);
-    return bytes;
-}
 
-// Of the groups of a stage that are collected for at a time.
+// Of the groups of a stage, or of all stages, that are collected for at a time.
 inline size_t hessian_bytes(const Layer& layer, int stage, const QuantOptions& opt) {
     const int first = layer.first_group[stage], n = layer.first_group[stage + 1] - first;
     return std::min(n, opt.groups_at_once) * hessian_bytes(layer.groups[first]);
+}
+inline size_t hessian_bytes(const Layer& layer, const QuantOptions& opt) {
+    size_t bytes = 0;
+    for (int stage = 0; stage < STAGES; stage++) bytes += hessian_bytes(layer, stage, opt);
+    return bytes;
 }
 
 // D = W0 - W over rows of I values.

@@ -6,10 +6,10 @@
 //                behind the norm first, and what writes to the stream (o, down, embeddings) is multiplied by R1 on its output side
 //     R2 [D, D]  of each kv head: the values v, and what attention makes of them, are multiplied by it, and o undoes it
 //     R3 [D, D]  online: q and k after the rotary embedding. q k^T stays, and k is what is quantized
-//     R4 [F, F]  online: the input of down, which undoes it in its weights
+//     R4 [F, F]  online: the input of down, which undoes it in its weights; of experts one of their width
 //     and, of QuaRot, a matrix over the H heads before o, online, which o undoes too
 //   weight                      becomes
-//   q, k, gate, up [., C]       W diag(gain) R1, gain of the norm before
+//   q, k, gate, up [., C]       W diag(gain) R1, gain of the norm before; so a mixture's router, which reads that norm too
 //   v, rows of kv head k        R2_k^T (W diag(gain) R1),   its bias b R2_k
 //   o [C, H D]                  R1^T W, the columns of head h times R2_(h's kv head), then the matrix over heads on the columns
 //   down [C, F]                 R1^T W R4
@@ -31,7 +31,7 @@
 // q and k once more and serves the grid of the keys alone: where these keep their 16 bits, it is left out unless it is asked for.
 //
 // Sources: QuaRot (Ashkboos et al. 2024), SpinQuant (Liu et al. 2024), DartQuant (R2 per kv head).
-// symbols: C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size
+// symbols: C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, of dense layers or of experts
 // defines: Rotation, rotation_make, rotation_set_r1, rotation_draw_r2, rotate_rows, rotate_stream_rows, rotate_layer, rotate_layer_bytes,
 //          rotate_queries_and_keys, rotate_down_input, rotate_o_input, transpose
 #pragma once
@@ -41,6 +41,7 @@
 
 struct RotationShape {
     int C, F, H, KV, D;
+    int expert_F = 0;  // F and this: 0 where no layer has it
 };
 
 struct Rotation {
@@ -48,7 +49,7 @@ struct Rotation {
     bool r1 = true, r2 = true, r3 = true, r4 = true, over_heads = false;  // which of them are there
     bool rest = false;  // the residual stream keeps what bf16 rounds off
     uint64_t seed = 0;
-    Hadamard hidden, ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3; over the heads
+    Hadamard hidden, ffn, expert_ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3; over the heads
     Array<float> signs;                 // [C] of R1
     Array<float> R1, R1_transposed;     // [C, C] in place of the Hadamard matrix, or empty
     std::vector<float> all_R2;          // [L, KV, D, D] in place of drawn ones, or empty
@@ -137,7 +138,8 @@ inline Rotation rotation_make(const RotationShape& shape, uint64_t seed, int blo
     Rotation r;
     r.shape = shape, r.seed = seed;
     r.hidden = hadamard_make(width(shape.C, "hidden_size"), "hidden_size");
-    r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size");
+    if (shape.F) r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size");
+    if (shape.expert_F) r.expert_ffn = hadamard_make(width(shape.expert_F, "moe_intermediate_size"), "moe_intermediate_size");
     r.head = hadamard_make(shape.D, "head_dim");
     r.signs = random_signs(shape.C, seed);
     return r;
@@ -245,13 +247,18 @@ inline void rotate_behind_norm(Group& group, const floatX* gain, const Rotation&
     }
 }
 
+// R4, or a block of it, for a down of dense layers or of experts.
+inline const Hadamard& down_hadamard(const Group& down, const Rotation& r) { return down.expert < 0 ? r.ffn : r.expert_ffn; }
+
 // Rotates the layer's weights in place. R2 must be that of this layer.
 inline void rotate_layer(Layer& layer, const Rotation& r) {
     const RotationShape& s = r.shape;
-    Group &qkv = layer.groups[0], &o = layer.groups[1], &gate_up = layer.groups[2], &down = layer.groups[3];
+    Group &qkv = layer.groups[0], &o = layer.groups[1], router = {"router", router_rows(layer), s.C, layer.router, nullptr, 0, {}};
     const int values = (s.H + s.KV) * s.D;
     rotate_behind_norm(qkv, layer.input_norm, r, values);
-    rotate_behind_norm(gate_up, layer.post_norm, r, gate_up.O);
+    rotate_behind_norm(router, layer.post_norm, r, router.O);  // of no rows where there is none
+    for (int g = layer.first_group[2]; g < layer.first_group[3]; g++)
+        rotate_behind_norm(layer.groups[g], layer.post_norm, r, layer.groups[g].O);
     if (r.r1) {
         launch(fill_kernel, 1, 256, layer.input_norm, 1.0f, s.C);
         launch(fill_kernel, 1, 256, layer.post_norm, 1.0f, s.C);
@@ -275,17 +282,23 @@ inline void rotate_layer(Layer& layer, const Rotation& r) {
         rotate_columns(W.data, o.I, r);
         launch(round_rows_kernel, o.O, 256, o.W, W.data, o.I);
     }
-    Array<float> W = weights_to_float(down);
-    if (r.r4) hadamard_rows(W.data, down.O, down.I, down.I / r.ffn.n, r.ffn);
-    rotate_columns(W.data, down.I, r);
-    launch(round_rows_kernel, down.O, 256, down.W, W.data, down.I);
+    for (int g = layer.first_group[3]; g < layer.first_group[4]; g++) {
+        Group& down = layer.groups[g];
+        Array<float> W = weights_to_float(down);
+        const Hadamard& R4 = down_hadamard(down, r);
+        if (r.r4) hadamard_rows(W.data, down.O, down.I, down.I / R4.n, R4);
+        rotate_columns(W.data, down.I, r);
+        launch(round_rows_kernel, down.O, 256, down.W, W.data, down.I);
+    }
 }
 
 // What rotate_layer allocates at most; `given`: R1 is a matrix, whose products need a copy of the rows.
 inline size_t rotate_layer_bytes(const Layer& layer, bool given) {
-    const Group &qkv = layer.groups[0], &o = layer.groups[1], &gate_up = layer.groups[2], &down = layer.groups[3];
+    const Group &qkv = layer.groups[0], &o = layer.groups[1], &gate_up = layer.groups[layer.first_group[2]],
+                &down = layer.groups[layer.first_group[3]];
     const size_t C = qkv.I, most = ROTATION_ROWS, copies = given ? 2 : 1, values = qkv.linears[2].row;
-    const size_t rows = std::min(most, std::max(values, (size_t)gate_up.O));
+    const size_t experts = layer.first_group[3] - layer.first_group[2];  // rows of a router
+    const size_t rows = std::min(most, std::max({values, (size_t)gate_up.O, experts}));
     const size_t behind_norm = std::max(copies * rows, 2 * (qkv.O - values)) * C * sizeof(float);
     auto columns = [&](const Group& g) { return float_bytes(g) + copies * std::min(most, (size_t)g.I) * C * sizeof(float); };
     return std::max({behind_norm, 2 * float_bytes(o), columns(o), columns(down)});
@@ -303,6 +316,7 @@ inline void rotate_o_input(floatX* x, int T, const Rotation& r) {
 }
 
 // R4: x [T, F] on its way into down.
-inline void rotate_down_input(floatX* x, int T, const Rotation& r) {
-    if (r.r4) hadamard_rows(x, T, r.shape.F, r.shape.F / r.ffn.n, r.ffn);
+inline void rotate_down_input(floatX* x, int T, const Group& down, const Rotation& r) {
+    const Hadamard& R4 = down_hadamard(down, r);
+    if (r.r4) hadamard_rows(x, T, down.I, down.I / R4.n, R4);
 }

@@ -144,18 +144,21 @@ struct Bench {
     }
 };
 
-static Bench bench_model() {
-    Bench b;
-    b.model.name = std::string("random:") + SIZE;
-    b.model.random = true;
-    b.model.config = config_official(SIZE);
-    const Config& c = b.model.config;
-    std::vector<int> tokens(WINDOWS * WINDOW);
+// Windows of random tokens.
+static Stream random_stream(const Config& c, int windows, bool with_targets) {
+    std::vector<int> tokens((size_t)windows * WINDOW);
     for (size_t i = 0; i < tokens.size(); i++) tokens[i] = (int)(random_bits(i) % c.V);
-    b.streams.push_back(stream_of_windows(c, "benchmark", tokens, WINDOW, false));
+    return stream_of_windows(c, "benchmark", tokens, WINDOW, with_targets);
+}
+
+static Bench bench_model(const Config& config) {
+    Bench b;
+    b.model.name = "random", b.model.random = true, b.model.config = config;
+    const Config& c = b.model.config;
+    b.streams.push_back(random_stream(c, WINDOWS, false));
     Stream& s = b.streams[0];
     s.x.width = c.C;
-    s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
+    s.x.data = Array<floatX>(s.tokens.size() * c.C, "activations");
     stream_embed(b.model, s);
     b.scratch = scratch_alloc(c, b.streams);
     b.layer = layer_alloc(c);
@@ -285,11 +288,7 @@ static void bench_memory(Table& table) {
     run.method = method_for(run.options);
     run.quantizer.opt = run.options.quant;
     const Config& c = run.model.config;
-    for (const int windows : {128, 146}) {
-        std::vector<int> tokens((size_t)windows * WINDOW);
-        for (size_t i = 0; i < tokens.size(); i++) tokens[i] = (int)(random_bits(i) % c.V);
-        run.streams.push_back(stream_of_windows(c, "benchmark", tokens, WINDOW, true));
-    }
+    for (const int windows : {128, 146}) run.streams.push_back(random_stream(c, windows, true));
     MemoryUse& use = memory_used(Place::Device);
     const size_t before = use.peak = use.now;
     place_streams(run.options, run.model, run.method, run.streams);
@@ -299,6 +298,59 @@ static void bench_memory(Table& table) {
     Head head = head_load(run.model);
     stream_score(c, head, run.streams[1], nullptr, scratch, nullptr);
     table.add({"random:32b, GPTQ and wikitext2, device memory", "GB", 1e-9 * (use.peak - before), 24, "--device-memory", at_most(1)});
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A mixture of experts
+
+// A chunk through the experts of a layer of random:30b-a3b, from the router's choice to their weighted sum, in turn with a dense layer's
+// MLP that is as wide as a token's experts together: the same multiply-adds. Then two layers of it.
+static void bench_mixture(Table& table) {
+    const char* size = "30b-a3b";
+    Config c = config_official(size), dense = c;
+    c.L = dense.L = 2;
+    dense.F = c.mixture.K * c.mixture.F, dense.mixture = {};
+    double work = 0;  // of a token at its experts
+    {
+        Bench of_experts = bench_model(c), as_wide = bench_model(dense);
+        const int T = of_experts.chunk().T;
+        for (int g : {2, 3}) work += 2.0 * as_wide.layer.groups[g].O * as_wide.layer.groups[g].I;
+        std::vector<Work> runs;
+        for (Bench* b : {&of_experts, &as_wide}) {
+            for (int i = 0; i <= 2; i++) b->stage(i);
+            const std::vector<floatX> kept = [&] {
+                std::vector<floatX> in((size_t)T * c.C);
+                copy(in.data(), b->scratch.in.data, in.size());
+                return in;
+            }();
+            runs.push_back([=] {
+                copy(b->scratch.in.data, kept.data(), kept.size());
+                b->stage(3), b->stage(4);
+            });
+        }
+        const std::vector<double> best = race(runs, 3);
+        table.add_rate(format("experts of random:%s, %d tokens", size, T), T * work, best[0], T * work / best[1], "a dense layer as wide",
+                       on_cpu(at_least(0.6)));
+    }
+    const Probe probe = peak_probe<floatX>();
+    Run run;
+    run.options.tasks = "wikitext2", run.method = METHODS[0];
+    run.model.random = true, run.model.config = c;
+    run.streams.push_back(random_stream(c, WINDOWS, false));
+    place_streams(run.options, run.model, run.method, run.streams);
+    stream_embed(run.model, run.streams[0]);
+    Scratch scratch = scratch_alloc(c, run.streams);
+    MemoryUse& use = memory_used(Place::Device);
+    use.peak = use.now;
+    const double peak = race({probe.run}, 0.5)[0];
+    sweep(run, scratch, nullptr);
+    const double seconds = run.report.seconds_evaluate;
+    const double tokens = WINDOWS * WINDOW, linear = 2.0 * layer_size(c, 0, c.mixture.K);
+    const double layer = tokens * linear + WINDOWS * 2.0 * c.H * c.D * WINDOW * (WINDOW + 1.0);
+    const std::string name = format("random:%s, %d windows, ", size, WINDOWS);
+    table.add({name + "a layer", "s", seconds / c.L, layer / (probe.work / peak), LIMIT, no_goal()});
+    table.add({name + "a layer", "tokens/s", tokens * c.L / seconds, tokens / (layer / (probe.work / peak)), LIMIT, no_goal()});
+    table.add({name + "memory", "GB", 1e-9 * use.peak, 1e-9 * layer_size(c) * sizeof(floatX), "a layer's weights", no_goal()});
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -340,11 +392,12 @@ int main(int argc, char** argv) {
         bench_float_products(table, linear_shapes(config_official(SIZE)));
         bench_linear_products(table, linear_shapes(config_official(SIZE)));
         {
-            Bench b = bench_model();
+            Bench b = bench_model(config_official(SIZE));
             const LayerSeconds layer = layer_seconds(b);
             bench_forward(table, b, layer);
             bench_rotation(table, b, layer, bench_gptq(table, b, layer));
         }
+        bench_mixture(table);
         if (GPU) bench_memory(table);
         bench_tokenizer(table);
         bench_bundled_model(table);

@@ -356,14 +356,37 @@ TEST(the_235b_mixture_is_planned_within_24_gb) {
     CHECK_EQ(plan_groups_at_once(o, small, method, planned_streams(small), true, (size_t)23.2e9), 128);
 }
 
+// Whatever collects Hessians: of all groups from one pass, and two of each group with a pair's D.
+TEST(every_method_with_hessians_takes_some_experts_at_a_time) {
+    if (sizeof(floatX) == 4) SKIP("planned for bf16");
+    const Config c = config_official("235b-a22b");
+    const std::vector<std::vector<const char*>> methods = {
+        {"-q", "gptq", "--no-true-sequential"}, {"-q", "billm"}, {"-q", "foem"}, {"-q", "gptaq"}};
+    for (std::vector<const char*> args : methods) {
+        args.insert(args.begin(), "qwen3");
+        Options o = options_parse((int)args.size(), args.data());
+        const Method method = method_for(o);
+        std::vector<Stream> streams = planned_streams(c);
+        if (method.order == Order::PAIRED) streams.push_back(stream_of_windows(c, "full", std::vector<int>(1 << 18, 1), 16384, false));
+        const size_t whole = working_bytes(o, c, method, streams, true), room = (size_t)23.2e9;
+        const int n = plan_groups_at_once(o, c, method, streams, true, room);
+        CHECK(n >= 1 && n <= 128);
+        o.quant.groups_at_once = n;
+        const size_t planned = working_bytes(o, c, method, streams, true);
+        if (planned > room) fail("-q %s: %zu bytes with %d experts at a time", o.method.c_str(), planned, n);
+        o.quant.groups_at_once = 1;
+        CHECK(working_bytes(o, c, method, streams, true) < whole - (size_t)7e9);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Whole runs on a checkpoint of made-up weights, with the bundled tokenizer and texts
 
-static void write_moe_checkpoint(const TempFolder& tmp) {
+static void write_moe_checkpoint(const TempFolder& tmp, int E = 8) {
     Model m;
     m.random = true;
     m.config = config_load("test/golden/moe/config.json");
-    m.config.V = 2048;
+    m.config.V = 2048, m.config.mixture.E = E;
     Config& c = m.config;
     {
         CheckpointWriter writer(tmp.path, checkpoint_specs(c));
@@ -393,8 +416,9 @@ TEST(whole_runs_on_a_mixture) {
     };
     const Report full = run({"-q", "fp16"});
     CHECK(std::isfinite(full.tasks[0].value));
-    for (const char* method : {"rtn", "gptq", "awq", "billm", "smoothquant"}) {
+    for (const char* method : {"rtn", "gptq", "gptaq", "foem", "awq", "billm", "smoothquant"}) {
         std::vector<const char*> args = {"-q", method, "--kl"};
+        if (is_word_of(method, "gptaq foem")) args.insert(args.end(), {"-g", "32"});
         if (method != std::string("rtn")) args.insert(args.end(), {"-n", "2", "-l", "128"});
         if (method == std::string("gptq")) args.insert(args.end(), {"-g", "32", "--save", saved.path.c_str()});
         if (method == std::string("awq")) args.insert(args.end(), {"-g", "32"});
@@ -424,6 +448,67 @@ TEST(whole_runs_on_a_mixture) {
     }
     CHECK_ERROR(run_quietly({"-m", "data/tiny", "-q", "gptq", "--calibrate-all-experts"}),
                 "expected a mixture of experts, found qwen3");
-    CHECK_ERROR(run({"-q", "gptaq"}), "-q gptaq on a mixture of experts is not supported yet");
-    CHECK_ERROR(run({"-q", "rtn", "--rotate"}), "--rotate on a mixture of experts is not supported");
+}
+
+TEST(whole_runs_on_a_rotated_mixture) {
+    skip_when_emulated();
+    const TempFolder tmp, saved;
+    remove(saved.path.c_str());
+    write_moe_checkpoint(tmp);
+    auto run = [&](const std::string& model, std::vector<const char*> args) {
+        args.insert(args.begin(), {"-m", model.c_str(), "--data", "data/tiny", "--limit", "2"});
+        return run_quietly(args);
+    };
+    const double straight = run(tmp.path, {}).tasks[0].value;
+    const Report rotated = run(tmp.path, {"-q", "fp16", "--rotate", "--kl"});
+    // In bf16 tokens take other experts.
+    CHECK_NEAR(rotated.kl[0].kl, 0, EXACT ? 1e-6 : 2e-2);
+    if (EXACT) CHECK(rotated.experts.moved * 1000 <= rotated.experts.compared);
+    const double offline = run(tmp.path, {"-q", "rtn", "-b", "8", "-g", "32", "--rotate-offline", "-e", "wikitext2", "--save", saved.path.c_str()}).tasks[0].value;
+    CHECK_NEAR(run(saved.path, {}).tasks[0].value, offline, (EXACT ? 1e-4 : 1e-2) * offline);
+    CHECK_NEAR(offline, straight, 0.1 * straight);
+    for (const char* method : {"gptq", "gptaq"}) {
+        const std::vector<const char*> args = {"-q", method, "-g", "32", "-n", "2", "-l", "128", "-a", "8", "--kv-bits", "8", "--rotate", "--learn-rotation", "--kl"};
+        const Report r = run(tmp.path, args);
+        CHECK(std::isfinite(r.kl[0].kl) && r.kl[0].kl > 0);
+        CHECK_EQ(r.tasks[0].value, run(tmp.path, args).tasks[0].value);
+    }
+}
+
+// What a run says it needs is what it takes; with less it takes some experts at a time and ends with the same bytes.
+TEST(the_plan_of_a_mixture_is_what_is_needed) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    write_moe_checkpoint(tmp, 32);  // so that their Hessians outweigh attention's
+    MemoryUse& use = memory_used(Place::Device);
+    struct Planned {
+        size_t bytes;
+        std::string weights;
+    };
+    auto run = [&](std::vector<const char*> args, size_t at_most) {
+        const TempFolder saved;
+        remove(saved.path.c_str());
+        const std::string GB = format("%.9f", at_most * 1e-9);
+        args.insert(args.end(), {"-m", tmp.path.c_str(), "--data", "data/tiny", "--save", saved.path.c_str()});
+        if (at_most) args.insert(args.end(), {"--device-memory", GB.c_str()});
+        const size_t before = use.peak = use.now;
+        const size_t planned = run_quietly(args).planned_device, peak = use.peak - before;
+        if (planned < peak || planned > (at_most ? 1.25 : 1.1) * peak) fail("%s: %zu bytes were planned, and %zu needed", args[1], planned, peak);
+        return Planned{planned, read_bytes(saved / "model.safetensors")};
+    };
+    for (const char* method : {"rtn", "awq", "smoothquant", "gptq", "gptq --no-true-sequential", "gptq --calibrate-all-experts", "gptq --rotate-offline",
+                               "foem", "gptaq", "billm"}) {
+        std::vector<std::string> words = {"-q"};
+        std::istringstream in(method);
+        for (std::string word; in >> word;) words.push_back(word);
+        std::vector<const char*> args;
+        for (const std::string& word : words) args.push_back(word.c_str());
+        if (!is_word_of(words[1], "billm smoothquant")) args.insert(args.end(), {"-g", "32"});
+        if (words[1] != "rtn") args.insert(args.end(), {"-n", "2", "-l", "64"});
+        const Planned all = run(args, 0);
+        if (!is_word_of(words[1], "gptq foem gptaq billm")) continue;
+        const Planned some = run(args, all.bytes - 1000);
+        if (some.bytes + 30000 > all.bytes) fail("%s: %zu bytes of %zu, some at a time", method, some.bytes, all.bytes);
+        CHECK(some.weights == all.weights);
+    }
 }

@@ -1,115 +1,7 @@
 // Quantizing mixtures of experts: a layer with one expert that no token reaches, one that few, some that many and one that all reach,
 // each method's experts against the method's definition in float64 or against the method on that expert alone; some at a time.
 #include <array>
-#include "golden.h"
-#include "test.h"
-
-static const bool EXACT = sizeof(floatX) == 4;
-static const int NOBODYS = 5, RARE = 4, EVERYBODYS = 2;  // experts
-
-// Layer 0 of test/golden/moe and a calibration stream of 512 tokens. The stream has a direction d in common, in or against which the
-// router looks to give the three experts above what their names say.
-struct MoeLayer {
-    Model m;
-    Layer layer;
-    std::vector<Stream> streams;
-    Scratch scratch;
-    Quantizer q;
-    std::vector<floatX> x0;              // the stream as it comes in
-    std::vector<std::vector<float>> W0;  // [O, I] of each group as it was
-    std::vector<float> router0, gain0;   // [E, C], [C]
-
-    MoeLayer() {
-        Options o;
-        o.model = "test/golden/moe";
-        m = model_open(o);
-        const Config& c = m.config;
-        layer = layer_alloc(c);
-        for (const Param& p : layer_params(c, layer)) load_param(m, p);
-        std::vector<int> tokens;
-        for (int i = 0; i < 512; i++) tokens.push_back((int)(random_bits(i) % c.V));
-        streams.push_back(stream_of_windows(c, "calibration", tokens, 256, false));
-        Stream& s = streams[0];
-        s.x.width = c.C, s.in.width = widest_input(c);
-        s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
-        s.in.data = Array<floatX>(tokens.size() * s.in.width, "activations");
-        stream_embed(m, s);
-        std::vector<float> x = download(s.x.data);
-        for (size_t i = 0; i < x.size(); i++) x[i] = x[i] * 20 + (i % c.C % 2 ? 8.0f : -8.0f);
-        copy(s.x.data.data, upload(x).data, x.size());
-        Array<floatX> router((size_t)c.mixture.E * c.C, "router");
-        copy(router.data, layer.router, router.n);
-        router0 = download(router);
-        for (int i = 0; i < c.C; i++) {
-            const float d = i % 2 ? 1.0f : -1.0f;
-            router0[NOBODYS * c.C + i] = -d, router0[EVERYBODYS * c.C + i] = d, router0[RARE * c.C + i] -= 0.115f * d;
-        }
-        copy(layer.router, upload(router0).data, router0.size());
-        router0 = values(layer.router, router0.size());  // as rounded
-        x0.resize(x.size());
-        copy(x0.data(), s.x.data.data, x0.size());
-        for (const Group& g : layer.groups) W0.push_back(weights_of(g));
-        gain0 = values(layer.post_norm, c.C);
-        scratch = scratch_alloc(c, streams);
-    }
-    static std::vector<float> values(const floatX* from, size_t n) {
-        Array<floatX> copied(n, "values");
-        copy(copied.data, from, n);
-        return download(copied);
-    }
-    static std::vector<float> weights_of(const Group& g) { return values(g.W, (size_t)g.O * g.I); }
-    void quantize(std::vector<const char*> args, int at_once = INT_MAX, void (*solve_layer)(Quantizer&, Layer&) = nullptr) {
-        args.insert(args.begin(), "qwen3");
-        const Options o = options_parse((int)args.size(), args.data());
-        ForwardContext forward = {m.config, streams[0], scratch};
-        q.opt = o.quant, q.opt.groups_at_once = at_once;
-        q.forward = &forward;
-        q.n_calibration = streams[0].tokens.size(), q.n_sequences = streams[0].segments.size();
-        Method method = method_for(o);
-        if (solve_layer) method.solve_layer = solve_layer;
-        quantize_layer(m.config, layer, method, q, &streams[0], scratch);
-    }
-    // What reaches each group, [n, I], when the stream goes through the layer as it is now, but for the groups first .. which are as they
-    // were.
-    std::vector<std::vector<float>> inputs(int first) {
-        const Config& c = m.config;
-        std::vector<std::vector<float>> now, X(layer.groups.size());
-        for (size_t g = first; g < layer.groups.size(); g++) {
-            now.push_back(weights_of(layer.groups[g]));
-            copy(layer.groups[g].W, upload(W0[g]).data, W0[g].size());
-        }
-        Array<floatX> x(x0.size(), "stream");
-        copy(x.data, x0.data(), x0.size());
-        for (const Chunk& chunk : streams[0].chunks)
-            for (int stage = 0; stage < STAGES; stage++) {
-                layer_stage(c, layer, stage, x.data + chunk.start * c.C, scratch.in.data, chunk, scratch);
-                const int begin = layer.first_group[stage], end = layer.first_group[stage + 1];
-                const floatX* in = grouped_inputs(layer, stage, scratch.in.data, chunk, scratch, begin, end);
-                for (int g = begin; g < end; g++) {
-                    const Rows rows = group_rows(layer.groups[g], chunk);
-                    if (rows.n == 0) continue;
-                    const std::vector<float> part = values(in + rows.first * layer.groups[g].I, (size_t)rows.n * layer.groups[g].I);
-                    X[g].insert(X[g].end(), part.begin(), part.end());
-                }
-            }
-        for (size_t g = first; g < layer.groups.size(); g++)
-            copy(layer.groups[g].W, upload(now[g - first]).data, now[g - first].size());
-        return X;
-    }
-    int gate_up(int e) const { return 2 + e; }
-    int down(int e) const { return 2 + m.config.mixture.E + e; }
-};
-
-// The worst of found's rows against expected's: how many of its values are not the same to 1e-3 of the row's range.
-static double share_apart(const std::vector<float>& found, const std::vector<double>& expected, int I) {
-    CHECK_EQ(found.size(), expected.size());
-    size_t apart = 0;
-    for (size_t r = 0; r < found.size() / I; r++) {
-        const auto [lo, hi] = std::minmax_element(expected.begin() + r * I, expected.begin() + (r + 1) * I);
-        for (int i = 0; i < I; i++) apart += !(std::fabs(found[r * I + i] - expected[r * I + i]) <= 0.02 * (*hi - *lo));
-    }
-    return (double)apart / found.size();
-}
+#include "moe_layer.h"
 
 TEST(the_experts_have_the_tokens_that_their_names_say) {
     MoeLayer l;
@@ -122,58 +14,7 @@ TEST(the_experts_have_the_tokens_that_their_names_say) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// GPTQ in float64, of one row a grid: the definition with an explicit inverse, in the order of the columns
-
-static double nearest_on_grid(double w, double scale, double zero, double maxq) {
-    return scale * (std::clamp(std::nearbyint(w / scale) + zero, 0.0, maxq) - zero);
-}
-
-static std::vector<double> gptq_in_float64(const std::vector<float>& W, const std::vector<double>& H0, int O, int I, int bits) {
-    const double maxq = (1 << bits) - 1;
-    std::vector<double> H = H0, inverse((size_t)I * I, 0), result(W.size());
-    double mean = 0;
-    for (int i = 0; i < I; i++) mean += H[(size_t)i * I + i] / I;
-    for (int i = 0; i < I; i++) H[(size_t)i * I + i] += 0.01 * mean, inverse[(size_t)i * I + i] = 1;
-    for (int i = 0; i < I; i++) {
-        const double pivot = H[(size_t)i * I + i];
-        for (int j = 0; j < I; j++) H[(size_t)i * I + j] /= pivot, inverse[(size_t)i * I + j] /= pivot;
-        for (int r = 0; r < I; r++) {
-            const double f = H[(size_t)r * I + i];
-            for (int j = 0; j < I && r != i; j++) {
-                H[(size_t)r * I + j] -= f * H[(size_t)i * I + j];
-                inverse[(size_t)r * I + j] -= f * inverse[(size_t)i * I + j];
-            }
-        }
-    }
-    for (int r = 0; r < O; r++) {
-        std::vector<double> w(W.begin() + (size_t)r * I, W.begin() + (size_t)(r + 1) * I), inv = inverse;
-        const double lo = std::min(0.0, *std::min_element(w.begin(), w.end())),
-                     hi = std::max(0.0, *std::max_element(w.begin(), w.end()));
-        const double scale = (hi - lo) / maxq, zero = std::nearbyint(-lo / scale);
-        for (int k = 0; k < I; k++) {
-            const double d = inv[(size_t)k * I + k], q = nearest_on_grid(w[k], scale, zero, maxq);
-            for (int j = k + 1; j < I; j++) w[j] -= (w[k] - q) / d * inv[(size_t)k * I + j];
-            for (int i = k + 1; i < I; i++)
-                for (int j = k + 1; j < I; j++) inv[(size_t)i * I + j] -= inv[(size_t)i * I + k] * inv[(size_t)k * I + j] / d;
-            result[(size_t)r * I + k] = q;
-        }
-    }
-    return result;
-}
-
-static std::vector<double> hessian_of(const std::vector<float>& X, int I) {
-    std::vector<double> H((size_t)I * I, 0);
-    for (size_t t = 0; t < X.size() / I; t++)
-        for (int i = 0; i < I; i++)
-            for (int j = 0; j < I; j++) H[(size_t)i * I + j] += (double)X[t * I + i] * X[t * I + j];
-    return H;
-}
-
-static std::vector<double> identity(int I) {
-    std::vector<double> H((size_t)I * I, 0);
-    for (int i = 0; i < I; i++) H[(size_t)i * I + i] = 1;
-    return H;
-}
+// GPTQ
 
 // gate and up share the inputs of their expert, down sees what the quantized two give; starved ones see nothing.
 static void check_gptq(bool sequential) {
@@ -252,26 +93,39 @@ TEST(experts_that_see_all_tokens) {
     }
 }
 
-static std::vector<float> all_weights(const MoeLayer& l) { return MoeLayer::values(l.layer.storage.data, l.layer.storage.n); }
-
 TEST(experts_some_at_a_time_give_the_same_bytes) {
-    MoeLayer all;
-    all.quantize({"-q", "gptq", "-b", "3", "-g", "32"});
-    const std::vector<float> x = download(all.streams[0].x.data);
-    for (int at_once : {1, 3}) {
-        MoeLayer some;
-        some.quantize({"-q", "gptq", "-b", "3", "-g", "32"}, at_once);
-        CHECK(all_weights(some) == all_weights(all));
-        CHECK(download(some.streams[0].x.data) == x);
-        CHECK_EQ(some.q.reports.size(), all.q.reports.size());
-        for (size_t i = 0; i < some.q.reports.size(); i++) CHECK_EQ(some.q.reports[i].error, all.q.reports[i].error);
+    const std::vector<std::vector<const char*>> methods = {{"-q", "gptq", "-g", "32"},
+                                                           {"-q", "gptq", "-g", "32", "--no-true-sequential"},
+                                                           {"-q", "foem", "-g", "32"},
+                                                           {"-q", "gptaq", "-g", "32"},
+                                                           {"-q", "billm"}};
+    for (const auto& method : methods) {
+        MoeLayer all;
+        all.quantize(method);
+#ifdef EMULATED
+        const std::vector<int> some_at_once = {3};
+#else
+        const std::vector<int> some_at_once = {1, 3};
+#endif
+        for (int at_once : some_at_once) {
+            MoeLayer some;
+            some.quantize(method, at_once);
+            CHECK(all_weights(some) == all_weights(all));
+            for (int s : {0, 1}) CHECK(download(some.streams[s].x.data) == download(all.streams[s].x.data));
+            CHECK_EQ(some.q.reports.size(), all.q.reports.size());
+            for (size_t i = 0; i < some.q.reports.size(); i++) {
+                CHECK_EQ(some.q.reports[i].module, all.q.reports[i].module);
+                CHECK_EQ(some.q.reports[i].error, all.q.reports[i].error);
+                CHECK_EQ(some.q.reports[i].note, all.q.reports[i].note);
+            }
+        }
     }
 }
 
 #ifndef __CUDACC__
 TEST(experts_do_not_depend_on_the_number_of_threads) {
     const int threads = omp_get_max_threads();
-    for (const char* method : {"gptq", "awq", "billm", "smoothquant"}) {
+    for (const char* method : {"gptq", "gptaq", "foem", "awq", "billm", "smoothquant"}) {
         MoeLayer one, two;
         std::vector<const char*> args = {"-q", method};
         if (method == std::string("awq")) args.insert(args.end(), {"-g", "32"});
@@ -412,17 +266,17 @@ TEST(awq_of_experts_is_its_definition) {
     std::vector<AwqGroup>& a = awq_solved;
 
     // Whose each row of an expert is, and what its output counts there.
-    std::vector<std::vector<size_t>> token(E);
+    std::vector<std::vector<size_t>> token;
     std::vector<std::vector<double>> weight(E);
+    for (int e = 0; e < E; e++) token.push_back(l.tokens_of(e));
     for (const Chunk& chunk : l.streams[0].chunks) {
         const Routing& r = chunk.routing;
-        std::vector<int> tokens(r.tokens.n), places(r.places.n);
-        copy(tokens.data(), r.tokens.data, tokens.size()), copy(places.data(), r.places.data, places.size());
+        std::vector<int> places(r.places.n);
+        copy(places.data(), r.places.data, places.size());
         std::vector<float> weights = download(r.weights), of_place(weights.size());
         for (size_t i = 0; i < places.size(); i++) of_place[places[i]] = weights[i];
         for (int e = 0; e < E; e++)
-            for (int i = r.first[e]; i < r.first[e + 1]; i++)
-                token[e].push_back(chunk.start + tokens[i]), weight[e].push_back(of_place[i]);
+            for (int i = r.first[e]; i < r.first[e + 1]; i++) weight[e].push_back(of_place[i]);
     }
     std::vector<double> s_x(C, 0);
     for (int e = 0; e < E; e++)

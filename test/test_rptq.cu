@@ -575,6 +575,7 @@ TEST(options_of_rptq) {
     CHECK(kv.wbits == 3 && kv.abits == 16 && kv.k_bits == 3 && kv.v_bits == 3);
     CHECK_EQ(parse({"-q", "rptq"}).quant.v_bits, 8);
     CHECK_ERROR(parse({"-q", "rptq", "--rotate"}), "a rotation makes all of one range");
+    CHECK_ERROR(run_quietly({"-m", "test/golden/moe", "-q", "rptq", "-n", "1", "-l", "64"}), "-q rptq on a mixture of experts is not supported");
     CHECK_ERROR(parse({"-q", "rptq", "-a", "16", "--norm-abits", "8"}), "--norm-abits has no meaning without bits of activations");
     CHECK_ERROR(parse({"-q", "rptq", "-a", "4", "--norm-abits", "1"}), "--norm-abits 1: expected 2 to 8 bits, or 16 for none");
     CHECK_ERROR(parse({"-q", "rptq", "-a", "16", "--a-dynamic"}), "--a-dynamic has no meaning without bits");

@@ -7,6 +7,7 @@
 #include "../data/sha256.h"
 #include "../quant/rotation.cuh"
 #include "golden.h"
+#include "moe_layer.h"
 #include "temp.h"
 #include "test.h"
 
@@ -21,6 +22,12 @@ namespace test_moe {
 }
 namespace test_moe_methods {
 #include "test_moe_methods.cu"
+}
+namespace test_moe_pairs {
+#include "test_moe_pairs.cu"
+}
+namespace test_moe_rotation {
+#include "test_moe_rotation.cu"
 }
 namespace test_gptq {
 #include "test_gptq.cu"

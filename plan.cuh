@@ -1,0 +1,128 @@
+// plan.cuh: what a run will need of memory, before it begins: where each stream's activations live, how many of a mixture's experts are
+// collected for at a time, how many rows of logits the head makes. What can't fit is refused here.
+//
+// On a GPU activations that the device has no room for lie in page-locked host memory, a chunk at a time on the device. A test holds the
+// plan to what a run then allocates.
+//
+// defines: head_batch, pair_room, working_bytes, place_streams
+#pragma once
+#include "options.h"
+#include "quant/rotation.cuh"
+#include "streams.cuh"
+
+#ifdef __CUDACC__
+static constexpr size_t LOGITS_BYTES = (size_t)1 << 30;
+#else
+static constexpr size_t LOGITS_BYTES = (size_t)1 << 28;
+#endif
+
+// Rows at a time: with a small vocabulary fewer than memory allows, so that a CPU's cache still has the logits when they are read.
+inline int head_batch(const Config& c) { return (int)std::clamp<size_t>(LOGITS_BYTES / 4 / c.V, 16, 2048); }
+
+// Values a token of a chunk, where the experts' inputs of a pair's second stream are made.
+inline size_t pair_room(const Config& c) { return has_mixture(c) ? (size_t)c.mixture.K * std::max(c.C, c.mixture.F) : 0; }
+
+// Bytes on the device besides the activations of whole streams: what a chunk needs, and the sweep or the head, which follow each
+// other. `reading`: the next layer waits beside the one at hand.
+inline size_t working_bytes(const Options& o, const Config& c, const Method& method, const std::vector<Stream>& streams,
+                            bool reading) {
+    const size_t x = sizeof(floatX), n_calibration = method.collect ? streams[0].tokens.size() : 0;
+    size_t tokens = 0, positions = 0;
+    for (const Stream& s : streams) {
+        tokens += s.tokens.size();
+        for (const Segment& segment : s.segments) positions = std::max(positions, (size_t)(segment.pos + segment.len));
+    }
+    const size_t routed = has_mixture(c) ? (size_t)c.mixture.K * c.C : 0;
+    const size_t chunk = longest_chunk(streams) * (2 * residual_width(c, streams) + widest_input(c) + widest_output(c) + routed) * x;
+    size_t routing = has_mixture(c) ? routing_bytes(tokens, c.mixture.K) : 0;
+    if (o.quant.all_experts) routing += longest_chunk(streams) * (c.C + c.mixture.F) * x;
+    const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
+    const size_t small = 64 * (widest_input(c) + widest_output(c));  // what has one value a row or column
+    size_t layers = layer_size(c) * x * (reading ? 2 : 1);
+    if (method.order == Order::PAIRED) {  // the layer as it was, the difference of the inputs, and where x~ is on the host its input
+        layers += layer_size(c) * x + longest_chunk(streams) * (widest_input(c) + pair_room(c)) * x;
+#ifdef __CUDACC__
+        layers += longest_chunk(streams) * widest_input(c) * x;
+#endif
+    }
+    const bool given_r1 = o.learn_rotation || !o.rotation.empty();
+    size_t matrices = given_r1 ? 2 * (size_t)c.C * c.C * sizeof(float) : 0;  // R1, R2 and their transposes
+    if (o.rotate) matrices += 2 * (size_t)c.KV * c.D * c.D * sizeof(float);
+    size_t solving = 0;
+    for (int l = 0; l < c.L; l++) {
+        const Layer shapes = layer_shapes(c, l);
+        if (o.rotate) solving = std::max(solving, rotate_layer_bytes(shapes, given_r1));
+        if (method.device_bytes) solving = std::max(solving, method.device_bytes(shapes, o.quant, n_calibration));
+    }
+    const bool scored = !o.tasks.empty() || !o.logits.empty();
+    const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
+    const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
+    return std::max(layers + solving, head) + matrices + chunk + rotary + plans + routing + small;
+}
+
+#ifdef __CUDACC__
+static constexpr size_t CUDA_BYTES = (size_t)750 << 20;  // its context, cuBLAS's workspace, what allocation rounds up to
+#endif
+
+// Of a mixture the most groups that may be collected for at a time, so that working_bytes stays within `device`: all, or the largest of
+// half as many, a quarter .. 1.
+inline int plan_groups_at_once(Options o, const Config& c, const Method& method, const std::vector<Stream>& streams, bool reading,
+                               size_t device) {
+    const bool hessians = method.order == Order::SEQUENTIAL || method.order == Order::PAIRED || method.order == Order::LAYERWISE;
+    if (!has_mixture(c) || !hessians) return INT_MAX;
+    for (int n = c.mixture.E; n > 1; n = ceil_div(n, 2)) {
+        o.quant.groups_at_once = n;
+        if (working_bytes(o, c, method, streams, reading) <= device) return n;
+    }
+    return 1;
+}
+
+// Decides where each stream's activations live, and refuses at once what cannot fit. Returns the bytes planned on the device.
+inline size_t place_streams(Options& o, const Model& m, const Method& method, std::vector<Stream>& streams) {
+    const Config& c = m.config;
+    const size_t x = sizeof(floatX);
+    size_t device = device_free_bytes(), host = host_free_bytes(), on_host = 0;
+    if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
+#ifdef __CUDACC__
+    if (!m.random) on_host += layer_size(c) * x;  // LayerReader's
+    device -= std::min(device, CUDA_BYTES);
+#endif
+    size_t room = device;  // for all but activations, which a GPU need not hold
+    for (Stream& s : streams) {
+        const bool paired = method.order == Order::PAIRED, sequential = method.order == Order::SEQUENTIAL;
+        const bool keeps_inputs = ((sequential || paired) && &s == &streams[0]) || (paired && &s == &streams[1]);
+        for (Activations* a : {&s.x, &s.in}) {
+            if (a == &s.in && !keeps_inputs) continue;
+            a->width = a == &s.in ? widest_input(c) : s.rest ? 2 * c.C : c.C;
+#ifndef __CUDACC__
+            room -= std::min(room, s.tokens.size() * a->width * x);  // there is only one memory
+#endif
+        }
+    }
+    o.quant.groups_at_once = plan_groups_at_once(o, c, method, streams, !m.random, room);
+    size_t on_device = working_bytes(o, c, method, streams, !m.random);
+    for (Stream& s : streams)
+        for (Activations* a : {&s.x, &s.in}) {
+            const size_t bytes = s.tokens.size() * a->width * x;
+#ifdef __CUDACC__
+            const bool fits = on_device + bytes <= device;
+#else
+            const bool fits = true;
+#endif
+            (fits ? on_device : on_host) += bytes;
+            a->data.place = fits ? Place::Device : Place::Host;
+        }
+    fprintf(stderr, "memory: %.2f GB of device memory needed, %.2f GB free", on_device / 1e9, device / 1e9);
+    if (on_host) fprintf(stderr, "; %.2f GB of host memory needed, %.2f GB free", on_host / 1e9, host / 1e9);
+    if (o.quant.groups_at_once < c.mixture.E) fprintf(stderr, "; Hessians of %d experts at a time", o.quant.groups_at_once);
+    fprintf(stderr, "\n");
+    if (on_device > device || on_host > host)
+        fail("not enough memory: %.2f GB are needed on the device and %.2f GB on the host, %.2f and %.2f GB are free. HINT: fewer "
+             "calibration samples "
+             "(-n), fewer tasks (-e), or a smaller model",
+             on_device / 1e9, on_host / 1e9, device / 1e9, host / 1e9);
+    for (Stream& s : streams)
+        for (Activations* a : {&s.x, &s.in})
+            if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place);
+    return on_device;
+}
