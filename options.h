@@ -1,8 +1,6 @@
-// options.h: the command line: every flag with its default and its line of -h, what is refused before any work, and the settings
-// as the log and the JSON report them.
+// options.h: the command line: every flag with its default and its line of -h, and what is refused before any work.
 //
-// defines: Options, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates,
-//          output_files, method_settings, kv_settings, rotation_settings, settings_are_the_papers
+// defines: Options, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates, output_files
 #pragma once
 #include <algorithm>
 #include <cerrno>
@@ -541,68 +539,4 @@ inline std::vector<std::string> output_files(const Options& o) {
     for (const std::string& file : {o.json, o.questions, o.learn_rotation ? o.rotation : std::string()})
         if (!file.empty()) files.push_back(file);
     return files;
-}
-
-inline Settings method_settings(const Options& o, const Method& method) {
-    const QuantOptions& q = o.quant;
-    auto flag = [](bool x) { return std::string(x ? "true" : "false"); };
-    Settings s;
-    if (method.order == Order::NONE) return s;
-    const std::string name = method.name;
-    s = {{"bits", std::to_string(q.wbits)},
-         {"activation_bits", std::to_string(q.abits)},
-         {"group_size", std::to_string(q.group_size)}};
-    if (q.abits < 16 && (q.a_asym || q.a_heads || q.a_clip != 1 || q.a_group != -1)) {
-        s.push_back({"activation_asymmetric", flag(q.a_asym)}), s.push_back({"activation_clip", json_format(q.a_clip)});
-        s.push_back({"activation_group", std::to_string(q.a_group)}), s.push_back({"activation_heads", flag(q.a_heads)});
-    }
-    const bool gptq = is_word_of(name, "gptq gptaq foem");
-    if (name == "rtn" || gptq) {
-        s.push_back({"sym", q.sym_signed ? json_quote("signed") : flag(q.sym)});
-        s.push_back({"mse", flag(q.mse)});
-    }
-    if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
-    if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
-    if ((name == "gptq" || name == "billm") && q.first_token_weight != 1)
-        s.push_back({"first_token_weight", json_format(q.first_token_weight)});
-    if (q.all_experts) s.push_back({"calibrate_all_experts", "true"});
-    if (gptq) {
-        s.push_back({"act_order", flag(q.act_order)});
-        s.push_back({"static_groups", flag(q.static_groups)});
-        s.push_back({"true_sequential", flag(q.true_sequential)});
-        s.push_back({"damp", json_format(q.damp)});
-        if (q.abits < 16) s.push_back({"a_in_calibration", flag(q.a_in_calibration)});
-    }
-    if (name == "rptq" && q.abits < 16) s.push_back({"norm_activation_bits", std::to_string(q.norm_abits)});
-    if (name == "rptq" && std::min({q.abits, q.k_bits, q.v_bits}) < 16)
-        s.push_back({"activation_grids", json_quote(q.a_dynamic ? "dynamic" : "static")});
-    if (name == "rptq") s.push_back({"damp", json_format(q.damp)});
-    if (name == "gptaq" || name == "foem") s.push_back({"alpha", json_format(q.alpha)});
-    if (name == "foem") s.push_back({"beta", json_format(q.beta)});
-    if (q.pack) s.push_back({"format", json_quote(o.format)});
-    return s;
-}
-
-inline Settings kv_settings(const QuantOptions& q) {
-    if (q.k_bits == 16 && q.v_bits == 16) return {};
-    return {{"k_bits", std::to_string(q.k_bits)}, {"v_bits", std::to_string(q.v_bits)}, {"clip", json_format(q.kv_clip)}};
-}
-
-inline Settings rotation_settings(const Options& o) {
-    if (!o.rotate) return {};
-    return {{"parts", json_quote(o.rotate_only)},
-            {"matrix", json_quote(o.learn_rotation      ? "learned"
-                                  : !o.rotation.empty() ? o.rotation
-                                                        : "randomized Hadamard")},
-            {"seed", std::to_string(o.seed)},
-            {"block", std::to_string(o.rotate_block)}};
-}
-
-// The paper's cells count as this run's only if the settings are the paper's too.
-inline bool settings_are_the_papers(const Options& o) {
-    for (const std::string& flag : o.given)
-        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory "
-                              "--act-order"))
-            return false;
-    return sizeof(floatX) == 2;
 }

@@ -52,8 +52,9 @@
 #include "eval/mmlu.h"
 // defines: Report, report_text, report_json
 #include "eval/report.h"
-// defines: Options, options_parse, print_help, METHODS, method_for, task_list, method_settings
+// defines: Options, options_parse, print_help, METHODS, method_for, task_list / method_settings, settings_are_the_papers ...
 #include "options.h"
+#include "run_settings.h"
 // defines: Model, Param, load_param, layer_params, layer_alloc, LayerReader: a model's tensors
 #include "weights.cuh"
 // defines: Chunk, Activations, Stream, stream_of_windows, stream_of_trie, stream_embed
