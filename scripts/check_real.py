@@ -232,7 +232,7 @@ def lm_eval_rows(data, task, limit):
         return [{"question": row[0], "choices": row[1:5], "answer": "ABCD".index(row[5])} for row in list(csv.reader(file))[:limit]]
 
 
-def lm_eval_questions(o, folder, data, a_subject, model):
+def lm_eval_questions(o, folder, data, a_subject, model, tokenizer):
     """{task: [(scores, lengths of the choices)]}, {task: (acc, acc_norm or None)}, whose they are: by lm-evaluation-harness, whose task
     files are overridden in where the data are only."""
     import datasets
@@ -266,7 +266,10 @@ def lm_eval_questions(o, folder, data, a_subject, model):
         subject = path.name.removesuffix("_test.csv")
         names[define(f"mmlu_{subject}", f"mmlu/default/mmlu_{subject}.yaml", test=lm_eval_rows(data, f"test/{subject}_test.csv", a_subject),
                      dev=lm_eval_rows(data, f"dev/{subject}_dev.csv", SHOTS))] = "mmlu"
-    fast = transformers.AutoTokenizer.from_pretrained(o.model)
+    # AutoTokenizer of transformers 5 rebuilds a tokenizer from its class, and loses what tokenizer.json has besides (SmolLM2's digits).
+    auto = transformers.AutoTokenizer.from_pretrained(o.model)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=auto.bos_token, eos_token=auto.eos_token,
+                                                pad_token=auto.pad_token)
     found = lm_eval.simple_evaluate(model=HFLM(pretrained=model, tokenizer=fast, batch_size=1), tasks=list(names), log_samples=True,
                                     task_manager=TaskManager(include_path=str(place), include_defaults=False), bootstrap_iters=0)
     scores, hits = {}, {}
@@ -321,7 +324,7 @@ def check_questions(o, table, folder, model, tokenizer, bound):
     except ImportError:
         theirs, means, by = prompts_questions(o, data, a_subject, model, tokenizer)
     else:
-        theirs, means, by = lm_eval_questions(o, folder, data, a_subject, model)
+        theirs, means, by = lm_eval_questions(o, folder, data, a_subject, model, tokenizer)
     for task in (*ZERO_SHOT, "mmlu"):
         n = len(theirs[task])
         assert [len(scores) for scores, _ in ours[task]] == [len(scores) for scores, _ in theirs[task]], f"{task}: other questions"
