@@ -195,7 +195,7 @@ def question_folder(o, folder):
 
 
 def our_questions(o, folder):
-    """{task: [scores of a question]}, the data folder, questions a subject of MMLU, {task: (acc, acc_norm or None)}."""
+    """{task: [(scores, the right choice)]}, the data folder, questions a subject of MMLU, {task: (acc, acc_norm or None)}."""
     data, a_subject = question_folder(o, folder)
     scores, accuracies = {}, {}
     for tasks, limit in ((ZERO_SHOT, o.questions), (("mmlu",), a_subject)):
@@ -232,9 +232,9 @@ def lm_eval_rows(data, task, limit):
         return [{"question": row[0], "choices": row[1:5], "answer": "ABCD".index(row[5])} for row in list(csv.reader(file))[:limit]]
 
 
-def lm_eval_questions(o, folder, data, a_subject, model):
-    """{task: [scores of a question]}, {task: (acc, acc_norm or None)} by lm-evaluation-harness, whose task files are overridden in
-    where the data are only."""
+def lm_eval_questions(o, folder, data, a_subject, model, tokenizer):
+    """{task: [(scores, lengths of the choices)]}, {task: (acc, acc_norm or None)}, whose they are: by lm-evaluation-harness, whose task
+    files are overridden in where the data are only."""
     import datasets
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -266,13 +266,17 @@ def lm_eval_questions(o, folder, data, a_subject, model):
         subject = path.name.removesuffix("_test.csv")
         names[define(f"mmlu_{subject}", f"mmlu/default/mmlu_{subject}.yaml", test=lm_eval_rows(data, f"test/{subject}_test.csv", a_subject),
                      dev=lm_eval_rows(data, f"dev/{subject}_dev.csv", SHOTS))] = "mmlu"
-    fast = transformers.AutoTokenizer.from_pretrained(o.model)
+    # AutoTokenizer of transformers 5 rebuilds a tokenizer from its class, and loses what tokenizer.json has besides (SmolLM2's digits).
+    auto = transformers.AutoTokenizer.from_pretrained(o.model)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=auto.bos_token, eos_token=auto.eos_token,
+                                                pad_token=auto.pad_token)
     found = lm_eval.simple_evaluate(model=HFLM(pretrained=model, tokenizer=fast, batch_size=1), tasks=list(names), log_samples=True,
                                     task_manager=TaskManager(include_path=str(place), include_defaults=False), bootstrap_iters=0)
     scores, hits = {}, {}
     for name, task in names.items():
         for sample in sorted(found["samples"][name], key=lambda sample: sample["doc_id"]):
-            scores.setdefault(task, []).append([float(response[0]) for response in sample["filtered_resps"]])
+            lengths = [len(continuation) - 1 for _, continuation in sample["arguments"]]  # without the space before it
+            scores.setdefault(task, []).append(([float(response[0]) for response in sample["filtered_resps"]], lengths))
             hits.setdefault(task, []).append((sample["acc"], sample.get("acc_norm")))
     means = {task: tuple(None if h[0][i] is None else 100 * float(np.mean([x[i] for x in h])) for i in (0, 1)) for task, h in hits.items()}
     return scores, means, f"lm-eval {lm_eval.__version__}"
@@ -296,40 +300,53 @@ def prompts_questions(o, data, a_subject, model, tokenizer):
         hits = []
         for choices, gold in chosen:
             found = [golden.log_probability(model, *golden.split_ids(tokenizer, key, context, text)) for context, text, _ in choices]
-            scores.setdefault(task, []).append(found)
-            normed = [score / max(1, length) for score, (_, _, length) in zip(found, choices)]
+            lengths = [max(1, length) for _, _, length in choices]
+            scores.setdefault(task, []).append((found, lengths))
+            normed = [score / length for score, length in zip(found, lengths)]
             hits.append((np.argmax(found) == gold, np.argmax(normed) == gold))
         acc, norm = 100 * np.mean(hits, axis=0)
         means[task] = (float(acc), float(norm) if task in golden.NORMALIZED else None)
     return scores, means, "golden_prompts.py"
 
 
+def is_near_tie(scores, limits, lengths):
+    """Whether errors within the limits can make another choice the answer, that with the largest score / length."""
+    values, slack = np.divide(scores, lengths), np.divide(limits, lengths)
+    best = int(np.argmax(values))
+    return any(values[best] - values[i] <= slack[best] + slack[i] for i in range(len(values)) if i != best)
+
+
 def check_questions(o, table, folder, model, tokenizer, bound):
+    """Scores within the bound; answers the same, unless near ties; so many right as the answers and near ties allow. Whose reference."""
     ours, data, a_subject, accuracies = our_questions(o, folder)
     try:
         import lm_eval  # noqa: F401
     except ImportError:
         theirs, means, by = prompts_questions(o, data, a_subject, model, tokenizer)
     else:
-        theirs, means, by = lm_eval_questions(o, folder, data, a_subject, model)
+        theirs, means, by = lm_eval_questions(o, folder, data, a_subject, model, tokenizer)
     for task in (*ZERO_SHOT, "mmlu"):
-        assert [len(scores) for scores, _ in ours[task]] == [len(scores) for scores in theirs[task]], f"{task}: other questions"
-        worst, within, answers, near = 0.0, True, 0, 0
-        for (mine, _), reference in zip(ours[task], theirs[task]):
+        n = len(theirs[task])
+        assert [len(scores) for scores, _ in ours[task]] == [len(scores) for scores, _ in theirs[task]], f"{task}: other questions"
+        worst, within, differ, near, normed_near = 0.0, True, 0, 0, 0
+        for (mine, _), (reference, lengths) in zip(ours[task], theirs[task]):
             limits = [bound[0] + bound[1] * abs(score) for score in reference]
             errors = [abs(a - b) for a, b in zip(mine, reference)]
             worst = max(worst, *errors)
             within = within and all(error <= limit for error, limit in zip(errors, limits))
-            a, b = int(np.argmax(mine)), int(np.argmax(reference))
-            if a != b:
-                answers, near = answers + 1, near + (reference[b] - reference[a] <= limits[a] + limits[b])
+            if np.argmax(mine) != np.argmax(reference):
+                differ, near = differ + 1, near + is_near_tie(reference, limits, [1] * len(limits))
+            normed_near += is_near_tie(reference, limits, lengths)
+        (acc, norm), (their_acc, their_norm) = accuracies[task], means[task]
+        same = abs(acc - their_acc) * n / 100 < differ + 0.5 and (norm is None) == (their_norm is None)
+        same = same and (norm is None or abs(norm - their_norm) * n / 100 < normed_near + 0.5)
 
-        def percent(pair):
-            return f"{pair[0]:.2f}" + ("" if pair[1] is None else f" / {pair[1]:.2f}")
+        def percent(acc, norm):
+            return f"{acc:.2f}" + ("" if norm is None else f" / {norm:.2f}")
 
-        text = f"score {worst:.1e}, {answers} answers differ" + (f", {near} of them near ties" if answers else "")
-        table.add(f"{task}, {len(ours[task])} questions, acc / acc_norm", percent(accuracies[task]), percent(means[task]), text,
-                  f"{bound[0]:g} + {100 * bound[1]:g} % of it", within and answers == near)
+        text = f"score {worst:.1e}, {differ} answers differ" + (f", {near} of them near ties" if differ else "")
+        table.add(f"{task}, {n} questions, acc{'' if norm is None else ' / acc_norm'}", percent(acc, norm), percent(their_acc, their_norm), text,
+                  f"{bound[0]:g} + {100 * bound[1]:g} % of it", within and differ == near and same)
     return by
 
 

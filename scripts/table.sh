@@ -2,10 +2,11 @@
 # Every method at every bit width of the paper on one model, as a Markdown table: what the methods do to it. A cell has the perplexities on
 # wikitext2 and on c4, and where the report has it (-- --kl) the divergences from full precision. On the bundled model, which is the
 # default and takes minutes, they are those of a toy (see README) and say nothing about Qwen3.
-#   usage: scripts/table.sh [-m MODEL] [--data DIR] [--group N] [--limit N] [--results DIR] [-- ARGUMENT...]
+#   usage: scripts/table.sh [-m MODEL] [--data DIR] [--group N] [--limit N] [-n N] [--results DIR] [-- ARGUMENT...]
 #   -m MODEL         as ./qwen3 takes it (data/tiny); --data follows it unless it is given ($QWEN3_DATA, else data)
 #   --group N        columns that share a grid in the rows with groups (128)
 #   --limit N        the first N windows of each set, 0: all (128: all of the bundled wikitext2 and half of its c4)
+#   -n N             calibration samples, of 2048 tokens, awq's of 512 (the methods' own: 128 samples, awq's documents)
 #   --results DIR    a cell whose report is there is not computed again (results/table-MODEL)
 #   -- ARGUMENT...   further arguments for every run but full precision's, as in -- --kl
 # Environment: QWEN3   the program (./qwen3)
@@ -13,23 +14,24 @@ set -u
 export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 1
 wrong_usage() { echo "table.sh: $*. HINT: scripts/table.sh -h" >&2; exit 2; }
-model=data/tiny data="" group=128 limit=128 results="" extra=()
+model=data/tiny data="" group=128 limit=128 samples="" results="" extra=()
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/table.sh && exit ;;
     --) shift && extra=("$@") && break ;;
-    -m | --data | --group | --limit | --results)
+    -m | --data | --group | --limit | -n | --results)
         [ -n "${2-}" ] || wrong_usage "$1: expected a value" ;;&
     -m) model=$2 ;;
     --data) data=$2 ;;
     --group) group=$2 ;;
     --limit) limit=$2 ;;
+    -n) samples=$2 ;;
     --results) results=$2 ;;
     *) wrong_usage "$1: there is no such option" ;;
     esac
     shift 2
 done
-[[ $group,$limit =~ ^[0-9]+,[0-9]+$ ]] || wrong_usage "--group $group --limit $limit: expected numbers"
+[[ $group,$limit,${samples:-1} =~ ^[0-9]+,[0-9]+,[0-9]+$ ]] || wrong_usage "--group $group --limit $limit -n $samples: expected numbers"
 qwen3=${QWEN3:-./qwen3}
 results=${results:-results/table-$(basename "$model")}
 if [ -z "$data" ]; then
@@ -46,7 +48,12 @@ divergence() { grep '"kl": {"' "$1" | grep -oE "\"$2\": \{\"mean\": [^,]*" | cut
 # cell ARGUMENT...: runs the program unless it has; $text is then the cell.
 cell() {
     local name json settings=("$@" "${extra[@]}") kl
-    [ "$2" != fp16 ] || settings=("$@")  # its divergence is 0
+    case $2 in
+    fp16) settings=("$@") ;;  # its divergence is 0
+    rtn) ;;
+    *) [ -z "$samples" ] || settings+=(-n "$samples") ;;&
+    awq) [ -z "$samples" ] || settings+=(-l 512) ;;
+    esac
     name=$(printf "%s" "${settings[*]#-q}-limit$limit" | tr -d " " | tr / _)
     json=$results/$name.json
     if [ ! -e "$json" ]; then
@@ -89,6 +96,8 @@ per_bits "awq" "-q awq -g -1"
 row "rtn, group $group" "" "-q rtn -g $group -b 8" "-q rtn -g $group -b 4" "-q rtn -g $group -b 3" "-q rtn -g $group -b 2" \
     "-q rtn -g $group -b 1"
 per_bits "gptq, group $group" "-q gptq -g $group"
+per_bits "gptaq, group $group" "-q gptaq -g $group"
+per_bits "foem, group $group" "-q foem -g $group"
 per_bits "awq, group $group" "-q awq -g $group"
 row "smoothquant, 8-bit activations" "" "-q smoothquant -b 8 -a 8" "-q smoothquant -b 4 -a 8" "" "" ""
 row "smoothquant, 4-bit activations" "" "" "-q smoothquant -b 4 -a 4" "" "" ""

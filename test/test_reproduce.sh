@@ -312,7 +312,7 @@ two_at_once() {
 
 # scripts/table.sh: every cell of the report's numbers, once; what fails is said and run again.
 table_of_methods() {
-    local run=(scripts/table.sh -m some/model --data "$tmp" --group 64 --limit 3 --results "$tmp/results" -- --kl)
+    local run=(scripts/table.sh -m some/model --data "$tmp" --group 64 --limit 3 -n 7 --results "$tmp/results" -- --kl)
     cat >"$tmp/reporter" <<'STUB'
 #!/usr/bin/env bash
 echo "$*" >>"$STUB/calls"
@@ -338,11 +338,14 @@ STUB
     : >"$STUB/fail"
     : >"$STUB/calls"
     QWEN3=$tmp/reporter "${run[@]}" >"$out" 2>&1 || problem "status $?"
-    check [ "$(grep -c -- '-b 3' "$STUB/calls")" -eq 6 ]
-    check [ "$(wc -l <"$STUB/calls")" -eq 6 ]
+    check [ "$(grep -c -- '-b 3' "$STUB/calls")" -eq 8 ]
+    check [ "$(wc -l <"$STUB/calls")" -eq 8 ]
+    check [ "$(grep -c -- '-q rtn.* -n ' "$STUB/calls")" -eq 0 ]
+    check [ "$(grep -c -- '-q [gf].* -n 7$' "$STUB/calls")" -eq 4 ]
+    check [ "$(grep -c -- '-q awq.* -n 7 -l 512$' "$STUB/calls")" -eq 2 ]
     says "| full precision | 12.35 / 9.877e+04 |"
-    says "30 cells, 45 s in all; commit abc"
-    for wrong in "-x" "--group" "--limit x"; do
+    says "38 cells, 57 s in all; commit abc"
+    for wrong in "-x" "--group" "--limit x" "-n x"; do
         # shellcheck disable=SC2086
         scripts/table.sh $wrong >"$out" 2>&1 && problem "$wrong is taken"
         says "HINT: scripts/table.sh -h"
