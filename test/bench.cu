@@ -267,7 +267,7 @@ static void bench_rotation(Table& table, Bench& b, const LayerSeconds& layer, do
         b.layer.rotation = nullptr;
     };
     const std::vector<double> best = race({[&] { rotate_queries_and_keys(b.scratch.out.data, T, r); },
-                                           [&] { rotate_down_input(b.scratch.in.data, T, r); }, [&] { stream(&r); },
+                                           [&] { rotate_down_input(b.scratch.in.data, T, b.layer.groups[3], r); }, [&] { stream(&r); },
                                            [&] { stream(nullptr); }}, 4);
     const double rests = std::max(best[2] - best[3], 0.0), online = best[0] + best[1] + rests;
     const double evaluated = 146.0 * WINDOW / T, passes = 128.0 * WINDOW / T + evaluated;
