@@ -37,7 +37,7 @@ DEVICE float grid_code(float w, Grid grid, float maxq) {
 DEVICE float grid_round(float w, Grid grid, float maxq) { return grid.scale * (grid_code(w, grid, maxq) - grid.zero); }
 
 // The number of the stored dtype that is nearest to a scale x > 0, ties to even; never 0.
-DEVICE float round_scale(float x, Scale stored) {
+HOST_DEVICE float round_scale(float x, Scale stored) {
     if (stored == Scale::F32) return x;
     if (stored == Scale::F16 && x < 0x1p-14f) return fmaxf(rintf(x * 0x1p24f), 1.0f) * 0x1p-24f;  // a multiple of the least
     uint32_t bits;
