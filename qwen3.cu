@@ -71,7 +71,18 @@
 // ---------------------------------------------------------------------------------------------------------------------
 // Kernels of the forward pass
 
-// out[r] = (x + rest) / rms(x + rest) * gain; one block a row. `rest` is what rounding left of the sums in x.
+// out[r] = x[rows ? rows[r] : r] / rms(x) * gain; one block a row.
+KERNEL rmsnorm_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const int* rows /*[n] or null*/,
+                      const floatX* gain /*[C]*/, int C, float eps) {
+    const floatX* in = x + (size_t)(rows ? rows[blockIdx.x] : blockIdx.x) * C;
+    floatX* to = out + (size_t)blockIdx.x * C;
+    float sum = 0;
+    for (int i = threadIdx.x; i < C; i += blockDim.x) sum += to_float(in[i]) * to_float(in[i]);
+    const float scale = 1.0f / sqrtf(block_sum(sum) / C + eps);
+    for (int i = threadIdx.x; i < C; i += blockDim.x) to[i] = to_floatX(to_float(in[i]) * scale * to_float(gain[i]));
+}
+
+// The same of x + rest, where a stream keeps what rounding left of its sums.
 KERNEL rmsnorm_with_rest_kernel(floatX* out /*[T, C]*/, const floatX* x /*[T, C]*/, const floatX* rest /*[T, C]*/,
                                 const floatX* gain /*[C]*/, int C, float eps) {
     const size_t row = (size_t)blockIdx.x * C;
@@ -83,17 +94,6 @@ KERNEL rmsnorm_with_rest_kernel(floatX* out /*[T, C]*/, const floatX* x /*[T, C]
     const float scale = 1.0f / sqrtf(block_sum(sum) / C + eps);
     for (int i = threadIdx.x; i < C; i += blockDim.x)
         out[row + i] = to_floatX((to_float(x[row + i]) + to_float(rest[row + i])) * scale * to_float(gain[i]));
-}
-
-// out[r] = x[rows ? rows[r] : r] / rms(x) * gain; one block a row.
-KERNEL rmsnorm_kernel(floatX* out /*[n, C]*/, const floatX* x /*[T, C]*/, const int* rows /*[n] or null*/,
-                      const floatX* gain /*[C]*/, int C, float eps) {
-    const floatX* in = x + (size_t)(rows ? rows[blockIdx.x] : blockIdx.x) * C;
-    floatX* to = out + (size_t)blockIdx.x * C;
-    float sum = 0;
-    for (int i = threadIdx.x; i < C; i += blockDim.x) sum += to_float(in[i]) * to_float(in[i]);
-    const float scale = 1.0f / sqrtf(block_sum(sum) / C + eps);
-    for (int i = threadIdx.x; i < C; i += blockDim.x) to[i] = to_floatX(to_float(in[i]) * scale * to_float(gain[i]));
 }
 
 KERNEL add_bias_kernel(floatX* y /*[T, O]*/, const floatX* bias /*[O]*/, int O) {
@@ -139,7 +139,7 @@ KERNEL add_kernel(floatX* x /*[T, C]*/, const floatX* y /*[T, C]*/, int C) {
     for (int i = threadIdx.x; i < C; i += blockDim.x) x[row + i] = to_floatX(to_float(x[row + i]) + to_float(y[row + i]));
 }
 
-// The same where the stream keeps what rounding leaves of its sums: x + rest + y, of which `rest` has what x can't hold.
+// x + rest + y, of which `rest` becomes what x can't hold.
 KERNEL add_with_rest_kernel(floatX* x /*[T, C]*/, floatX* rest /*[T, C]*/, const floatX* y /*[T, C]*/, int C) {
     const size_t row = (size_t)blockIdx.x * C;
     for (int i = threadIdx.x; i < C; i += blockDim.x) {

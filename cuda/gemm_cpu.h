@@ -5,7 +5,8 @@
 // X^T X. Both are first copied ("packed") into the order in which the innermost loop reads them:
 //     A in panels of MR rows: panel[k][r], with room for whole vectors       B in panels of NR rows: panel[k][c]
 // in words. A word is a float, a double, or two bf16 (k and k + 1) that the bf16 dot product of AVX-512 takes at once.
-// Products of floatX take the words that are fastest here: bf16_product() in amx.h. The micro-kernel keeps MR x NR sums in registers (on AVX-512, 14 x 2 vectors of the 32 there are). For every k it
+// Products of floatX take the words that are fastest here: bf16_product() in amx.h.
+// The micro-kernel keeps MR x NR sums in registers (on AVX-512, 14 x 2 vectors of the 32 there are). For every k it
 // does MR x 2 fused multiply-adds on MR + 2 loads, so that the multipliers are the bound and not the memory. What stays
 // where, with words of 4 bytes:
 //     L1   KC = 192 k's of a panel of B (24 KB), while the panels of A (12 KB each) pass by
@@ -178,7 +179,7 @@ template <int X, int Y, class V, size_t... I> V interleave(V a, V b, std::index_
 #ifdef __clang__
     return __builtin_shufflevector(a, b, (int)(I / 2 + (I % 2 ? Y : X))...);
 #else
-    typedef decltype(a < b) Lanes;                 // integers of the same width
+    typedef decltype(a < b) Lanes;  // integers of the same width
     return __builtin_shuffle(a, b, Lanes{(int)(I / 2 + (I % 2 ? Y : X))...});
 #endif
 }

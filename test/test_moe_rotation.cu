@@ -1,24 +1,8 @@
 // Rotations of mixtures of experts: every weight against its product in float64, and the rotated model as the same function.
+#include "matrix.h"
 #include "moe_layer.h"
 
-typedef std::vector<double> Matrix;
-
 static Matrix doubles(const std::vector<float>& x) { return Matrix(x.begin(), x.end()); }
-
-static Matrix multiply(const Matrix& a, const Matrix& b, int m, int k, int n) {
-    Matrix c((size_t)m * n, 0);
-    for (int i = 0; i < m; i++)
-        for (int x = 0; x < k; x++)
-            for (int j = 0; j < n; j++) c[(size_t)i * n + j] += a[(size_t)i * k + x] * b[(size_t)x * n + j];
-    return c;
-}
-
-static Matrix transposed(const Matrix& a, int m, int n) {
-    Matrix t(a.size());
-    for (int i = 0; i < m; i++)
-        for (int j = 0; j < n; j++) t[(size_t)j * m + i] = a[(size_t)i * n + j];
-    return t;
-}
 
 // The symmetric Hadamard matrix of Sylvester over sqrt(n), n a power of two.
 static Matrix sylvester(int n) {

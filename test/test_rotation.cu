@@ -2,11 +2,10 @@
 // mistakes that a rotation can make, each of which must show.
 #include "../quant/rotation.cuh"
 #include "golden.h"
+#include "matrix.h"
 #include "temp.h"
 #include "test.h"
 #include <random>
-
-typedef std::vector<double> Matrix;
 
 // A small model whose head_dim is not hidden / heads, and whose hidden size, ffn and heads need all constructions: 20 x 4, 76 x 2.
 static Config small_config(bool bias, int H = 6) {
@@ -51,21 +50,6 @@ template <class F> static Matrix dense(int n, F transform) {
     transform(d.data);
     copy(identity.data(), d.data, identity.size());
     return Matrix(identity.begin(), identity.end());
-}
-
-static Matrix multiply(const Matrix& a, const Matrix& b, int m, int k, int n) {
-    Matrix c((size_t)m * n, 0);
-    for (int i = 0; i < m; i++)
-        for (int x = 0; x < k; x++)
-            for (int j = 0; j < n; j++) c[(size_t)i * n + j] += a[(size_t)i * k + x] * b[(size_t)x * n + j];
-    return c;
-}
-
-static Matrix transposed(const Matrix& a, int m, int n) {
-    Matrix t(a.size());
-    for (int i = 0; i < m; i++)
-        for (int j = 0; j < n; j++) t[(size_t)j * m + i] = a[(size_t)i * n + j];
-    return t;
 }
 
 static Matrix with_gain(Matrix W, const Matrix& gain) {

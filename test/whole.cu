@@ -7,6 +7,7 @@
 #include "../data/sha256.h"
 #include "../quant/rotation.cuh"
 #include "golden.h"
+#include "matrix.h"
 #include "moe_layer.h"
 #include "temp.h"
 #include "test.h"
