@@ -511,14 +511,14 @@ inline Options options_parse(int argc, const char* const* argv) {
     for (const char* flag : {"-c", "-n", "-l"})
         if (!o.quant.smooth && o.given.count(flag))
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
-    if (o.kl && o.method == "fp16" && !o.rotate)
-        usage_fail("--kl has no meaning with -q fp16, which is the full-precision model. HINT: --rotate");
     if (!o.given.count("--rotate-only") && o.quant.k_bits == 16) o.rotate_only = "r1,r2,r4";  // r3 serves the keys' grid alone
     if (o.rotate_offline) {
         if (o.given.count("--rotate-only")) usage_fail("--rotate-offline and --rotate-only: one at a time");
         o.rotate_only = "r1,r2";
     }
     if (o.rotate_offline || o.learn_rotation || !o.rotation.empty()) o.rotate = true;
+    if (o.kl && o.method == "fp16" && !o.rotate)
+        usage_fail("--kl has no meaning with -q fp16, which is the full-precision model. HINT: --rotate");
     check_rotation(o);
     const std::string last = std::filesystem::path(o.save.substr(0, o.save.find_last_not_of('/') + 1)).filename();
     if (!o.save.empty() && (last.empty() || last == "." || last == ".."))

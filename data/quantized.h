@@ -36,6 +36,7 @@ struct QuantFormat {
     bool symmetric = false;
     bool zeros_less_one = false;  // gptq: the files hold zero - 1
     bool act_order = false;       // gptq: g_idx may be any map; else it is i / G
+    bool unpacked = false;        // NONE, once compressed-tensors: its scales still lie beside the plain weights
 };
 
 static constexpr int AWQ_ORDER[8] = {0, 2, 4, 6, 1, 3, 5, 7};
@@ -124,7 +125,7 @@ inline int quantization_abits(const Json& group, const std::string& where) {
 inline void quantization_compressed_tensors(const Json& j, QuantFormat& f) {
     const std::string& where = f.where;
     const std::string status = json_string(j, "quantization_status", where);
-    if (status != "compressed") quantization_refuse(where, "quantization_status " + json_quote(status));
+    if (status != "compressed" && status != "decompressed") quantization_refuse(where, "quantization_status " + json_quote(status));
     for (const char* key : {"kv_cache_scheme", "transform_config", "sparsity_config", "moe_sparsity_config"})
         quantization_refuse_key(j, key, where);
     const Json& groups = json_object(j, "config_groups", where);
@@ -152,6 +153,10 @@ inline void quantization_compressed_tensors(const Json& j, QuantFormat& f) {
     if (strategy == "group") f.group_size = quantization_group_size(weights, "group_size", where);
     else if (strategy != "channel") quantization_refuse(where, "strategy " + json_quote(strategy));
     f.abits = quantization_abits(group, where);
+    if (status == "compressed") return;
+    // What transformers saves of a model that it has unpacked: plain weights, and scales beside them that nothing asks for.
+    if (f.abits < 16) quantization_refuse(where, "activations' bits beside unpacked weights (quantization_status \"decompressed\")");
+    f.kind = QuantFormat::NONE, f.unpacked = true;
 }
 
 inline void quantization_gptq(const Json& j, QuantFormat& f) {
@@ -279,12 +284,12 @@ inline void quantized_refuse_others(const Checkpoint& ck, const QuantizedLinear&
                                 " .qweight .scales .qzeros .g_idx ",
                                 " .qweight .scales .qzeros ",
                                 " .weight .weight_scale_inv "};
+    const int kind = q.quantized ? q.format->kind : q.format->unpacked ? QuantFormat::INT : QuantFormat::NONE;
     for (const char* suffix : {".weight", ".weight_packed", ".weight_scale", ".weight_zero_point", ".weight_g_idx",
                                ".weight_scale_inv", ".qweight", ".scales", ".qzeros", ".g_idx"}) {
         if (!checkpoint_find(ck, q.name + suffix)) continue;
         const bool unwanted_zeros = q.quantized && q.format->symmetric && strcmp(suffix, ".weight_zero_point") == 0;
-        if (strstr(own[q.quantized ? q.format->kind : QuantFormat::NONE], format(" %s ", suffix).c_str()) && !unwanted_zeros)
-            continue;
+        if (strstr(own[kind], format(" %s ", suffix).c_str()) && !unwanted_zeros) continue;
         fail("%s: tensor \"%s%s\" is there, which does not belong to a linear that is %s. HINT: does config.json belong to these "
              "files?",
              ck.path.c_str(), q.name.c_str(), suffix,

@@ -353,6 +353,40 @@ TEST(what_is_measured_is_what_is_saved) {
     }
 }
 
+// transformers saves what it has unpacked as plain weights, beside a quantization_config that says so. Such a file is a plain checkpoint.
+TEST(unpacked_checkpoints_are_plain) {
+    skip_when_emulated();
+    TempFolder tmp;
+    const std::string packed = tmp / "packed", plain = tmp / "plain", again = tmp / "again";
+    run_quietly({"-m", "data/tiny", "-q", "rtn", "-b", "4", "-g", "64", "--sym", "--save", packed.c_str(), "--format", "compressed-tensors"});
+    run_quietly({"-m", "data/tiny", "-q", "rtn", "-b", "4", "-g", "64", "--sym", "--save", plain.c_str()});
+    const Report expected = row_of(plain);
+    std::string config = read_bytes(packed + "/config.json");
+    const std::string from = "\"quantization_status\": \"compressed\"";
+    const size_t at = config.find(from);
+    CHECK(at != std::string::npos);
+    config.replace(at, from.size(), "\"quantization_status\": \"decompressed\"");
+    write_bytes(plain + "/config.json", config);
+    {
+        const Checkpoint weights = checkpoint_open(plain), scales = checkpoint_open(packed);
+        std::vector<TensorView> all = weights.tensors;
+        for (const TensorView& t : scales.tensors)
+            if (ends_with(t.name, ".weight_scale") || ends_with(t.name, ".weight_shape")) all.push_back(t);
+        CHECK(all.size() > weights.tensors.size());
+        std::vector<TensorSpec> specs;
+        for (const TensorView& t : all) specs.push_back({t.name, t.dtype, t.shape});
+        SafetensorsWriter writer(tmp / "both", specs);
+        for (const TensorView& t : all) writer.write(t.name, t.data, t.n_bytes);
+        writer.finish();
+    }
+    std::filesystem::rename(tmp / "both", plain + "/model.safetensors");
+    const Report found = row_of(plain);
+    check_same_results(expected, found);
+    CHECK(!found.loaded && found.method == "fp16");
+    run_quietly({"-m", plain.c_str(), "-q", "rtn", "-b", "8", "--save", again.c_str()});
+    CHECK(read_bytes(again + "/config.json").find("quantization_config") == std::string::npos);
+}
+
 // A mixture's experts are packed one by one, its routers stay as they are.
 TEST(mixtures_of_experts_are_packed) {
     skip_when_emulated();

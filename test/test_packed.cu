@@ -216,6 +216,7 @@ TEST(packed_refuses_configs) {
             "float-quantized");
     refused(replaced(ct, "\"pack-quantized\"", "\"marlin-24\""), "\"pack-quantized\"", "\"marlin-24\"", "marlin-24");
     refused(ct, "\"compressed\"", "\"frozen\"", "quantization_status \"frozen\"");
+    refused(ct, "\"compressed\"", "\"decompressed\"", "activations' bits beside unpacked weights");
     refused(ct, "\"ignore\"", "\"kv_cache_scheme\": {\"num_bits\": 8}, \"ignore\"", "kv_cache_scheme");
     refused(ct, "\"ignore\"", "\"transform_config\": {\"config_groups\": {}}, \"ignore\"", "transform_config");
     refused(ct, "\"group_0\"", "\"group_1\": {}, \"group_0\"", "2 groups");

@@ -551,6 +551,8 @@ TEST(grids_of_flows_that_make_no_sense_say_why) {
         args.insert(args.begin(), "qwen3");
         return options_parse((int)args.size(), args.data());
     };
+    CHECK(parse({"--kl", "--rotate-offline"}).rotate && parse({"--kl", "--rotation", "x"}).rotate);  // a rotated model may be compared
+    CHECK_ERROR(parse({"--kl"}), "--kl has no meaning with -q fp16");
     CHECK_ERROR(parse({"-q", "gptq", "--a-asym"}), "--a-asym has no meaning without bits of activations");
     CHECK_ERROR(parse({"-q", "gptq", "--kv-bits", "1"}), "--kv-bits 1: expected 2 to 8 bits, or 16 for none");
     CHECK_ERROR(parse({"-q", "gptq", "--kv-clip", "0.9"}), "--kv-clip has no meaning without");
