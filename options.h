@@ -92,6 +92,9 @@ inline std::vector<Flag> all_flags(Options& o) {
          &o.kv_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
+        {Flag::INT, "--p-bits", "BITS",
+         "of attention's probabilities: multiples of 1 / (2^BITS - 1); 16: as they are (rptq with -a: 8)", &o.quant.p_bits,
+         "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--rotate", "", "rotate the model first, so that no channel is an outlier (quant/rotation.cuh)", &o.rotate,
          nullptr},
@@ -299,7 +302,8 @@ inline void check_flow_grids(const Options& o) {
     if (o.given.count("--kv-clip") && q.k_bits == 16 && q.v_bits == 16)
         usage_fail("--kv-clip has no meaning without bits of keys and values. HINT: --kv-bits 4");
     const std::pair<const char*, int> bits[] = {
-        {"--kv-bits", o.kv_bits}, {"--k-bits", q.k_bits}, {"--v-bits", q.v_bits}, {"--norm-abits", q.norm_abits}};
+        {"--kv-bits", o.kv_bits}, {"--k-bits", q.k_bits}, {"--v-bits", q.v_bits}, {"--p-bits", q.p_bits},
+        {"--norm-abits", q.norm_abits}};
     for (const auto& b : bits)
         if (b.second != 16 && (b.second < 2 || b.second > 8))
             usage_fail("%s %d: expected 2 to 8 bits, or 16 for none", b.first, b.second);
@@ -345,8 +349,9 @@ inline void check_rotation(const Options& o) {
     if (o.rotate_block < 0) usage_fail("--rotate-block %d: expected 0 or more", o.rotate_block);
     if (!o.save.empty() && (rotates(o, "r3") || rotates(o, "r4") || rotates(o, "heads")))
         usage_fail("--rotate with --save: what r3, r4 and heads do online has no place in a checkpoint. HINT: --rotate-offline");
-    if (!o.save.empty() && (o.quant.abits < 16 || o.quant.k_bits < 16 || o.quant.v_bits < 16))
-        usage_fail("--rotate with --save: a checkpoint holds weights, and not the bits of what flows. HINT: -a 16, without --kv-bits");
+    if (!o.save.empty() && (o.quant.abits < 16 || o.quant.k_bits < 16 || o.quant.v_bits < 16 || o.quant.p_bits < 16))
+        usage_fail("--rotate with --save: a checkpoint holds weights, and not the bits of what flows. HINT: -a 16, without --kv-bits and "
+                   "--p-bits");
 }
 
 // The packed format of --format and these settings; kind NONE: --format bf16.
@@ -375,8 +380,9 @@ inline void options_check_format(Options& o) {
                    : o.method == "rptq"  ? "RPTQ, whose grids belong to clusters of columns of any size,"
                                          : ("-q " + o.method).c_str());
     const QuantOptions& q = o.quant;
-    if (q.k_bits < 16 || q.v_bits < 16)
-        usage_fail("--format %s: the file has no place for bits of keys and values. HINT: leave --kv-bits, or take --format bf16",
+    if (q.k_bits < 16 || q.v_bits < 16 || q.p_bits < 16)
+        usage_fail("--format %s: the file has no place for bits of keys, values and probabilities. HINT: leave --kv-bits and --p-bits, "
+                   "or take --format bf16",
                    o.format.c_str());
     if (q.abits < 16 && (q.a_asym || q.a_heads || q.a_group != -1 || q.a_clip != 1))
         usage_fail("--format %s: readers know one symmetric grid a token for activations, of its whole range. HINT: leave --a-asym, "
@@ -467,6 +473,7 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.quant.abits != 4 && o.quant.abits != 8 && o.quant.abits != 16)
         usage_fail("-a %d: expected 4 or 8 bits, or 16 for none", o.quant.abits);
     if (o.method == "rptq" && !o.given.count("--kv-bits")) o.kv_bits = o.quant.abits;  // keys and values are activations as others are
+    if (o.method == "rptq" && !o.given.count("--p-bits") && o.quant.abits < 16) o.quant.p_bits = 8;
     if (!o.given.count("--k-bits")) o.quant.k_bits = o.kv_bits;
     if (!o.given.count("--v-bits")) o.quant.v_bits = o.kv_bits;
     check_flow_grids(o);

@@ -309,7 +309,7 @@ inline void layer_stage(const Config& c, const Layer& layer, int stage, floatX* 
         flow_grid_apply(out, T, qkv_rows(c), c.H * c.D, layer.q_grid);
         flow_grid_apply(out + c.H * c.D, T, qkv_rows(c), c.KV * c.D, layer.k_grid);
         flow_grid_apply(out + (c.H + c.KV) * c.D, T, qkv_rows(c), c.KV * c.D, layer.v_grid);
-        attention(in, out, chunk.plan, T, c.H, c.KV, c.D);
+        attention(in, out, chunk.plan, T, c.H, c.KV, c.D, layer.p_bits);
         if (layer.rotation) rotate_o_input(in, T, *layer.rotation);
         break;
     case 2:
@@ -1254,7 +1254,7 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
                 "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads");
     }
     const QuantOptions& q = run.options.quant;
-    if (run.method.collect_heads && (q.abits < 16 || q.k_bits < 16 || q.v_bits < 16))
+    if (run.method.collect_heads && (q.abits < 16 || q.k_bits < 16 || q.v_bits < 16 || q.p_bits < 16))
         r.notes.push_back(format("the checkpoint holds %s's weights alone: it has no place for the grids of what flows (-a 16 quantizes "
                                  "weights alone)", run.method.name));
     Config shape = c;

@@ -44,9 +44,13 @@ inline Settings method_settings(const Options& o, const Method& method) {
     return s;
 }
 
+// Of what attention reads.
 inline Settings kv_settings(const QuantOptions& q) {
-    if (q.k_bits == 16 && q.v_bits == 16) return {};
-    return {{"k_bits", std::to_string(q.k_bits)}, {"v_bits", std::to_string(q.v_bits)}, {"clip", json_format(q.kv_clip)}};
+    Settings s;
+    if (q.k_bits < 16 || q.v_bits < 16)
+        s = {{"k_bits", std::to_string(q.k_bits)}, {"v_bits", std::to_string(q.v_bits)}, {"clip", json_format(q.kv_clip)}};
+    if (q.p_bits < 16) s.push_back({"p_bits", std::to_string(q.p_bits)});
+    return s;
 }
 
 inline Settings rotation_settings(const Options& o) {

@@ -156,9 +156,9 @@ template <int D> void launch_tensor_core(int blocks, const AttentionArgs& args) 
 
 // ---------------------------------------------------------------------------------------------------------------------
 // out = attention of the chunk's queries to its keys, q and k already normalized and rotated; the plan is for this T and H / KV.
-// D is a multiple of 8, at most 256.
+// D is a multiple of 8, at most 256. With fewer than 16 p_bits, 2 to 8, the probabilities are rounded.
 inline void attention(floatX* out /*[T, H, D]*/, const floatX* qkv /*[T, H + 2 KV, D]: query, key, value heads*/,
-                      const AttentionPlan& plan, int T, int H, int KV, int D) {
+                      const AttentionPlan& plan, int T, int H, int KV, int D, int p_bits = 16) {
     if (KV < 1 || H < 1 || H % KV != 0) fail("attention: %d query heads and %d key heads, expected a multiple", H, KV);
     if (D < 8 || D > MAX_HEAD_DIM || D % 8 != 0)
         fail("attention: head_dim is %d, expected a multiple of 8 up to %d", D, MAX_HEAD_DIM);
@@ -167,13 +167,14 @@ inline void attention(floatX* out /*[T, H, D]*/, const floatX* qkv /*[T, H + 2 K
     if (plan.tiles.n * KV > INT32_MAX)
         fail("attention: %zu tiles of %d key heads are too many. HINT: fewer tokens a chunk", plan.tiles.n, KV);
     const int n_tiles = (int)plan.tiles.n, blocks = n_tiles * KV;
-    const AttentionArgs args = {out, qkv, plan.tiles.data, plan.begin.data, plan.prefix.data, n_tiles, H, KV, D};
+    const float levels = p_bits < 16 ? (float)((1 << p_bits) - 1) : 0;
+    const AttentionArgs args = {out, qkv, plan.tiles.data, plan.begin.data, plan.prefix.data, n_tiles, H, KV, D, levels};
 #ifndef __CUDACC__
     launch_cpu(blocks, args);
 #else
 #ifndef PRECISION_FP32
-    if (blocks > 0 && D == 64) return launch_tensor_core<64>(blocks, args);
-    if (blocks > 0 && D == 128) return launch_tensor_core<128>(blocks, args);
+    if (blocks > 0 && D == 64 && levels == 0) return launch_tensor_core<64>(blocks, args);
+    if (blocks > 0 && D == 128 && levels == 0) return launch_tensor_core<128>(blocks, args);
 #endif
     launch(attention_rows_gpu, dim3(blocks, TILE_ROWS / PLAIN_ROWS), GPU_THREADS, args);
 #endif

@@ -9,6 +9,7 @@
 //               of q or p. The multiply-adds are the bound; copies, exponentials and the rest take about a quarter of the time.
 //     AMX       Both are products of tiles (amx.h): K and V^T are a tile's A, q^T and p its B as they are. D is a multiple of 32.
 //               The exponentials are the bound; and more keys in a block, so that o^T is read and written less often.
+// Where p are rounded, the keys pass by twice: first for m and l alone, then every p is round(exp2(scores - m) levels / l).
 //
 // defines: launch_cpu; for tests: exp2_vector
 #pragma once
@@ -78,6 +79,16 @@ inline Vector<float> exp2_vector(Vector<float> x) {
     return (Vector<float>)_mm512_maskz_add_epi32(above, (__m512i)y, (__m512i)(n << 23));  // n more in the exponent
 #else
     return y * (Vector<float>)(((Vector<uint32_t>)n + 127u) << 23);
+#endif
+}
+
+// Each to its nearest integer, the even one of two; a NaN stays one.
+inline Vector<float> round_vector(Vector<float> x) {
+#ifdef __AVX512F__
+    return (Vector<float>)_mm512_maskz_roundscale_ps(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    for (int i = 0; i < LANE; i++) x[i] = rintf(x[i]);
+    return x;
 #endif
 }
 
@@ -161,8 +172,14 @@ __attribute__((always_inline)) inline void panel_output(CpuTile<Word>& c, const 
     }
 }
 
+enum class Pass {
+    ONLY,     // p as they are: the only one
+    SUMS,     // m and l alone
+    ROUNDED,  // p rounded; m is known, and in the place of l stands levels / l
+};
+
 // The panel of rows from row0 on meets the keys [key, key + n); n is a multiple of STEP.
-template <class Word> void attend_panel(CpuTile<Word>& c, const AttentionTile& t, int row0, int key, int n) {
+template <class Word> void attend_panel(CpuTile<Word>& c, const AttentionTile& t, int row0, int key, int n, Pass pass) {
     constexpr int panel = PANEL<Word>, group = GROUP<Word>;
     alignas(64) float scores[KEYS<Word> * panel * LANE];                     // [keys, PANEL, LANE]
     alignas(64) Stored<Word> p[panel * KEYS<Word> * LANE / Words<Word>::K];  // [rows / GROUP, keys / per_word, GROUP]
@@ -180,13 +197,14 @@ template <class Word> void attend_panel(CpuTile<Word>& c, const AttentionTile& t
     for (int j = 0; j < n; j += 2)
         for (int i = 0; i < panel; i++) {
             const float* s = scores + (j * panel + i) * LANE;
-            const Vector<float> p0 = exp2_vector(load_vector(s) * scale - m[i]);
-            const Vector<float> p1 = exp2_vector(load_vector(s + panel * LANE) * scale - m[i]);
-            l[i] += p0 + p1;
+            Vector<float> p0 = exp2_vector(load_vector(s) * scale - m[i]);
+            Vector<float> p1 = exp2_vector(load_vector(s + panel * LANE) * scale - m[i]);
+            if (pass == Pass::ROUNDED) p0 = round_vector(p0 * l[i]), p1 = round_vector(p1 * l[i]);
+            else l[i] += p0 + p1;
             store_two(p + (i * LANE / group * KEYS<Word> + j) / Words<Word>::K * group + i * LANE % group, p0, p1);
         }
     for (int i = 0; i < panel; i++) store_vector(c.l + row0 + i * LANE, l[i]);
-    panel_output<Word>(c, t, row0, alpha, p, n);
+    if (pass != Pass::SUMS) panel_output<Word>(c, t, row0, alpha, p, n);
 }
 
 // q, transposed, and the state of rows that have not seen a key.
@@ -249,19 +267,30 @@ template <class Word> bool store_tile(const CpuTile<Word>& c, const AttentionTil
     return not_finite == 0;
 }
 
-template <class Word> KERNEL attention_cpu(AttentionArgs args) {
+// All keys pass by all rows.
+template <class Word> void attend_tile(CpuTile<Word>& c, const AttentionTile& t, Pass pass) {
     constexpr int step = STEP<Word>, panel_rows = PANEL<Word> * LANE;
-    const AttentionTile t = attention_tile(args, blockIdx.x);
-    CpuTile<Word> c;
-    if constexpr (TILED<Word>) tiles_begin();
-    load_tile(c, t);
     for (int key = 0; key < t.n_keys; key += KEYS<Word>) {
         load_keys(c, t, key, std::min(KEYS<Word>, t.n_keys - key));
         for (int row0 = 0; row0 < t.n_rows; row0 += panel_rows) {
             const int seen = t.hi(row0 + panel_rows - 1) + 1 - key;  // of this block, by the panel's last row
             if (seen <= 0 || (key >= t.n_prefix && key + KEYS<Word> <= t.lo(row0))) continue;
-            attend_panel(c, t, row0, key, std::min(KEYS<Word>, ceil_div(seen, step) * step));
+            attend_panel(c, t, row0, key, std::min(KEYS<Word>, ceil_div(seen, step) * step), pass);
         }
+    }
+}
+
+template <class Word> KERNEL attention_cpu(AttentionArgs args) {
+    const AttentionTile t = attention_tile(args, blockIdx.x);
+    CpuTile<Word> c;
+    if constexpr (TILED<Word>) tiles_begin();
+    load_tile(c, t);
+    if (t.levels == 0) attend_tile(c, t, Pass::ONLY);
+    else {
+        attend_tile(c, t, Pass::SUMS);
+        for (int row = 0; row < t.n_rows; row++) c.l[row] = t.levels / c.l[row];
+        attend_tile(c, t, Pass::ROUNDED);
+        std::fill_n(c.l, t.n_rows, t.levels);
     }
     if constexpr (TILED<Word>) tiles_end();
     if (store_tile(c, t)) return;

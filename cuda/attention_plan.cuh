@@ -20,6 +20,10 @@
 // A masked key's p is 0, but 0 * NaN is NaN: a NaN or Inf in v would reach rows that do not see it. So a tile whose result is
 // not finite everywhere is computed again by attention_rows, which skips what is masked.
 //
+// With --p-bits the p are rounded to multiples of 1 / levels, levels = 2^bits - 1, before they multiply v, and what is lost is not
+// made good: p = round(levels exp(score - m) / l) / levels. This needs m and l first, so the keys pass by once more. The integers that
+// multiply v are exact in bf16; on a GPU attention_rows computes them.
+//
 // Symbols: T tokens, H query heads, KV key and value heads, D head_dim, group = H / KV.
 // defines: Segment, AttentionPlan, attention_plan; for the kernels: AttentionArgs, AttentionTile, attention_tile, attention_rows
 #pragma once
@@ -118,6 +122,7 @@ struct AttentionArgs {
     const QueryTile* tiles;
     const int *begin, *prefix;
     int n_tiles, H, KV, D;
+    float levels;  // p become multiples of 1 / levels; 0: they stay as they are
 };
 
 // Keys and rows are numbered as above. A row from n_rows on repeats the last one, and is not stored.
@@ -127,6 +132,7 @@ struct AttentionTile {
     size_t qkv_stride, out_stride;
     const int *begin, *prefix;
     int D, group, query, n_rows, n_prefix, own, n_keys;  // query: the first query token; own: the token of key n_prefix
+    float levels;
 
     HOST_DEVICE int query_token(int row) const { return query + (row < n_rows ? row : n_rows - 1) / group; }
     HOST_DEVICE int query_head(int row) const { return (row < n_rows ? row : n_rows - 1) % group; }
@@ -153,11 +159,12 @@ HOST_DEVICE AttentionTile attention_tile(const AttentionArgs& a, int index) {
     const size_t q = (size_t)head * group * a.D, k = (size_t)(a.H + head) * a.D, v = (size_t)(a.H + a.KV + head) * a.D;
     return {a.qkv + q, a.qkv + k, a.qkv + v, a.out + q, (size_t)(a.H + 2 * a.KV) * a.D, (size_t)a.H * a.D, a.begin,
             a.prefix + tile.offset, a.D, group, tile.query, tile.n * group, tile.n_prefix, own,
-            tile.n_prefix + tile.query + tile.n - own};
+            tile.n_prefix + tile.query + tile.n - own, a.levels};
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The plain kernel: a block computes 8 rows of a tile. It passes over the keys twice, first for each row's largest score.
+// The plain kernel: a block computes 8 rows of a tile. It passes over the keys twice, first for each row's largest score; where
+// p are rounded three times, since their sum must be known.
 
 constexpr int PLAIN_ROWS = 8, PLAIN_KEYS = 128;
 typedef float EightRows[PLAIN_ROWS];
@@ -196,6 +203,14 @@ DEVICE void attention_rows(const AttentionTile& t, int row0, EightRows* shared /
             if (t.visible(key, lo[r], hi[r]) && !(score[r] <= top[r])) top[r] = score[r];  // a NaN wins
     }
     for (int r = 0; r < PLAIN_ROWS; r++) top[r] = block_max(top[r]);
+    EightRows unit = {};  // exp(score - top) / unit is rounded
+    if (t.levels > 0) {
+        for (int key = threadIdx.x; key < n_keys; key += blockDim.x) {
+            plain_scores(score, q, t.k_row(key), t.D);
+            for (int r = 0; r < PLAIN_ROWS; r++) sum[r] += t.visible(key, lo[r], hi[r]) ? exp_float(score[r] - top[r]) : 0;
+        }
+        for (int r = 0; r < PLAIN_ROWS; r++) unit[r] = block_sum(sum[r]) / t.levels;
+    }
     for (int key0 = 0; key0 < n_keys; key0 += PLAIN_KEYS) {
         const int n = n_keys - key0 < PLAIN_KEYS ? n_keys - key0 : PLAIN_KEYS;
         for (int j = threadIdx.x; j < n; j += blockDim.x) {
@@ -203,6 +218,7 @@ DEVICE void attention_rows(const AttentionTile& t, int row0, EightRows* shared /
             for (int r = 0; r < PLAIN_ROWS; r++) {
                 const bool visible = t.visible(key0 + j, lo[r], hi[r]);
                 p[j][r] = visible ? exp_float(score[r] - top[r]) : -1;  // -1: masked
+                if (t.levels > 0 && visible) p[j][r] = rintf(p[j][r] / unit[r]);
                 sum[r] += visible ? p[j][r] : 0;
             }
         }
@@ -218,7 +234,7 @@ DEVICE void attention_rows(const AttentionTile& t, int row0, EightRows* shared /
         }
         block_sync();
     }
-    for (int r = 0; r < PLAIN_ROWS; r++) sum[r] = block_sum(sum[r]);
+    for (int r = 0; r < PLAIN_ROWS; r++) sum[r] = t.levels > 0 ? t.levels : block_sum(sum[r]);
     for (int r = 0; r < PLAIN_ROWS && row0 + r < t.n_rows; r++)
         for (int d = threadIdx.x; d < t.D; d += blockDim.x) t.out_row(row0 + r)[d] = to_floatX(o[d][r] / sum[r]);
 }

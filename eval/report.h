@@ -188,7 +188,7 @@ inline std::string report_text(const Report& r) {
     std::string method = r.method;
     if (!r.rotation.empty()) method += " rotated";
     for (const auto& s : r.kv)
-        if (s.first == "k_bits" || s.first == "v_bits") method += " " + s.first.substr(0, 1) + s.second;
+        if (s.first != "clip") method += " " + s.first.substr(0, 1) + s.second;
     std::string activations = std::to_string(r.abits);
     for (const auto& s : r.options)
         if (s.first == "norm_activation_bits" && s.second != activations) activations += ", norms " + s.second;

@@ -65,12 +65,13 @@ struct Layer {
     int first_group[STAGES + 1] = {0, 1, 2, 3, 4};           // a stage's groups end where the next one's begin
     int D = 0;                        // head_dim
     FlowGrid q_grid, k_grid, v_grid;  // of the queries and keys, after the rotary embedding, and of the values
+    int p_bits = 16;                  // of attention's probabilities
 };
 
 enum class Scale { F32, F16, BF16 };  // the dtype that scales are stored in
 
 struct QuantOptions {
-    int wbits = 4, abits = 16, k_bits = 16, v_bits = 16;
+    int wbits = 4, abits = 16, k_bits = 16, v_bits = 16, p_bits = 16;
     bool a_asym = false, a_heads = false;  // asymmetric grids of inputs; one a head for o's
     int a_group = -1;                      // values of an input that share a grid, -1: a token's
     double a_clip = 1, kv_clip = 1;
@@ -351,6 +352,7 @@ inline void layer_set_grids(Layer& layer, const QuantOptions& o, int D, bool on)
     layer.k_grid = layer.v_grid = cache, layer.q_grid = FlowGrid();
     layer.k_grid.bits = on ? o.k_bits : 16, layer.v_grid.bits = on ? o.v_bits : 16;
     layer.v_grid.zero = false;
+    layer.p_bits = on ? o.p_bits : 16;
 }
 
 // The inputs of a stage put on their grid while a method calibrates, --a-in-calibration.

@@ -21,8 +21,8 @@
 //   5  the stream goes through the quantized layer, its activations quantized too
 //
 // -a are the bits of q, k, v and of the inputs of o and down; the norms' outputs, the inputs of q k v gate up, have --norm-abits, of which
-// the original never spends fewer than 8. With -a 16 --kv-bits 4 only keys and values are quantized: the paper's W4A4KV. The original also
-// rounds attention's probabilities to multiples of 1/255; they stay as they are here.
+// the original never spends fewer than 8, nor on attention's probabilities, which become multiples of 1/255 (--p-bits): behind 1024 like
+// keys most of them are 0. With -a 16 --kv-bits 4 only keys and values are quantized: the paper's W4A4KV.
 //
 // symbols: W [O, I], X [T, I], I channels, D head_dim, b bits, s scale, z zero
 // defaults: damp 0.01, no act-order, 128 x 2048 tokens of C4 (the original: a mixture of three sets)
@@ -349,6 +349,7 @@ inline void rptq_solve(Quantizer& q, Layer& layer, int g) {
         layer.q_grid = place_grid(q, Q_PLACE, clusters_of_heads(qk, H, KV, D), q.opt.abits);
         layer.k_grid = place_grid(q, K_PLACE, clusters_of_heads(qk, KV, KV, D), q.opt.k_bits);
         layer.v_grid = place_grid(q, V_PLACE, clusters_of_heads(labels, KV, KV, D), q.opt.v_bits);
+        layer.p_bits = q.opt.p_bits;
     }
     gptq_report(q, layer, g, result, errors, {}, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }

@@ -10,6 +10,7 @@ struct Problem {
     std::vector<Segment> segments;
     int T, H, KV, D;
     std::vector<floatX> qkv;  // [T, H + 2 KV, D]
+    int p_bits = 16;
 
     int stride() const { return (H + 2 * KV) * D; }
     floatX& q(int t, int h, int d) { return qkv[(size_t)t * stride() + h * D + d]; }
@@ -70,14 +71,15 @@ static std::vector<floatX> run(const Problem& p) {
     Array<floatX> out(result.size(), "out"), qkv(p.qkv.size(), "qkv");
     copy(out.data, result.data(), result.size());
     copy(qkv.data, p.qkv.data(), p.qkv.size());
-    attention(out.data, qkv.data, plan, p.T, p.H, p.KV, p.D);
+    attention(out.data, qkv.data, plan, p.T, p.H, p.KV, p.D, p.p_bits);
     device_wait();
     copy(result.data(), out.data, result.size());
     return result;
 }
 
 // out[t,h] in float64, and how far off the kernel's may be: float rounds the scores, by 2^-24 of the products summed in them, and
-// the sums; bf16 rounds the result, by 2^-8, and each p, by up to 2^-8 at random.
+// the sums; bf16 rounds the result, by 2^-8, and each p, by up to 2^-8 at random, unless it is an integer. Of those one that is as good as
+// between two may become either.
 static void reference(Problem& p, int t, int h, std::vector<double>& out, std::vector<double>& tolerance) {
     const std::vector<int> keys = p.keys(t);
     const int g = h / (p.H / p.KV);
@@ -96,13 +98,18 @@ static void reference(Problem& p, int t, int h, std::vector<double>& out, std::v
     for (double& w : weight) w = exp(w - top), sum += w;
     out.assign(p.D, 0), tolerance.assign(p.D, 0);
     std::vector<double> magnitude(p.D), squares(p.D);
-    for (size_t j = 0; j < keys.size(); j++)
+    const double error = 5e-6 + 4e-7 * score_size, levels = (1 << p.p_bits) - 1;
+    for (size_t j = 0; j < keys.size(); j++) {
+        const double exact = weight[j] / sum * levels, probability = (p.p_bits < 16 ? nearbyint(exact) : exact) / levels;
+        const bool between = p.p_bits < 16 && fabs(fabs(exact - floor(exact)) - 0.5) <= error * exact;
         for (int d = 0; d < p.D; d++) {
-            const double x = weight[j] / sum * to_float(p.v(keys[j], g, d));
-            out[d] += x, magnitude[d] += fabs(x), squares[d] += x * x;
+            const double v = to_float(p.v(keys[j], g, d)), x = probability * v;
+            out[d] += x, magnitude[d] += fabs(x), squares[d] += p.p_bits < 16 ? 0 : x * x;
+            if (between) tolerance[d] += fabs(v) / levels;
         }
+    }
     for (int d = 0; d < p.D; d++) {
-        tolerance[d] = (5e-6 + 4e-7 * score_size) * magnitude[d];
+        tolerance[d] += error * magnitude[d];
         if (sizeof(floatX) == 2) tolerance[d] += (fabs(out[d]) + 2.5 * sqrt(squares[d])) / 256;
     }
 }
@@ -191,6 +198,26 @@ TEST_ON_EVERY_PRODUCT(short_children) {
     check(make_problem(hellaswag, 4, 2, 128), 5);
 }
 
+// --p-bits, in every kernel, over several blocks of keys.
+TEST_ON_EVERY_PRODUCT(rounded_probabilities) {
+    for (int bits : {8, 4, 2})
+        for (int D : {64, 72, 128}) {
+            Problem p = make_problem({{300, -1}, {1, -1}, {129, 0}, {64, 0}, {5, 2}, {77, -1}}, 4, 2, D, 3);
+            p.p_bits = bits;
+            const std::vector<floatX> rounded = run(p);
+            check_against_reference(p, rounded, 3);
+            p.p_bits = 16;
+            CHECK(memcmp(rounded.data(), run(p).data(), rounded.size() * sizeof(floatX)) != 0);
+        }
+    Problem like = make_problem({{600, -1}}, 2, 1, 64);  // like keys share the whole: from the 511th on each has less than half a level
+    for (int t = 0; t < like.T; t++)
+        for (int d = 0; d < like.D; d++) like.k(t, 0, d) = to_floatX(1), like.v(t, 0, d) = to_floatX(1);
+    like.p_bits = 8;
+    const std::vector<floatX> out = run(like);
+    for (int t : {0, 3, 4, 300, 508, 511, 599})
+        CHECK_NEAR(to_float(out[(size_t)t * like.H * like.D]), (t + 1) * nearbyint(255.0 / (t + 1)) / 255, sizeof(floatX) == 2 ? 0.004 : 1e-5);
+}
+
 // Scores in the hundreds; and a largest score that grows, or falls, with every key.
 TEST_ON_EVERY_PRODUCT(sharp_softmax) {
     check(make_problem({{400, -1}, {100, 0}, {100, 0}}, 2, 1, 64, 100), 3);
@@ -240,10 +267,11 @@ TEST_ON_EVERY_PRODUCT(nothing_else_is_read) {
 // A NaN or Inf reaches the queries that see it, and no others.
 TEST_ON_EVERY_PRODUCT(nan_and_inf_go_where_they_belong) {
     const float bad[] = {NAN, INFINITY, -INFINITY};
-    for (int D : {64, 80, 128})
+    for (auto [D, p_bits] : {std::pair(64, 16), {80, 16}, {128, 16}, {64, 8}, {80, 8}})
         for (float x : bad)
             for (int at : {63, 155, 259}) {
-                const Problem clean = make_problem({{150, -1}, {30, 0}, {40, 0}, {20, 1}, {20, -1}}, 4, 2, D);
+                Problem clean = make_problem({{150, -1}, {30, 0}, {40, 0}, {20, 1}, {20, -1}}, 4, 2, D);
+                clean.p_bits = p_bits;
                 auto expect = [&](const char* where, Problem& p, const std::function<bool(int, int, int)>& reached) {
                     const std::vector<floatX> out = run(p);
                     for (int t = 0; t < p.T; t++)

@@ -445,7 +445,7 @@ TEST(formats_refuse_before_the_work) {
     refused({"-q", "gptq", "--format", "compressed-tensors"}, "--static-groups");
     refused({"-q", "gptq", "-b", "6", "--format", "gptq"}, "2, 3, 4 or 8 bits");
     refused({"-q", "rtn", "-g", "96", "--format", "compressed-tensors"}, "do not divide");
-    refused({"-q", "rtn", "--kv-bits", "4", "--format", "gptq"}, "bits of keys and values");
+    refused({"-q", "rtn", "--kv-bits", "4", "--format", "gptq"}, "bits of keys, values and probabilities");
     refused({"-q", "rtn", "-a", "8", "--a-asym", "--format", "compressed-tensors"}, "one symmetric grid a token");
     refused({"-q", "rtn", "-a", "8", "--a-group", "64", "--format", "compressed-tensors"}, "one symmetric grid a token");
     refused({"-q", "smoothquant", "--format", "gptq"}, "no activation bits");

@@ -445,7 +445,7 @@ static Layer moved_layer(const Config& c, const Layer& layer, Quantizer& q, Quan
     move(gate_up.W, c.F, c.C, &ffn, nullptr), move(gate_up.W + (size_t)c.F * c.C, c.F, c.C, &ffn, nullptr);
     move(down.W, c.C, c.F, nullptr, &ffn);
     for (int g = 0; g < STAGES; g++) moved.groups[g].grid = layer.groups[g].grid;
-    moved.q_grid = layer.q_grid, moved.k_grid = layer.k_grid, moved.v_grid = layer.v_grid;
+    moved.q_grid = layer.q_grid, moved.k_grid = layer.k_grid, moved.v_grid = layer.v_grid, moved.p_bits = layer.p_bits;
     // The runs of the moved channels: the same starts, and channels in their own order.
     quantizer_expect(of_moved, moved);
     auto runs = [&](FlowGrid& grid, int place, int I) {
@@ -519,6 +519,7 @@ TEST(the_stream_goes_on_through_the_quantized_layer_and_its_grids) {
         CHECK_EQ(l.layer.q_grid.bits, four ? 4 : 16);
         CHECK_EQ(l.layer.k_grid.bits, four ? 4 : more.size() > 2 ? 3 : 16);
         CHECK_EQ(l.layer.v_grid.bits, l.layer.k_grid.bits);
+        CHECK_EQ(l.layer.p_bits, four ? 8 : 16);
     }
 }
 
@@ -535,22 +536,26 @@ TEST(fewer_bits_are_worse) {
 #endif
     auto kl = [](const std::vector<const char*>& args) { return run_tiny(args).kl[0].kl; };
     // Eight bits lose nothing where the range is the token's own; what a static range has not seen in calibration, it clips.
-    CHECK(kl({"-b", "8", "-a", "16"}) < 2e-4 && kl({"-b", "8", "-a", "8", "--a-dynamic"}) < 2e-4);
+    CHECK(kl({"-b", "8", "-a", "16"}) < 2e-4 && kl({"-b", "8", "-a", "8", "--a-dynamic", "--p-bits", "16"}) < 2e-4);
     const double w4a16 = kl({"-a", "16"}), w4a8 = kl({}), w4a4 = kl({"-a", "4"});
     CHECK(w4a16 > 1e-3 && w4a8 > w4a16 && w4a4 > 2 * w4a8);
     CHECK(kl({"-a", "4", "--norm-abits", "4"}) > 1.02 * w4a4 && kl({"-a", "4", "--a-dynamic"}) < 0.2 * w4a4);
     const double kv4 = kl({"-a", "16", "--kv-bits", "4"}), kv3 = kl({"-a", "16", "--kv-bits", "3"});
     CHECK(kv4 > w4a16 && kv3 > kv4 && kv3 < w4a4);
     CHECK(kl({"-b", "3", "-a", "16"}) > 2 * w4a16);
+    const double p8 = kl({"-b", "8", "-a", "16", "--p-bits", "8"}), p4 = kl({"-b", "8", "-a", "16", "--p-bits", "4"});
+    CHECK(p8 > 2e-4 && p4 > 4 * p8);
 }
 
 TEST(the_row_says_that_the_norms_outputs_have_more_bits) {
     skip_when_emulated();
     const Report a4 = run_tiny({"-a", "4"}), a8 = run_tiny({}), kv = run_tiny({"-a", "16", "--kv-bits", "3"});
-    CHECK(report_text(a4).find("rptq k4 v4  4  4, norms 8") != std::string::npos);
-    CHECK(report_text(a8).find("rptq k8 v8  4  8  ") != std::string::npos);
+    CHECK(report_text(a4).find("rptq k4 v4 p8  4  4, norms 8") != std::string::npos);
+    CHECK(report_text(a8).find("rptq k8 v8 p8  4  8  ") != std::string::npos);
     CHECK(report_text(kv).find("rptq k3 v3  4  16 ") != std::string::npos);
     CHECK(report_json(a4).find("\"norm_activation_bits\": 8, \"activation_grids\": \"static\"") != std::string::npos);
+    CHECK(report_json(a8).find("\"clip\": 1, \"p_bits\": 8") != std::string::npos);
+    CHECK(report_json(kv).find("p_bits") == std::string::npos);
     CHECK(report_json(kv).find("norm_activation_bits") == std::string::npos);
 }
 
@@ -570,10 +575,14 @@ TEST(a_saved_rptq_model) {
 
 TEST(options_of_rptq) {
     const QuantOptions o = parse({"-q", "rptq", "-a", "4", "--k-bits", "8"}).quant;
-    CHECK(o.wbits == 4 && o.abits == 4 && o.norm_abits == 8 && o.k_bits == 8 && o.v_bits == 4 && !o.a_dynamic && o.damp == 0.01);
+    CHECK(o.wbits == 4 && o.abits == 4 && o.norm_abits == 8 && o.k_bits == 8 && o.v_bits == 4 && o.p_bits == 8 && !o.a_dynamic && o.damp == 0.01);
     const QuantOptions kv = parse({"-q", "rptq", "-b", "3", "-a", "16", "--kv-bits", "3"}).quant;
-    CHECK(kv.wbits == 3 && kv.abits == 16 && kv.k_bits == 3 && kv.v_bits == 3);
+    CHECK(kv.wbits == 3 && kv.abits == 16 && kv.k_bits == 3 && kv.v_bits == 3 && kv.p_bits == 16);
     CHECK_EQ(parse({"-q", "rptq"}).quant.v_bits, 8);
+    CHECK_EQ(parse({"-q", "rptq", "--p-bits", "16"}).quant.p_bits, 16);
+    CHECK_EQ(parse({"-q", "gptq", "-a", "4"}).quant.p_bits, 16);
+    CHECK_ERROR(parse({"-q", "rtn", "--p-bits", "9"}), "--p-bits 9: expected 2 to 8 bits, or 16 for none");
+    CHECK_ERROR(parse({"-q", "rtn", "--p-bits", "8", "--save", "x", "--format", "gptq"}), "bits of keys, values and probabilities");
     CHECK_ERROR(parse({"-q", "rptq", "--rotate"}), "a rotation makes all of one range");
     CHECK_ERROR(run_quietly({"-m", "test/golden/moe", "-q", "rptq", "-n", "1", "-l", "64"}), "-q rptq on a mixture of experts is not supported");
     CHECK_ERROR(parse({"-q", "rptq", "-a", "16", "--norm-abits", "8"}), "--norm-abits has no meaning without bits of activations");
