@@ -60,6 +60,9 @@ namespace test_attention {
 #include "test_attention.cu"
 }
 #ifndef EMULATED  // what launches no kernel is the same there
+namespace test_tile_trap {
+#include "test_tile_trap.cu"
+}
 namespace test_json {
 #include "test_json.cu"
 }

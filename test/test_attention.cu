@@ -156,6 +156,7 @@ TEST_ON_EVERY_PRODUCT(one_segment) {
 
 TEST_ON_EVERY_PRODUCT(one_long_segment) {
     for (int D : {32, 64, 80, 128}) {
+        if (traps_for_tiles() && D == 128) continue;
         check(make_problem({{1025, -1}}, 2, 1, D), 73);
         if (!loops_for_tiles()) check(make_problem({{2048, -1}}, 2, 2, D), 149);
     }
@@ -202,6 +203,7 @@ TEST_ON_EVERY_PRODUCT(short_children) {
 TEST_ON_EVERY_PRODUCT(rounded_probabilities) {
     for (int bits : {8, 4, 2})
         for (int D : {64, 72, 128}) {
+            if (traps_for_tiles() && (D != 64 || bits != 8)) continue;
             Problem p = make_problem({{300, -1}, {1, -1}, {129, 0}, {64, 0}, {5, 2}, {77, -1}}, 4, 2, D, 3);
             p.p_bits = bits;
             const std::vector<floatX> rounded = run(p);
@@ -270,6 +272,7 @@ TEST_ON_EVERY_PRODUCT(nan_and_inf_go_where_they_belong) {
     for (auto [D, p_bits] : {std::pair(64, 16), {80, 16}, {128, 16}, {64, 8}, {80, 8}})
         for (float x : bad)
             for (int at : {63, 155, 259}) {
+                if (traps_for_tiles() && (D != 64 || at != 155)) continue;
                 Problem clean = make_problem({{150, -1}, {30, 0}, {40, 0}, {20, 1}, {20, -1}}, 4, 2, D);
                 clean.p_bits = p_bits;
                 auto expect = [&](const char* where, Problem& p, const std::function<bool(int, int, int)>& reached) {
@@ -294,7 +297,7 @@ TEST_ON_EVERY_PRODUCT(nan_and_inf_go_where_they_belong) {
 }
 
 TEST_ON_EVERY_PRODUCT(same_bytes_every_time) {
-    const Problem p = make_problem(random_trie(60, 3, 40, 5), 8, 4, 128);
+    const Problem p = make_problem(random_trie(traps_for_tiles() ? 20 : 60, 3, 40, 5), 8, 4, 128);
     const std::vector<floatX> first = run(p);
     for (int threads : {1, 2, 3}) {
 #ifndef __CUDACC__
