@@ -1,7 +1,8 @@
 // quant/rptq.cuh: extremes, k-means and grids against loops in float64 and brute force, GPTQ with grids of clusters against the
-// definition, labels against a model whose channels were moved, and what the method does in a run.
+// definition, labels against a model whose channels were moved, and what the method does in a run. (Against its authors' own code:
+// test_rptq_golden.cu.)
 #include "../quant/rptq.cuh"
-#include "golden.h"
+#include "rptq_layer.h"
 #include "temp.h"
 #include "test.h"
 #include <random>
@@ -12,11 +13,6 @@ static std::vector<float> normal_values(size_t n, unsigned seed) {
     std::vector<float> values;
     for (size_t i = 0; i < n; i++) values.push_back(to_float(to_floatX(normal(random))));
     return values;
-}
-
-static Options parse(std::vector<const char*> args) {
-    args.insert(args.begin(), "qwen3");
-    return options_parse((int)args.size(), args.data());
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -387,35 +383,6 @@ TEST(labelled_weights_are_those_of_moved_columns_bit_for_bit) {
         p = WeightProblem(), moved = WeightProblem(&order);
     }
 }
-
-// A layer of the bundled model with its calibration stream.
-struct RptqLayer {
-    Model model;
-    Layer layer;
-    std::vector<Stream> streams;
-    Quantizer q;
-    explicit RptqLayer(int length = 32) {
-        Options o;
-        o.model = "data/tiny";
-        model = model_open(o);
-        const Config& c = model.config;
-        layer = layer_alloc(c);
-        layer_place(c, layer, 1);
-        for (const Param& p : layer_params(c, layer)) load_param(model, p);
-        std::vector<int> tokens;
-        for (int i = 0; i < 256; i++) tokens.push_back((i * i + 11) % c.V);
-        streams.push_back(stream_of_windows(c, "calibration", tokens, length, false));
-        streams[0].x.width = c.C, streams[0].x.data = Array<floatX>(tokens.size() * c.C, "activations");
-        stream_embed(model, streams[0]);
-    }
-    void quantize(const std::vector<const char*>& args) {
-        const Options o = parse(args);
-        Scratch scratch = scratch_alloc(model.config, streams);
-        q.opt = o.quant, q.n_calibration = streams[0].tokens.size();
-        q.n_sequences = streams[0].segments.size(), q.sample_length = streams[0].segments[0].len;
-        quantize_layer(model.config, layer, method_for(o), q, &streams[0], scratch);
-    }
-};
 
 // The layer's channels of v and o, and of gate, up and down, moved into the order of their labels. v's and o's move alike in all heads of a
 // kv head; what the norms write and what is rotated by position can't be moved alone, and need not be.

@@ -9,6 +9,7 @@
 #include "golden.h"
 #include "matrix.h"
 #include "moe_layer.h"
+#include "rptq_layer.h"
 #include "temp.h"
 #include "test.h"
 
@@ -47,6 +48,9 @@ namespace test_rotation {
 }
 namespace test_rptq {
 #include "test_rptq.cu"
+}
+namespace test_rptq_golden {
+#include "test_rptq_golden.cu"
 }
 namespace test_export {
 #include "test_export.cu"
