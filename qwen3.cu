@@ -592,6 +592,7 @@ inline void quantize_full_precision(const Config& c, Layer& layer, const Method&
 inline void quantize_layerwise(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
     const int all = layer.first_group[STAGES] - layer.first_group[STAGES - 1];  // experts, or 1
     const size_t first_report = q.reports.size();
+    if (method.collect_heads) layer.p_bits = q.opt.p_bits;  // the one grid that needs no calibration, and is there in it
     for (int done = 0, next; done < all; done = next) {
         next = done + std::min(q.opt.groups_at_once, all - done);
         int first[STAGES], end[STAGES];

@@ -5,7 +5,8 @@
 // has one grid. The original moves the channels of a cluster next to each other; a label for each channel gives the same numbers without
 // moving anything: a grid takes what has its label, and GPTQ visits the columns in the order of labels.
 //
-//   1  one pass of the calibration stream through the layer as it is: each channel's extremes in every window, and GPTQ's H
+//   1  one pass of the calibration stream through the layer as it is, but for attention's probabilities, which are on their grid: each
+//      channel's extremes in every window, and GPTQ's H (step 2's extremes are from a pass without that grid in the original)
 //   2  k-means of the channels' (max, min) over all windows, k-means++ starts, 10 restarts, the least inertia:
 //          inputs of q k v, of gate up, of down     32 clusters
 //          o's input                                4 for each kv head, extremes over the query heads that share it; a query head has
@@ -349,7 +350,6 @@ inline void rptq_solve(Quantizer& q, Layer& layer, int g) {
         layer.q_grid = place_grid(q, Q_PLACE, clusters_of_heads(qk, H, KV, D), q.opt.abits);
         layer.k_grid = place_grid(q, K_PLACE, clusters_of_heads(qk, KV, KV, D), q.opt.k_bits);
         layer.v_grid = place_grid(q, V_PLACE, clusters_of_heads(labels, KV, KV, D), q.opt.v_bits);
-        layer.p_bits = q.opt.p_bits;
     }
     gptq_report(q, layer, g, result, errors, {}, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }

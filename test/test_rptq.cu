@@ -490,6 +490,35 @@ TEST(the_stream_goes_on_through_the_quantized_layer_and_its_grids) {
     }
 }
 
+// o's static grid is that of a layer whose probabilities are rounded, and of no other.
+TEST(what_calibrates_has_the_probabilities_grid) {
+    skip_when_emulated();
+    RptqLayer l;
+    const Config& c = l.model.config;
+    l.quantize({"-q", "rptq", "-a", "4"});
+    std::vector<float> scale(c.H * c.D);
+    copy(scale.data(), l.q.clusters[1].scale.data, scale.size());
+    for (int p_bits : {8, 16}) {
+        RptqLayer before;
+        before.layer.p_bits = p_bits;
+        Scratch scratch = scratch_alloc(c, before.streams);
+        Quantizer q;
+        q.sample_length = before.streams[0].segments[0].len;
+        Extremes e;
+        for (const Chunk& chunk : before.streams[0].chunks) {
+            floatX* x = before.streams[0].x.data.data + (size_t)chunk.start * c.C;
+            for (int stage : {0, 1}) layer_stage(c, before.layer, stage, x, scratch.in.data, chunk, scratch);
+            collect_extremes(e, q, scratch.in.data, chunk.T, c.H * c.D, c.H * c.D);
+        }
+        const Extremes all = overall(e, c.H * c.D, "test");
+        const ChannelClusters clusters = clusters_of_heads(head_labels({&all}, c.KV, c.D), c.H, c.KV, c.D);
+        const std::vector<Grid> grids = running_grids(e, clusters, 4);
+        int equal = 0;
+        for (size_t i = 0; i < scale.size(); i++) equal += grids[clusters.label[i]].scale == scale[i];
+        CHECK(p_bits == 8 ? equal == (int)scale.size() : equal < (int)scale.size() / 2);
+    }
+}
+
 static Report run_tiny(std::vector<const char*> args) {
     args.insert(args.begin(),
                 {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "-q", "rptq", "-n", "4", "-l", "256", "--kl"});
