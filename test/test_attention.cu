@@ -211,13 +211,15 @@ TEST_ON_EVERY_PRODUCT(rounded_probabilities) {
             p.p_bits = 16;
             CHECK(memcmp(rounded.data(), run(p).data(), rounded.size() * sizeof(floatX)) != 0);
         }
-    Problem like = make_problem({{600, -1}}, 2, 1, 64);  // like keys share the whole: from the 511th on each has less than half a level
+    // Like keys share the whole: from the 511th on each has less than half a level.
+    Problem like = make_problem({{600, -1}}, 2, 1, 64);
     for (int t = 0; t < like.T; t++)
         for (int d = 0; d < like.D; d++) like.k(t, 0, d) = to_floatX(1), like.v(t, 0, d) = to_floatX(1);
     like.p_bits = 8;
     const std::vector<floatX> out = run(like);
     for (int t : {0, 3, 4, 300, 508, 511, 599})
-        CHECK_NEAR(to_float(out[(size_t)t * like.H * like.D]), (t + 1) * nearbyint(255.0 / (t + 1)) / 255, sizeof(floatX) == 2 ? 0.004 : 1e-5);
+        CHECK_NEAR(to_float(out[(size_t)t * like.H * like.D]), (t + 1) * nearbyint(255.0 / (t + 1)) / 255,
+                   sizeof(floatX) == 2 ? 0.004 : 1e-5);
 }
 
 // Scores in the hundreds; and a largest score that grows, or falls, with every key.

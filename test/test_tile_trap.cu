@@ -87,7 +87,8 @@ static std::string last_words(void (*bad)()) {
 TEST(what_a_cpu_would_not_take_ends_the_process) {
     require_traps();
     CHECK(last_words([] { tile_zero<true, 0>(); }).find("by a thread that has not configured it") != std::string::npos);
-    CHECK(last_words([] { tiles_begin<true>(), tiles_end<true>(), tile_zero<true, 0>(); }).find("not configured") != std::string::npos);
+    CHECK(last_words([] { tiles_begin<true>(), tiles_end<true>(), tile_zero<true, 0>(); }).find("not configured") !=
+          std::string::npos);
     CHECK(last_words([] {
               tiles_begin<true>();
               asm volatile(".byte 0xc4, 0xe2, 0x6a, 0x5c, 0xc9");  // tdpbf16ps %tmm2, %tmm1, %tmm1, which an assembler refuses

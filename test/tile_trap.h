@@ -71,7 +71,8 @@ inline void configure_tiles(TrappedTiles& tiles, const uint8_t* config /*[64]*/)
     if (config[0] != 1 || config[1] != 0) tile_fault("ldtilecfg: expected palette 1 and start row 0");
     for (int b = 2; b < 64; b++) {
         const bool rows = b >= 48 && b < 56, bytes = b >= 16 && b < 32;  // 64 bytes a row, 16 rows, eight tiles
-        if (config[b] != (rows ? TILE : bytes && b % 2 == 0 ? 64 : 0)) tile_fault("ldtilecfg: expected eight tiles of 16 rows of 64 bytes");
+        if (config[b] != (rows ? TILE : bytes && b % 2 == 0 ? 64 : 0))
+            tile_fault("ldtilecfg: expected eight tiles of 16 rows of 64 bytes");
     }
     tiles.configured = true;
     memset(tiles.word, 0, sizeof tiles.word);
