@@ -2,6 +2,7 @@
 // test file. Each file's names live in a namespace of its own, and what the files include is included here first, outside of it.
 //     parts test_json             only that file's tests; any other word: the tests whose name contains it
 //     make build/cpu-BF16/test_json   a file by itself, quicker while one works on it
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>

@@ -5,7 +5,6 @@
 #pragma once
 #include "../cuda/gemm.cuh"
 #include "test.h"
-#include "tile_trap.h"
 
 #if defined(__CUDACC__) || defined(PRECISION_FP32)
 
@@ -14,6 +13,8 @@ inline bool traps_for_tiles() { return false; }
 inline bool loops_for_tiles() { return false; }
 
 #else
+
+#include "tile_trap.h"
 
 inline std::vector<Bf16Product> products_here() {
     std::vector<Bf16Product> all = {Bf16Product::Widened, Bf16Product::EmulatedTiles};
