@@ -22,8 +22,8 @@
 //   5  the stream goes through the quantized layer, its activations quantized too
 //
 // -a are the bits of q, k, v and of the inputs of o and down; the norms' outputs, the inputs of q k v gate up, have --norm-abits, of which
-// the original never spends fewer than 8, nor on attention's probabilities, which become multiples of 1/255 (--p-bits): behind 1024 like
-// keys most of them are 0. With -a 16 --kv-bits 4 only keys and values are quantized: the paper's W4A4KV.
+// the original never spends fewer than 8, nor on attention's probabilities, which become multiples of 1/255 (--p-bits): of a thousand
+// like keys each has 0. With -a 16 --kv-bits 4 only keys and values are quantized: the paper's W4A4KV.
 //
 // symbols: W [O, I], X [T, I], I channels, D head_dim, b bits, s scale, z zero
 // defaults: damp 0.01, no act-order, 128 x 2048 tokens of C4 (the original: a mixture of three sets)
