@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(TILE_INSTRUCTIONS) && !defined(__CUDACC__) && !defined(PRECISION_FP32)
+#if defined(TILE_INSTRUCTIONS) && defined(__linux__) && !defined(__CUDACC__) && !defined(PRECISION_FP32)
 
 static void require_traps() {
     if (tile_support() == TileSupport::Granted) SKIP("this CPU has the instructions");

@@ -9,9 +9,9 @@
 // defines: trap_tiles, tile_traps
 #pragma once
 #include "../cuda/amx.h"
-#include <atomic>
 
 #if defined(TILE_INSTRUCTIONS) && defined(__linux__)
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -121,8 +121,4 @@ inline bool trap_tiles() {
 }
 #else
 inline bool trap_tiles() { return false; }
-inline std::atomic<long>& tile_traps() {
-    static std::atomic<long> none{0};
-    return none;
-}
 #endif
