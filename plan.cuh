@@ -123,6 +123,6 @@ inline size_t place_streams(Options& o, const Model& m, const Method& method, st
              on_device / 1e9, on_host / 1e9, device / 1e9, host / 1e9);
     for (Stream& s : streams)
         for (Activations* a : {&s.x, &s.in})
-            if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place);
+            if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place), touch(a->data);
     return on_device;
 }

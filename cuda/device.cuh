@@ -297,6 +297,16 @@ template <class T> struct Array {
     void clear() { Array().swap(*this); }
 };
 
+// Fresh memory is cleared page by page as it is first touched: a job for all threads, where one alone would fill the array.
+template <class T> void touch(const Array<T>& a) {
+#ifdef __CUDACC__
+    (void)a;
+#else
+#pragma omp parallel for
+    for (size_t i = 0; i < a.n; i += 4096 / sizeof(T)) a.data[i] = T();
+#endif
+}
+
 // dst[0..n) = src[0..n), wherever the two are.
 template <class T> void copy(T* dst, const T* src, size_t n) {
     if (n == 0) return;

@@ -330,8 +330,9 @@ void blocked_product(Out* C, size_t ldc, int M, int N, int K, Strided<T> A, Stri
     typedef SumOf<Word> Sum;
     constexpr int per_step = Words<Word>::K * Words<Word>::STEP, mr = MR<Word>, nr = NR<Word>, a_width = A_WIDTH<Word>;
     const int threads = (double)M * N * K < 1e6 ? 1 : omp_get_max_threads();
-    // Tiles of equal height; less wide where there would be too few for the threads.
-    const int mc = ceil_div(ceil_div(M, ceil_div(M, MC_PANELS<Word> * mr)), mr) * mr;
+    // Tiles of equal height, as many below each other for every thread; less wide where there would be too few for the threads.
+    const int down = ceil_div(M, MC_PANELS<Word> * mr), even = ceil_div(down, threads) * threads;
+    const int mc = ceil_div(ceil_div(M, even < 2 * down ? even : down), mr) * mr;
     int nc = NC_PANELS * nr;
     while (nc > 2 * nr && (size_t)ceil_div(M, mc) * ceil_div(N, nc) < 4 * (size_t)threads) nc /= 2;
 
