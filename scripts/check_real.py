@@ -2,7 +2,7 @@
 """Is ./qwen3 right on a checkpoint? The same tokens through it and through transformers in float32, and a table of what agrees.
 
 Usage: python3 scripts/check_real.py -m DIR [--quick] [--qwen3 ./qwen3] [--data DIR] [--device cpu|cuda] [--threads N]
-                                     [--windows N] [--documents N] [--questions N]
+                                     [--windows N] [--documents N] [--questions N] [--bf16-scores]
 Packages: numpy, torch, tokenizers, transformers; lm_eval (lm-eval on PyPI) where it is installed.
 
     tokens       ids of WikiText-2's test split and of C4's first --documents documents, against `tokenizers`
@@ -11,7 +11,8 @@ Packages: numpy, torch, tokenizers, transformers; lm_eval (lm-eval on PyPI) wher
     saved        what --save writes (RTN, and GPTQ without --quick) loads in transformers and has the same perplexity there
     questions    the scores (log-probabilities of the choices) of the first --questions questions of the six zero-shot tasks and of
                  MMLU, five shots, question by question: against lm-evaluation-harness's own tasks, which read the same local files;
-                 where it is not installed, against scripts/golden/golden_prompts.py's prompts, through transformers
+                 where it is not installed, against scripts/golden/golden_prompts.py's prompts, through transformers.
+                 --bf16-scores: both sides as the harness has it on a model in bf16, logits, log-probabilities and sums rounded
 
 --quick: one window, one bit width, twenty documents, two questions of each task; minutes on two cores. Otherwise all windows, 1000
 documents, 200 questions a task, each unless it is named. Both sides' numbers, the difference and its bound stand in the table; a
@@ -24,6 +25,7 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):  # before it nee
     sys.exit(print(__doc__))
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -95,8 +97,8 @@ def load_tokenizer(folder):
     return transformers.AutoTokenizer.from_pretrained(folder).backend_tokenizer
 
 
-def load_model(o, folder):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+def load_model(o, folder, dtype=torch.float32):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return model.to(o.device).eval()
 
 
@@ -199,7 +201,7 @@ def our_questions(o, folder):
     data, a_subject = question_folder(o, folder)
     scores, accuracies = {}, {}
     for tasks, limit in ((ZERO_SHOT, o.questions), (("mmlu",), a_subject)):
-        style = ("--mmlu-style", "lm-eval") if tasks == ("mmlu",) else ()
+        style = ["--mmlu-style", "lm-eval"] * (tasks == ("mmlu",)) + ["--bf16-scores"] * o.bf16_scores
         results = report(o, folder, "--data", data, "-e", ",".join(tasks), "--limit", limit, "--questions", folder / "questions", *style)
         for line in (folder / "questions").read_text().split("\n")[:-1]:
             question = json.loads(line)
@@ -361,6 +363,7 @@ def main():
     parser.add_argument("--windows", type=int)
     parser.add_argument("--documents", type=int)
     parser.add_argument("--questions", type=int)
+    parser.add_argument("--bf16-scores", action="store_true")
     o = parser.parse_args()
     for name, few, many in (("windows", 1, None), ("documents", 20, 1000), ("questions", 2, 200)):
         if getattr(o, name) is None:
@@ -371,6 +374,8 @@ def main():
                        (f"{o.data}/wikitext2/wiki.test.raw", "scripts/download.sh all-data, or --data DIR")):
         if not Path(path).exists():
             sys.exit(f"check_real.py: {path}: there is no such file. HINT: {hint}")
+    if o.bf16_scores and not importlib.util.find_spec("lm_eval"):
+        sys.exit("check_real.py: --bf16-scores: expected lm-eval, whose rounding it is. HINT: pip install lm-eval")
     start = time.time()
     torch.set_num_threads(o.threads)
     transformers.utils.logging.set_verbosity_error()
@@ -386,7 +391,11 @@ def main():
         check_logits(o, table, folder, model, ids, bounds["logits"])
         check_perplexity(table, f"perplexity of {counted(o.windows, 'window')}", ours["results"]["wikitext2"]["value"],
                          perplexity(o, model, ids, o.windows), bounds["ppl"])
-        by = check_questions(o, table, folder, model, tokenizer, bounds["score"])
+        if o.bf16_scores:
+            model = load_model(o, o.model, torch.bfloat16)
+        by = check_questions(o, table, folder, model, tokenizer, BOUNDS["bf16"]["score"] if o.bf16_scores else bounds["score"])
+        if o.bf16_scores:
+            by += " in bf16"
         del model
         check_saved(o, table, folder, ids, bounds["ppl"])
     print(f"{ours['model']}: {ours['precision']} build, commit {ours['commit']}, {ours['device']}; transformers "
