@@ -330,7 +330,8 @@ void blocked_product(Out* C, size_t ldc, int M, int N, int K, Strided<T> A, Stri
     typedef SumOf<Word> Sum;
     constexpr int per_step = Words<Word>::K * Words<Word>::STEP, mr = MR<Word>, nr = NR<Word>, a_width = A_WIDTH<Word>;
     const int threads = (double)M * N * K < 1e6 ? 1 : omp_get_max_threads();
-    // Tiles of equal height, as many below each other for every thread; less wide where there would be too few for the threads.
+    // Tiles of equal height, of which each thread gets as many (unless that halves them): nobody waits for the last. Less wide where
+    // there would be too few for the threads.
     const int down = ceil_div(M, MC_PANELS<Word> * mr), even = ceil_div(down, threads) * threads;
     const int mc = ceil_div(ceil_div(M, even < 2 * down ? even : down), mr) * mr;
     int nc = NC_PANELS * nr;

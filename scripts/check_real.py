@@ -392,10 +392,8 @@ def main():
         check_perplexity(table, f"perplexity of {counted(o.windows, 'window')}", ours["results"]["wikitext2"]["value"],
                          perplexity(o, model, ids, o.windows), bounds["ppl"])
         if o.bf16_scores:
-            model = load_model(o, o.model, torch.bfloat16)
-        by = check_questions(o, table, folder, model, tokenizer, BOUNDS["bf16"]["score"] if o.bf16_scores else bounds["score"])
-        if o.bf16_scores:
-            by += " in bf16"
+            model, bounds = load_model(o, o.model, torch.bfloat16), bounds | {"score": BOUNDS["bf16"]["score"]}
+        by = check_questions(o, table, folder, model, tokenizer, bounds["score"]) + " in bf16" * o.bf16_scores
         del model
         check_saved(o, table, folder, ids, bounds["ppl"])
     print(f"{ours['model']}: {ours['precision']} build, commit {ours['commit']}, {ours['device']}; transformers "
