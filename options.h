@@ -155,6 +155,7 @@ inline std::vector<Flag> all_flags(Options& o) {
          &o.quant.beta, "foem"},
         {Flag::INT, "--norm-abits", "BITS", "of inputs of q, k, v, gate, up: the norms' outputs", &o.quant.norm_abits, "rptq"},
         {Flag::ON, "--a-dynamic", "", "a grid a token and cluster (default: static, calibrated)", &o.quant.a_dynamic, "rptq"},
+        {Flag::OFF, "--no-clip", "", "scales alone, no weight is clamped (llm-awq's mse_range=False)", &o.quant.clip, "awq"},
         {Flag::OFF, "--no-smooth", "", "no smoothing and no calibration, as in the paper's published script", &o.quant.smooth,
          "smoothquant"},
     };

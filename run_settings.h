@@ -22,6 +22,7 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"sym", q.sym_signed ? json_quote("signed") : flag(q.sym)});
         s.push_back({"mse", flag(q.mse)});
     }
+    if (name == "awq") s.push_back({"clipping", flag(q.clip)});
     if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
     if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
     if ((name == "gptq" || name == "billm") && q.first_token_weight != 1)

@@ -27,7 +27,7 @@
 //   3  clipping, of v, o, gate, up and down: the outliers of a grid may cost its other weights more than they are worth. For each
 //      row and G columns, with w_max = max |w| over them: clamp them to +-w_max (1 - i/20), i = 0..9, and keep the i for which
 //      sum_j x_j grid(w)_j comes closest to sum_j x_j w_j over the G columns, in mean square over every stride-th of the n tokens,
-//      stride = max(1, floor(n / 512))
+//      stride = max(1, floor(n / 512)). --no-clip leaves this step out
 //   4  W = grid(clamp(W))
 // An expert that too few tokens reach (group_starves) has its part in c, but no search of its own and no clipping.
 // AWQ's grid, of a row or of a row and a group of G consecutive columns:
@@ -370,7 +370,7 @@ struct AwqGroup {
     Array<float> W;                      // [O, I] in float: here the scales go, and group.W follows in step 4
     std::vector<float> s, row_scale;     // [I] what its inputs are divided by, [O] what its outputs are
     AwqSearch search;                    // none (no s) for group 1 where v's weights are not of o's shape
-    std::vector<std::vector<int>> clip;  // for each linear, [O, I / G] the i of its limits; empty for q and k
+    std::vector<std::vector<int>> clip;  // for each linear, [O, I / G] the i of its limits; empty for q and k, and with --no-clip
     double seconds = 0;
 };
 
@@ -412,12 +412,12 @@ inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
     GroupCodesArray made(group, I / G, q.opt);
     const bool starved = group_starves(q, group, g);
     AwqSample x = {};
-    if (!starved) x = awq_sample(q.inputs[g].data, q.n_inputs[g], a.s, AWQ_CLIP_TOKENS);
+    if (q.opt.clip && !starved) x = awq_sample(q.inputs[g].data, q.n_inputs[g], a.s, AWQ_CLIP_TOKENS);
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         const size_t first = (size_t)linear.row * I;
         Array<int> clip;
-        if (!starved && (g != 0 || k == 2)) clip = awq_clip(a.W.data + first, linear.O, I, x, q.opt);  // of q, k, v only v
+        if (q.opt.clip && !starved && (g != 0 || k == 2)) clip = awq_clip(a.W.data + first, linear.O, I, x, q.opt);  // of q, k, v only v
         launch(awq_quantize_kernel, dim3(linear.O, I / G), std::min(G, 256), group.W + first, a.W.data + first,
                (const float*)nullptr, clip.data, I, G, maxq, q.opt.scale, made.from(first, (size_t)linear.row * (I / G)));
         a.clip.push_back(std::vector<int>(clip.n));
@@ -536,9 +536,9 @@ inline size_t awq_device_bytes(const Layer& layer, const QuantOptions& opt, size
         const size_t search = 2 * n * C * x + float_bytes(group);
         size_t O = 0;  // of the largest linear
         for (int k = 0; k < group.n_linears; k++) O = std::max(O, (size_t)group.linears[k].O);
-        const size_t clip = (I * m_clip + O * (I + m_clip + 2 * I / G)) * sizeof(float) + group_codes_bytes(group, I / G, opt);
+        const size_t clip = opt.clip ? (I * m_clip + O * (I + m_clip + 2 * I / G)) * sizeof(float) : 0;
         const size_t report = (I * m_report + std::min(group.O, OUTPUT_ERROR_ROWS) * (I + m_report)) * sizeof(float);
-        most = std::max({most, search, clip, report});
+        most = std::max({most, search, clip + group_codes_bytes(group, I / G, opt), report});
     }
     return kept + most;
 }

@@ -81,7 +81,8 @@ struct QuantOptions {
     double damp = 0.01;
     double first_token_weight = 1;           // in the Hessian, of each calibration sample's first token; ours
     std::string salient_metric = "hessian";  // of BiLLM: hessian or magnitude
-    bool smooth = true;
+    bool smooth = true;              // of SmoothQuant
+    bool clip = true;                // of AWQ
     double alpha = 0.5, beta = 0.1;  // alpha: SmoothQuant's or GPTAQ's, beta: FOEM's
     bool pack = false;               // codes and grids are asked for
     Scale scale = Scale::F32;

@@ -337,6 +337,36 @@ TEST(awq_scales_leave_the_function_as_it_is) {
     CHECK(std::sqrt(difference / size) < (sizeof(floatX) == 4 ? 1e-5 : 2e-2));
 }
 
+// --no-clip: the same scales, and every weight on the grid of the scaled ones as they are.
+TEST(awq_without_clipping_rounds_the_scaled_weights) {
+    Small m, clipped;
+    Bench(clipped.model.config, clipped.x, 64).quantize(clipped.layer, options(3, 32));
+    std::vector<int> ratios;
+    for (const AwqGroup& a : solved) ratios.push_back(a.search.best);
+    QuantOptions o = options(3, 32);
+    o.clip = false;
+    const std::vector<ModuleReport> reports = Bench(m.model.config, m.x, 64).quantize(m.layer, o);
+    size_t differ = 0;
+    for (int g = 0; g < 4; g++) {
+        const size_t n = (size_t)m.layer.groups[g].O * m.layer.groups[g].I;
+        std::vector<float> scaled(n);
+        copy(scaled.data(), solved[g].W.data, n);
+        const std::vector<float> found = values_of(m.layer.groups[g].W, n), other = values_of(clipped.layer.groups[g].W, n);
+        for (size_t start = 0; start < n; start += 32) {
+            const std::vector<float> expected = grid_ref(slice(scaled, start, 32), 3);
+            for (size_t i = 0; i < 32; i++) {
+                const float stored = to_float(to_floatX(expected[i]));
+                CHECK_NEAR(found[start + i], stored, 1e-6 * std::fabs(stored));
+                differ += found[start + i] != other[start + i];
+            }
+        }
+        CHECK_EQ(solved[g].search.best, ratios[g]);
+    }
+    CHECK(differ > 1000);
+    for (const ModuleReport& r : reports)
+        for (const auto& value : r.values) CHECK(value.first != "clipped");
+}
+
 // With as many v heads as q heads, o is scaled too, and v's rows and biases take the scales back.
 TEST(awq_scales_o_where_it_has_the_shape_of_v) {
     Small m("qwen2_bias");
@@ -596,5 +626,6 @@ TEST(awq_runs_from_end_to_end) {
     CHECK(r.tasks[0].value > full.tasks[0].value && r.tasks[0].value < 1.2 * full.tasks[0].value);
     CHECK_EQ(r.modules.size(), (size_t)4 * 7);
     for (const ModuleResult& m : r.modules) CHECK(m.error > 0.02 && m.error < 0.5 && m.note.empty());
-    for (const auto& s : r.options) CHECK(s.first == "bits" || s.first == "activation_bits" || s.first == "group_size");
+    CHECK_EQ(r.options.size(), (size_t)4);
+    CHECK(r.options[3].first == "clipping" && r.options[3].second == "true");
 }

@@ -293,6 +293,8 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     CHECK(!settings_are_the_papers(parse({"-q", "gptq", "-n", "16"})));
     CHECK(!settings_are_the_papers(parse({"-q", "gptq", "--limit", "4"})));
     CHECK(!settings_are_the_papers(parse({"-q", "gptq", "--first-token-weight", "64"})));
+    CHECK(!settings_are_the_papers(parse({"-q", "awq", "--no-clip"})));
+    CHECK_ERROR(parse({"-q", "gptq", "--no-clip"}), "it belongs to awq");
     CHECK_ERROR(parse({"-q", "gptq", "--first-token-weight", "0.5"}), "expected 1 to 1e6");
     CHECK_ERROR(parse({"-q", "rtn", "--first-token-weight", "2"}), "it belongs to gptq billm");
     CHECK_EQ(parse({"-q", "rtn"}).quant.group_size, -1);
