@@ -11,15 +11,17 @@
 // device line says so. g++ 12's own intrinsics are not used: its _tile_loadconfig tells the compiler of 8 of the 64 bytes
 // that it reads.
 //
-// defines: Bf16Product, bf16_product, bf16_product_text, TILE, tiles_begin, tiles_end, tile_zero, tile_load, tile_store, tile_dot,
-//          TileFactor, TileSums, tile_product
+// defines: Bf16Product, tile_support, slow_pairs, bf16_product, bf16_product_text, TILE, tiles_begin, tiles_end, tile_zero,
+//          tile_load, tile_store, tile_dot, TileFactor, TileSums, tile_product
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 #if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)  // older compilers come with assemblers that know no tiles
 #define TILE_INSTRUCTIONS
-#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -53,15 +55,31 @@ inline TileSupport tile_support() {
     return support;
 }
 
+// Does a vdpbf16ps, four operations a lane, take longer than the two multiply-adds that it replaces? It does on Intel's CPUs since
+// Sapphire Rapids: on an Emerald Rapids a core begins one every second cycle and two multiply-adds each cycle. They have tiles
+// for that, but a virtual machine may hide them, so they are also known by AVX512-FP16, which came with them. AMD's, from Zen 4 on,
+// gain by it, and Intel's Cooper Lake is said to.
+inline bool slow_pairs() {
+#ifdef __x86_64__
+    unsigned a, b, c, d;
+    const unsigned avx512_fp16 = 1u << 23, amx_tile = 1u << 24;
+    char vendor[12];
+    if (!__get_cpuid(0, &a, &b, &c, &d)) return false;
+    memcpy(vendor, &b, 4), memcpy(vendor + 4, &d, 4), memcpy(vendor + 8, &c, 4);
+    return memcmp(vendor, "GenuineIntel", 12) == 0 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & (avx512_fp16 | amx_tile);
+#else
+    return false;
+#endif
+}
+
 // What all bf16 products of the process are. Decided once, by what the CPU is and never by a clock: the ways differ in their
-// last bits. vdpbf16ps is the way to go on AMD's CPUs, from Zen 4 on. Intel's that have tiles have it too, but there the
-// program was 1.6 times slower with it than in float (Emerald Rapids): they widen where the kernel refuses tiles.
+// last bits.
 inline Bf16Product& bf16_product() {
     static Bf16Product product = [] {
 #ifndef PRECISION_FP32
         if (tile_support() == TileSupport::Granted) return Bf16Product::Tiles;
 #ifdef __AVX512BF16__
-        if (tile_support() == TileSupport::None) return Bf16Product::Pairs;
+        if (!slow_pairs()) return Bf16Product::Pairs;
 #endif
 #endif
         return Bf16Product::Widened;

@@ -99,6 +99,26 @@ static void bench_float_products(Table& table, const std::vector<Shape>& shapes)
 #endif
 }
 
+#ifdef BF16_PAIRS
+// The way that products of bf16 go is chosen by what the CPU is: was it the fastest of those that it has?
+static void bench_choice(Table& table, const Shape& s) {
+    const int M = WINDOW, N = s.N, K = s.K;
+    Array<floatX> A = random_array<floatX>((size_t)M * K), B = random_array<floatX>((size_t)N * K);
+    Array<floatX> C((size_t)M * N, "product");
+    const Bf16Product chosen = bf16_product();
+    const auto product = [&](Bf16Product way) {
+        return [&, way] {
+            bf16_product() = way;
+            gemm(C.data, A.data, B.data, M, N, K);
+            bf16_product() = chosen;
+        };
+    };
+    const std::vector<double> seconds = race({product(chosen), product(Bf16Product::Widened), product(Bf16Product::Pairs)}, 1.5);
+    const double work = 2.0 * M * N * K, others = std::min(seconds[1], seconds[2]);
+    table.add_rate(std::string("bf16 ") + bf16_product_text(), work, seconds[0], work / others, "in float or by vdpbf16ps", at_least(0.9));
+}
+#endif
+
 static void bench_linear_products(Table& table, const std::vector<Shape>& shapes) {
     const Probe probe = peak_probe<floatX>();
 #ifndef __CUDACC__
@@ -117,6 +137,9 @@ static void bench_linear_products(Table& table, const std::vector<Shape>& shapes
             table.add_rate(product_text(FLOATX_NAME, s, M), 2.0 * M * N * K, seconds[1], probe.work / seconds[0], LIMIT,
                            with_amx(at_least(0.5), on_cpu(at_least(0.6))));
         }
+#ifdef BF16_PAIRS
+    bench_choice(table, shapes[0]);
+#endif
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 // Tolerance: a sum of K products in float, in whatever order, differs from the exact one by at most K u sum |a_k b_k|,
 // with u = 2^-24. Rounding errors are as often up as down, so their sum grows with sqrt(K): 4 sqrt(K) u sum |a_k b_k|
 // is asked for, plus half a last place of a bf16 result.
+#include <fstream>
 #include <random>
 #include <vector>
 #include "../cuda/gemm.cuh"
@@ -414,6 +415,21 @@ TEST(a_tile_fuses_its_multiply_adds) {
     a[0] = pair(std::ldexp(1.0f, 30), 1), a[1] = pair(1, std::ldexp(1.0f, -20)), a[2] = pair(-std::ldexp(1.0f, 30), 0);
     b[0] = b[16] = b[32] = pair(1, 1);
     CHECK_EQ(float_of(tile_dot_of(c, a, b, false)[0]), 1 + std::ldexp(1.0f, -20));
+}
+
+// By what Linux says of the CPU: where it names no tiles, vdpbf16ps is for those it doesn't slow down.
+TEST(vdpbf16ps_is_not_for_intel_since_sapphire_rapids) {
+    std::ifstream file("/proc/cpuinfo");
+    const std::string text((std::istreambuf_iterator<char>(file)), {});
+    const auto says = [&](const char* word) { return text.find(word) != std::string::npos; };
+    if (!says("vendor_id") || says("amx_bf16")) SKIP("a CPU with tiles, or not x86-64");
+    const bool slow = says("GenuineIntel") && says("avx512_fp16");
+    CHECK_EQ(slow_pairs(), slow);
+#ifdef BF16_PAIRS
+    CHECK(bf16_product() == (slow ? Bf16Product::Widened : Bf16Product::Pairs));
+#else
+    CHECK(bf16_product() == Bf16Product::Widened);
+#endif
 }
 
 // A CPU without tiles or a kernel that refuses them leaves another way, and the device line says which.

@@ -10,8 +10,8 @@ tmp=$(mktemp -d) || exit 1
 trap 'test/slurm_single_node.sh stop "$tmp/slurm"; rm -rf "$tmp"' EXIT
 out=$tmp/out
 
-# The stand-in writes a line "start NAME" into $STUB/calls, takes as long as $STUB/seconds says, fails for names in
-# $STUB/fail, and writes its report as qwen3 does.
+# The stand-in writes a line "start NAME" into $STUB/calls, takes as long as $STUB/seconds says and waits while
+# $STUB/hold-NAME is there, fails for names in $STUB/fail, and writes its report as qwen3 does.
 export STUB=$tmp/stub QWEN3=$tmp/qwen3
 cat >"$tmp/qwen3" <<'STUB'
 #!/usr/bin/env bash
@@ -21,6 +21,7 @@ echo "start $name" >>"$STUB/calls"
 echo "$BASHPID" >"$STUB/pid"
 echo "half a repor" >"$json.tmp-$$"
 sleep "$(cat "$STUB/seconds")" 9>&-
+while [ -e "$STUB/hold-$name" ]; do sleep 0.1 9>&-; done
 if grep -qx "$name" "$STUB/fail"; then echo "qwen3: $name does not work today. HINT: none" >&2; exit 1; fi
 printf '%s\n' "model    method  W  A  group  wikitext2 ppl" "$name  12.34"
 echo "{\"name\": \"$name\"}" >"$json.tmp-$$"
@@ -283,18 +284,18 @@ stopped_by_sigkill() { stopped_by KILL 137; }
 # Only the script is killed: qwen3 goes on, and its row with it.
 script_killed_program_goes_on() {
     local pid
-    echo 3 >"$STUB/seconds"
+    touch "$STUB/hold-$awq"
     scripts/reproduce.sh --results "$tmp/results" "${two[@]}" >/dev/null 2>&1 &
     pid=$!
     wait_for test -s "$STUB/pid"
     kill -s KILL $pid
     { wait $pid; } 2>/dev/null
-    echo 0 >"$STUB/seconds"
     reproduce 0 --list "${two[@]}"
     says "running   $awq"
     reproduce 0 "${two[@]}"
     says "is being run by another process"
     says "1 of 2 rows finished, 0 failed, 1 left to other processes"
+    rm "$STUB/hold-$awq"
     wait_for test -e "$tmp/results/$awq.json"
     reproduce 0 "${two[@]}"
     says "2 rows selected, 2 finished before"

@@ -9,14 +9,15 @@ static Report run_tiny(std::vector<const char*> args) {
     return run_quietly(args);
 }
 
-// The perplexity of a run with these arguments; the same run is made once.
-static double ppl(std::vector<const char*> args) {
-    static std::map<std::string, double> known;
+// The report of a run with these arguments; the same run is made once.
+static const Report& run_once(const std::vector<const char*>& args) {
+    static std::map<std::string, Report> known;
     std::string key;
     for (const char* arg : args) key += std::string(arg) + " ";
-    if (!known.count(key)) known[key] = run_tiny(args).tasks[0].value;
+    if (!known.count(key)) known[key] = run_tiny(args);
     return known[key];
 }
+static double ppl(const std::vector<const char*>& args) { return run_once(args).tasks[0].value; }
 
 static double manifest_ppl(const char* setting) {
     const Json manifest = json_parse_file("data/tiny/manifest.json");
@@ -55,15 +56,17 @@ TEST(quantization_hurts_in_the_order_it_must) {
     needs_speed();
     const double full = ppl({"-q", "fp16", "--limit", "12"}), gptq8 = ppl({"-q", "gptq", "-b", "8", "-n", "24", "--limit", "12"}),
                  gptq4 = ppl({"-q", "gptq", "-b", "4", "-n", "24", "--limit", "12"}),
-                 gptq3 = ppl({"-q", "gptq", "-b", "3", "-n", "24", "--limit", "12"}),
-                 rtn3 = ppl({"-q", "rtn", "-b", "3", "-g", "128", "--limit", "12"}),
                  gptq2 = ppl({"-q", "gptq", "-b", "2", "-n", "24", "--limit", "12"}),
                  rtn2 = ppl({"-q", "rtn", "-b", "2", "-g", "128", "--limit", "12"});
+    const Report &gptq3 = run_once({"-q", "gptq", "-b", "3", "-n", "24", "--limit", "12", "--kl"}),
+                 &rtn3 = run_once({"-q", "rtn", "-b", "3", "-g", "128", "--limit", "12", "--kl"});
     CHECK_NEAR(gptq8, full, 2e-3 * full);
     CHECK(gptq4 > 1.001 * full);
-    CHECK(gptq3 > 1.005 * gptq4);
-    CHECK(rtn3 > 1.002 * gptq3);
-    CHECK(gptq2 > 1.3 * rtn3);
+    CHECK(gptq3.tasks[0].value > 1.005 * gptq4);
+    // Their perplexities are 0.3 % apart, which another draw of the calibration changes as well as another way to round. The tokens
+    // for which the model still prefers what it did are 89 to 90 and 87.5 %, whatever the draw.
+    CHECK(gptq3.kl[0].kl < rtn3.kl[0].kl && gptq3.kl[0].top1 > rtn3.kl[0].top1 + 0.8);
+    CHECK(gptq2 > 1.3 * rtn3.tasks[0].value);
     CHECK(rtn2 > 1.1 * gptq2);
 }
 
