@@ -95,10 +95,6 @@ inline void gemm_logits(float* C /*[M,N]*/, const floatX* A /*[M,K]*/, const flo
     linear_product(C, A, B, M, N, K);
 }
 
-#ifndef __CUDACC__
-constexpr int TOKENS_AT_A_TIME = 4096;  // what is packed of so many, twice, stays in a cache while it is multiplied
-#endif
-
 // H[I,I] += X[T,I]^T X[T,I], a GPTQ Hessian. Only the upper half, diagonal included: what the strict lower half holds
 // afterwards is not specified.
 inline void hessian_add(float* H /*[I,I]*/, const floatX* X /*[T,I]*/, int T, int I) {
@@ -110,15 +106,12 @@ inline void hessian_add(float* H /*[I,I]*/, const floatX* X /*[T,I]*/, int T, in
         cublas_product(H + i * ld + i, I, Factor<floatX>{X + i, I, true}, Factor<floatX>{X + i, I, false}, std::min(strip, I - i),
                        I - i, T, 1, 1);
 #else
+    const Strided<floatX> x = {X, 1, ld};
+    const auto k_range = [=](int i0, int, int, int j1) { return KRange{0, j1 > i0 ? T : 0}; };
     const auto store = [](float* h, int i, int j, int n, const float* sums) {
         for (int c = std::max(0, i - j); c < n; c++) h[c] += sums[c];
     };
-    for (int t = 0; t < T; t += TOKENS_AT_A_TIME) {
-        const int n_tokens = std::min(TOKENS_AT_A_TIME, T - t);
-        const Strided<floatX> x = {X + t * ld, 1, ld};
-        const auto k_range = [=](int i0, int, int, int j1) { return KRange{0, j1 > i0 ? n_tokens : 0}; };
-        floatx_product(H, ld, I, I, n_tokens, x, x, k_range, store);
-    }
+    floatx_product(H, ld, I, I, T, x, x, k_range, store);
 #endif
 }
 
@@ -129,14 +122,11 @@ inline void cross_add(float* D /*[I,I]*/, const floatX* A /*[T,I]*/, const float
     cublas_product(D, I, Factor<floatX>{A, I, true}, Factor<floatX>{X, I, false}, I, I, T, 1, 1);
 #else
     const size_t ld = I;
+    const Strided<floatX> a = {A, 1, ld}, x = {X, 1, ld};
     const auto store = [](float* d, int, int, int n, const float* sums) {
         for (int c = 0; c < n; c++) d[c] += sums[c];
     };
-    for (int t = 0; t < T; t += TOKENS_AT_A_TIME) {
-        const int n_tokens = std::min(TOKENS_AT_A_TIME, T - t);
-        const Strided<floatX> a = {A + t * ld, 1, ld}, x = {X + t * ld, 1, ld};
-        floatx_product(D, ld, I, I, n_tokens, a, x, AllK{n_tokens}, store);
-    }
+    floatx_product(D, ld, I, I, T, a, x, AllK{T}, store);
 #endif
 }
 

@@ -120,7 +120,7 @@ TEST_ON_EVERY_PRODUCT(gemm_logits) {
 }
 
 TEST_ON_EVERY_PRODUCT(hessian_add) {
-    for (Size s : {Size{0, 1, 1}, {0, 5, 1}, {0, 33, 17}, {0, 64, 200}, {0, 129, 385}, {0, 1000, 77}, {0, 2100, 500}, {0, 40, 8200}}) {
+    for (Size s : {Size{0, 1, 1}, {0, 5, 1}, {0, 33, 17}, {0, 64, 200}, {0, 129, 385}, {0, 1000, 77}, {0, 2100, 500}}) {
         if (takes_long({s.N, s.N, s.K})) continue;
         const int I = s.N, T = s.K;
         const Floats x = random_values((size_t)T * I, 7), before = random_values((size_t)I * I, 8);
@@ -140,7 +140,7 @@ TEST_ON_EVERY_PRODUCT(hessian_add) {
 }
 
 TEST(cross_add) {
-    for (Size s : {Size{0, 1, 1}, {0, 5, 1}, {0, 33, 17}, {0, 64, 200}, {0, 129, 385}, {0, 1000, 77}, {0, 1100, 500}, {0, 40, 8200}}) {
+    for (Size s : {Size{0, 1, 1}, {0, 5, 1}, {0, 33, 17}, {0, 64, 200}, {0, 129, 385}, {0, 1000, 77}, {0, 1100, 500}}) {
         const int I = s.N, T = s.K;
         const Floats x = random_values((size_t)T * I, 21), y = random_values((size_t)T * I, 22);
         const Floats before = random_values((size_t)I * I, 23);
