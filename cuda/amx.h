@@ -55,10 +55,9 @@ inline TileSupport tile_support() {
     return support;
 }
 
-// Does a vdpbf16ps, four operations a lane, take longer than the two multiply-adds that it replaces? It does on Intel's CPUs since
-// Sapphire Rapids: on an Emerald Rapids a core begins one every second cycle and two multiply-adds each cycle. They have tiles
-// for that, but a virtual machine may hide them, so they are also known by AVX512-FP16, which came with them. AMD's, from Zen 4 on,
-// gain by it, and Intel's Cooper Lake is said to.
+// Does a vdpbf16ps take longer than the two multiply-adds that it replaces? On an Emerald Rapids, twice as long (make bench). Intel's
+// CPUs since Sapphire Rapids have tiles for that, but a virtual machine may hide them, so they are also known by AVX512-FP16, which
+// came with them. Zen 5 gains by it; Zen 4 and Intel's Cooper Lake are said to.
 inline bool slow_pairs() {
 #ifdef __x86_64__
     unsigned a, b, c, d;

@@ -417,7 +417,8 @@ inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
         const Linear& linear = group.linears[k];
         const size_t first = (size_t)linear.row * I;
         Array<int> clip;
-        if (q.opt.clip && !starved && (g != 0 || k == 2)) clip = awq_clip(a.W.data + first, linear.O, I, x, q.opt);  // of q, k, v only v
+        const bool is_q_or_k = g == 0 && k < 2;
+        if (q.opt.clip && !starved && !is_q_or_k) clip = awq_clip(a.W.data + first, linear.O, I, x, q.opt);
         launch(awq_quantize_kernel, dim3(linear.O, I / G), std::min(G, 256), group.W + first, a.W.data + first,
                (const float*)nullptr, clip.data, I, G, maxq, q.opt.scale, made.from(first, (size_t)linear.row * (I / G)));
         a.clip.push_back(std::vector<int>(clip.n));

@@ -118,8 +118,8 @@ static void bench_choice(Table& table, const Shape& s) {
         if (other != chosen) runs.push_back(product(other));
     const std::vector<double> seconds = race(runs, 1.5);
     const double work = 2.0 * M * N * K, others = *std::min_element(seconds.begin() + 1, seconds.end());
-    table.add_rate(std::string("bf16 ") + bf16_product_text(), work, seconds[0], work / others,
-                   chosen == Bf16Product::Pairs ? "in float" : chosen == Bf16Product::Widened ? "by vdpbf16ps" : "without tiles", at_least(1));
+    const char* other_ways = chosen == Bf16Product::Pairs ? "in float" : chosen == Bf16Product::Widened ? "by vdpbf16ps" : "without tiles";
+    table.add_rate(std::string("bf16 ") + bf16_product_text(), work, seconds[0], work / others, other_ways, at_least(1));
 }
 #endif
 
