@@ -266,9 +266,26 @@ get_set() {
     esac
 }
 
+# ORG/NAME of a name that is on the lists.
+repository_of() { # NAME
+    if is_one_of "$1" "${models[@]}" "${mixtures[@]}" "${packed[@]}"; then echo "Qwen/$1"
+    elif [ "$1" = SmolLM2-135M ]; then echo "HuggingFaceTB/$1"; fi
+}
+
+# A folder has the files of one repository, which is written in it; a name on the lists, beside which the paper's cells may stand, is for its own.
+check_folder() { # ORG/NAME FOLDER
+    local owner hint="rename that folder"
+    owner=$(repository_of "${1#*/}")
+    if [ -n "$owner" ]; then hint="fetch it by other means, into a folder of another name"
+    else owner=$(cat "$2/.repository" 2>/dev/null); fi
+    [ -z "$owner" ] || [ "$owner" = "$1" ] || die "$2: this folder is for $owner, not for $1. HINT: $hint"
+}
+
 get_model() { # ORG/NAME
     local url=$hub/$1/resolve/main folder=models/${1#*/} name shards=()
+    check_folder "$1" "$folder"
     fetch "$url/config.json" "$folder/config.json"
+    echo "$1" >"$folder/.repository" || die "$folder/.repository: the file can't be written"
     for name in tokenizer.json vocab.json merges.txt tokenizer_config.json generation_config.json; do
         try_fetch "$url/$name" "$folder/$name" || say "$folder/$name: the repository has none"
     done
@@ -301,10 +318,8 @@ for name in "$@"; do
         wanted+=("${sets[@]}")
     elif is_one_of "$name" "${sets[@]}"; then
         wanted+=("$name")
-    elif is_one_of "$name" "${models[@]}" "${mixtures[@]}" "${packed[@]}"; then
-        wanted+=("Qwen/$name")
-    elif [ "$name" = SmolLM2-135M ]; then
-        wanted+=("HuggingFaceTB/$name")
+    elif [ -n "$(repository_of "$name")" ]; then
+        wanted+=("$(repository_of "$name")")
     elif [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then
         wanted+=("$name")
     else

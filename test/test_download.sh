@@ -155,7 +155,8 @@ model_with_shards() {
         model-00002-of-00002.safetensors; do
         same "$model/$name" "$repo/$name"
     done
-    check [ "$(find "$model" -type f | wc -l)" -eq 7 ]
+    check [ "$(find "$model" -type f | wc -l)" -eq 8 ]
+    check [ "$(cat "$model/.repository")" = Qwen/Qwen3-8B ]
     says "generation_config.json: the repository has none"
     download 0 Qwen3-8B
     not_asked safetensors
@@ -175,6 +176,25 @@ model_in_one_file() {
     rm "$repo/tokenizer.json" "$model/tokenizer.json"
     download 1 someone/Tiny_1.0
     says "expected tokenizer.json, or vocab.json and merges.txt, found neither. HINT: "
+}
+
+# Two repositories of one name are not mixed.
+other_repository() {
+    publish_model other/Tiny
+    publish_model someone/Tiny
+    rm "$repo/$shard1"
+    download 1 nobody/Tiny  # has nothing, so keeps no folder from others
+    download 1 someone/Tiny
+    download 1 other/Tiny
+    says "models/Tiny: this folder is for someone/Tiny, not for other/Tiny. HINT: "
+    not_asked other
+    mv "$model" "$tmp/root/models/someones"
+    download 0 other/Tiny
+    same "$model/$shard1" "$www/other/Tiny/resolve/main/$shard1"
+    publish_model someone/Qwen3-8B
+    download 1 someone/Qwen3-8B
+    says "models/Qwen3-8B: this folder is for Qwen/Qwen3-8B, not for someone/Qwen3-8B. HINT: "
+    absent "$model"
 }
 
 resume_truncated() {
@@ -513,7 +533,7 @@ usage() {
     not_asked GET
 }
 
-for name in model_with_shards model_in_one_file resume_truncated resume_complete_part resume_too_long_part \
+for name in model_with_shards model_in_one_file other_repository resume_truncated resume_complete_part resume_too_long_part \
     resume_without_ranges connection_breaks checksum_mismatch missing_files http_errors https_only hostile_names \
     known_names disk_full set_wikitext2 set_broken_zip set_known_checksums set_plain_files set_c4 set_mmlu set_tokenizer usage; do
     run $name
