@@ -7,7 +7,7 @@
 #   --group N        columns that share a grid in the rows with groups (128)
 #   --limit N        the first N windows of each set, 0: all (128: all of the bundled wikitext2 and half of its c4)
 #   -n N             calibration samples, of 2048 tokens, awq's of 512 (the methods' own: 128 samples, awq's documents)
-#   --results DIR    a cell whose report is there is not computed again (results/table-MODEL)
+#   --results DIR    a cell whose report is there is not computed again (results/table-MODEL); refused if it is of another model or data
 #   -- ARGUMENT...   further arguments for every run but full precision's, as in -- --kl
 # Environment: QWEN3   the program (./qwen3)
 set -u
@@ -41,6 +41,11 @@ fi
 reports=() failed=0
 [ -x "$qwen3" ] || { echo "table.sh: $qwen3 is not there. HINT: make" >&2; exit 1; }
 mkdir -p "$results" || exit 1
+# The cells' names say all but these two.
+whose="model $(readlink -m "$model"), data $(readlink -m "$data")"
+[ -e "$results/whose" ] || echo "$whose" >"$results/whose" || exit 1
+[ "$(cat "$results/whose")" = "$whose" ] ||
+    { echo "table.sh: $results: expected cells of $whose, found $(cat "$results/whose"). HINT: --results ANOTHER_FOLDER" >&2; exit 1; }
 
 value() { grep "\"$2\": {\"metric\"" "$1" | grep -oE '"value": [^,]*' | cut -d' ' -f2 | xargs printf '%.4g'; }         # REPORT SET
 divergence() { grep '"kl": {"' "$1" | grep -oE "\"$2\": \{\"mean\": [^,]*" | cut -d' ' -f3 | xargs -r printf '%.3g'; }  # REPORT SET
