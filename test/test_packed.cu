@@ -1,4 +1,4 @@
-// test_packed.cu: packed checkpoints against bytes that scripts/golden_packed.py put together from Python's big integers.
+// test_packed.cu: packed checkpoints against bytes that scripts/golden/golden_packed.py put together from Python's big integers.
 #include "../data/export.h"
 #include "../data/packed.h"
 #include "../data/quantized.h"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Small linears in every packed format, put together from Python's big integers: test/golden/packed/ for test/test_packed.cu.
 
-    python3 scripts/golden_packed.py [FOLDER]        (needs numpy)
+    python3 scripts/golden/golden_packed.py [FOLDER]        (needs numpy)
 
 formats.json        {case: quantization_config}
 packed.safetensors  the tensors that a checkpoint of this format holds, of a linear that is named as the case
@@ -128,7 +128,7 @@ class Cases:
 
 
 def write(path, tensors):
-    header, data = {"__metadata__": {"about": "scripts/golden_packed.py"}}, b""
+    header, data = {"__metadata__": {"about": "scripts/golden/golden_packed.py"}}, b""
     for name, (dtype, values) in tensors.items():
         raw = values.tobytes()
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [len(data), len(data) + len(raw)]}
@@ -138,7 +138,7 @@ def write(path, tensors):
 
 
 def main():
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "test/golden/packed")
+    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent.parent / "test/golden/packed")
     cases = Cases()
     for b in range(1, 9):
         cases.compressed_tensors(f"pack{b}", "pack-quantized", b, 37, 48, 16, False)
