@@ -54,7 +54,8 @@ ifeq ($(GPU),1)
   ifeq ($(ARCH),native)
     GENCODE := -arch=native
   else
-    GENCODE := $(foreach a,$(ARCH),-gencode arch=compute_$(a),code=sm_$(a))
+    GENCODE := $(foreach a,$(ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+               $(foreach a,$(lastword $(ARCH)),-gencode arch=compute_$(a),code=compute_$(a))  # PTX, for what is newer
   endif
   OUT      := build/gpu-$(PRECISION)
   COMPILE   = $(NVCC) -std=c++17 -O3 $(GENCODE) -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror,-Wno-dangling-reference,-fopenmp -lineinfo $(DEFINES) -MMD -MP
@@ -113,7 +114,7 @@ print-out:
 	@echo $(OUT)
 
 bench: $(OUT)/bench $(OUT)/qwen3
-	@QWEN3=$(OUT)/qwen3 $(OUT)/bench $(if $(JSON),--json $(JSON))
+	@QWEN3=$(OUT)/qwen3 $(OUT)/bench $(if $(JSON),--json "$(JSON)")
 
 # All readers of files, FUZZ_SECONDS each; READERS="json csv": only those.
 build/fuzz/fuzz: test/fuzz.cu Makefile

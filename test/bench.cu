@@ -343,15 +343,14 @@ static void bench_mixture(Table& table) {
         const int T = of_experts.chunk().T;
         for (int g : {2, 3}) work += 2.0 * as_wide.layer.groups[g].O * as_wide.layer.groups[g].I;
         std::vector<Work> runs;
+        std::vector<Array<floatX>> kept;
         for (Bench* b : {&of_experts, &as_wide}) {
             for (int i = 0; i <= 2; i++) b->stage(i);
-            const std::vector<floatX> kept = [&] {
-                std::vector<floatX> in((size_t)T * c.C);
-                copy(in.data(), b->scratch.in.data, in.size());
-                return in;
-            }();
+            kept.push_back(Array<floatX>((size_t)T * c.C, "inputs"));
+            copy(kept.back().data, b->scratch.in.data, kept.back().n);
+            const floatX* from = kept.back().data;
             runs.push_back([=] {
-                copy(b->scratch.in.data, kept.data(), kept.size());
+                copy(b->scratch.in.data, from, (size_t)T * c.C);
                 b->stage(3), b->stage(4);
             });
         }
@@ -416,21 +415,30 @@ int main(int argc, char** argv) {
         Table table;
         printf("%s, %s, commit %s\n", device_name().c_str(), FLOATX_NAME, COMMIT);
         table.title();
-        bench_float_products(table, linear_shapes(config_official(SIZE)));
-        bench_linear_products(table, linear_shapes(config_official(SIZE)));
-        {
+        bool failed = false;
+        // What one part runs into is not the others' loss, and what was measured is written at once.
+        const auto part = [&](const Work& run) {
+            try {
+                run();
+            } catch (const std::exception& e) {
+                fprintf(stderr, "bench: %s\n", e.what()), failed = true;
+            }
+            if (json) table.write_json(argv[2], COMMIT);
+        };
+        part([&] { bench_float_products(table, linear_shapes(config_official(SIZE))); });
+        part([&] { bench_linear_products(table, linear_shapes(config_official(SIZE))); });
+        part([&] {
             Bench b = bench_model(config_official(SIZE));
             const LayerSeconds layer = layer_seconds(b);
             bench_forward(table, b, layer);
             bench_rotation(table, b, layer, bench_gptq(table, b, layer));
-        }
-        bench_mixture(table);
-        if (GPU) bench_memory(table);
-        bench_tokenizer(table);
-        bench_bundled_model(table);
+        });
+        part([&] { bench_mixture(table); });
+        part([&] { bench_tokenizer(table); });
+        part([&] { bench_bundled_model(table); });
+        if (GPU) part([&] { bench_memory(table); });  // needs the most of the host
         table.close();
-        if (json) table.write_json(argv[2], COMMIT);
-        return 0;
+        return failed;
     } catch (const std::exception& e) {
         fprintf(stderr, "bench: %s\n", e.what());
         return 1;

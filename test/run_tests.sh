@@ -7,15 +7,16 @@ cd "$(dirname "$0")/.."
 # On a machine that is busy with other things, threads that spin at a barrier keep the one they wait for from running.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 passed=0 failed=0 skipped=0
+output=$(mktemp) || exit 1
+trap 'rm -f "$output"' EXIT
 for program in "$@"; do
     echo "== $(basename "$program")"
     case "$program" in
-        *.sh) output=$(bash "$program" 2>&1) ;;
-        *) output=$("$program" 2>&1) ;;
+        *.sh) bash "$program" 2>&1 | tee "$output" ;;  # at once, so that what hangs is seen
+        *) "$program" 2>&1 | tee "$output" ;;
     esac
-    status=$?
-    printf '%s\n' "$output"
-    closing=$(printf '%s\n' "$output" | grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' | tail -n 1)
+    status=${PIPESTATUS[0]}
+    closing=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$output" | tail -n 1)
     if [ -z "$closing" ]; then
         echo "FAILED   $program ended with status $status and without a closing line"
         failed=$((failed + 1))

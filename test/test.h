@@ -14,6 +14,9 @@
 #include <string>
 #include <sys/stat.h>
 #include <vector>
+#if defined(__CUDACC__) && !defined(EMULATED)
+#include <cuda_runtime.h>
+#endif
 
 struct TestCase {
     const char* name;
@@ -102,6 +105,15 @@ inline std::string shared_data() {
     return dir;
 }
 
+// After an illegal address every later call of the process fails, and so would every test.
+inline bool device_is_lost() {
+#if defined(__CUDACC__) && !defined(EMULATED)
+    return cudaDeviceSynchronize() != cudaSuccess;
+#else
+    return false;
+#endif
+}
+
 int main(int argc, char** argv) {
     int passed = 0, failed = 0, skipped = 0;
     std::string file;
@@ -123,6 +135,10 @@ int main(int argc, char** argv) {
         double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         printf("%-8s %-44s %7.2f s%s%s\n", verdict.c_str(), t.name, seconds, why.empty() ? "" : "  ", why.c_str());
         fflush(stdout);
+        if (verdict == "FAILED" && device_is_lost()) {
+            printf("the device is lost since %s: the tests after it were not run\n", t.name);
+            break;
+        }
     }
     printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
     return failed > 0 || passed + skipped == 0;
