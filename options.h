@@ -107,12 +107,13 @@ inline std::vector<Flag> all_flags(Options& o) {
          nullptr},
         {Flag::TEXT, "--rotation", "FILE", "r1 and r2 from a safetensors file; with --learn-rotation: written there", &o.rotation,
          nullptr},
-        {Flag::INT, "--rotate-block", "N", "r1 and r4 in blocks of N values, 0: whole widths", &o.rotate_block, nullptr},
+        {Flag::INT, "--rotate-block", "N", "r1, unless it is learned or given, and r4 in blocks of N values, 0: whole widths", &o.rotate_block, nullptr},
         {Flag::SECTION, "", "", "output", nullptr, nullptr},
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
         {Flag::TEXT, "--format", "FORMAT",
          "of --save: bf16 (weights on their grid, none smaller), or packed: compressed-tensors\n"
-         "or gptq; scales are then rounded to what the file holds, and the row is the packed file's",
+         "or gptq; scales are then rounded to what the file holds, and the row is the packed file's\n"
+         "(with --rotate-offline but for the last digits)",
          &o.format, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
         {Flag::TEXT, "--questions", "FILE", "write the scores of every question of the tasks with choices, a JSON object a line",
@@ -143,7 +144,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::ON, "--calibrate-all-experts", "",
          "every calibration token counts for every expert, not only for those that its router chooses", &o.quant.all_experts, "gptq billm"},
         {Flag::ON, "--a-in-calibration", "",
-         "with -a: weights are solved from quantized inputs (gptaq's second, full-precision stream keeps its own)",
+         "with -a, --kv-bits: weights are solved from what flows quantized (gptaq's second, full-precision stream keeps its own)",
          &o.quant.a_in_calibration, "gptq gptaq foem"},
         {Flag::REAL, "--alpha", "X",
          "smoothquant: how much of the difficulty moves from activations to weights, 0 to 1 (default: 0.5);\n"
@@ -345,8 +346,8 @@ inline void check_rotation(const Options& o) {
     }
     const bool given = o.learn_rotation || !o.rotation.empty();
     if (given && !rotates(o, "r1")) usage_fail("--learn-rotation and --rotation need r1. HINT: --rotate-only r1,r2");
-    if (given && o.given.count("--rotate-block"))
-        usage_fail("--rotate-block has no meaning with a rotation that is learned or given");
+    if (given && !rotates(o, "r4") && o.given.count("--rotate-block"))
+        usage_fail("--rotate-block has no meaning with a rotation that is learned or given, but for r4");
     if (o.rotate_block < 0) usage_fail("--rotate-block %d: expected 0 or more", o.rotate_block);
     if (!o.save.empty() && (rotates(o, "r3") || rotates(o, "r4") || rotates(o, "heads")))
         usage_fail("--rotate with --save: what r3, r4 and heads do online has no place in a checkpoint. HINT: --rotate-offline");
@@ -401,7 +402,12 @@ inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, cons
     static const std::pair<const char*, std::string> presets[] = {
         {"quarot", "-q gptq -c wikitext2 " + weights + "--rotate --rotate-only r1,r2,r3,r4,heads -a 4 --a-clip 0.9 --kv-bits 4 --kv-clip 0.95"},
         {"spinquant", "-q gptq -c wikitext2 " + spin},
-        {"foem-w4a4kv4", "-q foem --alpha 0.3 --beta 1e-4 -c c4 " + spin}};
+        {"foem-w4a4kv4", "-q foem --alpha 0.3 --beta 0.1 -c c4 " + spin}};  // the text's beta; its script's is of the form that foem.cuh names
+    // What has no meaning beside flags of the user's own.
+    static const struct {
+        const char *given, *value, *dropped;
+    } contradictions[] = {{"-a", "16", "--a-clip --a-asym --a-heads"},   {"--kv-bits", "16", "--kv-clip"},        {"--sym", "", "--sym-signed"},
+                          {"--rotate-offline", "", "--rotate-only"},     {"--rotation", "", "--learn-rotation"}};
     std::string name;
     for (size_t i = 0; i + 1 < words.size(); i++)
         if (words[i] == "--preset") name = words[i + 1];
@@ -416,8 +422,11 @@ inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, cons
         for (std::string flag, value; in >> flag;) {
             const Flag& f = *std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return flag == f.name; });
             if (*f.argument) in >> value;
-            const bool given_r1 = flag == "--learn-rotation" && std::find(words.begin(), words.end(), "--rotation") != words.end();
-            if ((f.methods && !is_word_of(method, f.methods)) || given_r1) continue;
+            bool dropped = f.methods && !is_word_of(method, f.methods);
+            for (const auto& c : contradictions)
+                for (size_t i = 0; i < words.size() && is_word_of(flag, c.dropped); i++)
+                    dropped = dropped || (words[i] == c.given && (!*c.value || (i + 1 < words.size() && words[i + 1] == c.value)));
+            if (dropped) continue;
             all.push_back(flag);
             if (*f.argument) all.push_back(value);
         }
@@ -464,7 +473,7 @@ inline Options options_parse(int argc, const char* const* argv) {
     }
     const Method& method = method_find(o.method);
     for (const Flag& f : flags)
-        if (o.given.count(f.name) && f.methods && !is_word_of(o.method, f.methods))
+        if (o.given.count(f.name) && f.methods && !is_word_of(o.method, f.methods) && !(o.learn_rotation && is_word_of(f.name, "-c -l")))
             usage_fail("%s has no meaning with -q %s, %s. HINT: it belongs to %s", f.name, method.name, method.about, f.methods);
     if (!o.given.count("-b")) o.quant.wbits = method.default_wbits;
     if (!o.given.count("-a")) o.quant.abits = method.default_abits;
@@ -483,8 +492,8 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.method == "smoothquant" && o.quant.wbits == 1) usage_fail("-b 1: SmoothQuant's symmetric grid needs at least 2 bits");
     if (o.quant.alpha < 0 || o.quant.alpha > 1) usage_fail("--alpha %g: expected 0 to 1", o.quant.alpha);
     if (o.quant.beta < 0 || o.quant.beta > 1) usage_fail("--beta %g: expected 0 to 1", o.quant.beta);
-    if (o.quant.a_in_calibration && o.quant.abits == 16)
-        usage_fail("--a-in-calibration: expected fewer than 16 bits for activations. HINT: -a 8");
+    if (o.quant.a_in_calibration && std::min({o.quant.abits, o.quant.k_bits, o.quant.v_bits}) == 16)
+        usage_fail("--a-in-calibration: expected fewer than 16 bits for activations, keys or values. HINT: -a 8");
     if (o.quant.a_in_calibration && o.quant.all_experts)
         usage_fail("--a-in-calibration and --calibrate-all-experts: one at a time");
     if (o.quant.a_in_calibration && !o.quant.true_sequential)
@@ -537,6 +546,10 @@ inline Options options_parse(int argc, const char* const* argv) {
         for (const auto& other : places)
             if (&one < &other && !one.second.empty() && !is_special_file(one.second) && same_place(one.second, other.second))
                 usage_fail("%s and %s: both would write to %s", one.first, other.first, one.second.c_str());
+    for (const auto& one : places)  // the folder becomes the checkpoint's in one piece, at the end, and must not be there before
+        if (&one != &places[0] && !one.second.empty() && !o.save.empty() && is_inside(one.second, o.save))
+            usage_fail("%s %s: this is in the folder of --save, which is made when all is done. HINT: name another place", one.first,
+                       one.second.c_str());
     if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
     return o;
 }

@@ -52,7 +52,7 @@
 #include "eval/mmlu.h"
 // defines: Report, report_text, report_json
 #include "eval/report.h"
-// defines: Options, options_parse, print_help, METHODS, method_for, task_list / method_settings, settings_are_the_papers ...
+// defines: Options, options_parse, print_help, METHODS, method_for, task_list / method_settings, not_the_papers ...
 #include "options.h"
 #include "run_settings.h"
 // defines: Model, Param, load_param, layer_params, layer_alloc, LayerReader: a model's tensors
@@ -459,7 +459,7 @@ inline void stage_collect(const Config& c, const Method& method, Quantizer& q, c
     q.first_rows = nullptr;
 }
 
-// An expert that too few tokens reach is rounded to nearest, which a Hessian that tells nothing amounts to.
+// An expert that too few tokens reach is solved with a Hessian that tells nothing, which but for BiLLM amounts to rounding to nearest.
 inline void solve_group(const Method& method, Quantizer& q, Layer& layer, int g) {
     const bool starved = method.collect && group_starves(q, layer.groups[g], g);
     if (starved) q.hessian[g] = white_hessian(layer.groups[g].I);
@@ -469,7 +469,8 @@ inline void solve_group(const Method& method, Quantizer& q, Layer& layer, int g)
         q.reports[i].group = g;
         if (!starved) continue;
         q.reports[i].error_kind = "weight", q.reports[i].starved = true;
-        q.reports[i].note = format("%zu tokens: rounded to nearest", q.n_tokens[g]);
+        const bool rounded = std::string(method.name) != "billm";
+        q.reports[i].note = format("%zu tokens: %s", q.n_tokens[g], rounded ? "rounded to nearest" : "binarized by its weights alone");
     }
 }
 
@@ -477,6 +478,7 @@ inline void solve_group(const Method& method, Quantizer& q, Layer& layer, int g)
 // current stage are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all. Where memory does
 // not hold what is collected for all groups of a stage, it is done for some at a time.
 inline void quantize_sequential(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
+    if (q.opt.a_in_calibration) layer_set_cache_grids(layer, q.opt, c.D, true);
     for (int stage = 0; stage <= STAGES; stage++) {
         const int all = stage < STAGES ? layer.first_group[stage + 1] : 0;
         int first = stage < STAGES ? layer.first_group[stage] : 0, end = first + std::min(q.opt.groups_at_once, all - first);
@@ -536,6 +538,7 @@ inline void stage_collect_pair(const Config& c, const Method& method, Quantizer&
 inline void quantize_paired(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Stream& full,
                             Scratch& scratch) {
     const Layer original = layer_copy(c, layer);
+    if (q.opt.a_in_calibration) layer_set_cache_grids(layer, q.opt, c.D, true);  // not the original's
     Array<floatX> in_scratch, room;
     if (full.in.data.place == Place::Host) in_scratch = Array<floatX>(scratch.in.n, "input scratch of a pair");
     if (layer.router) room = Array<floatX>(pair_room(c) * (scratch.x.n / c.C), "experts' inputs of a pair");
@@ -629,6 +632,7 @@ inline void quantize_layer(const Config& c, Layer& layer, const Method& method, 
     else if (method.order == Order::PAIRED) quantize_paired(c, layer, method, q, calibration[0], calibration[1], scratch);
     else if (method.order == Order::LAYERWISE) quantize_layerwise(c, layer, method, q, *calibration, scratch);
     else quantize_full_precision(c, layer, method, q, *calibration, scratch);
+    if (q.opt.a_in_calibration) layer_set_cache_grids(layer, q.opt, c.D, false);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -886,7 +890,7 @@ inline void check_group_size(const Config& c, const QuantOptions& q) {
 inline std::string narrower_groups(const Config& c, const QuantOptions& q) {
     std::string text;
     for (const auto& w : row_widths(c))
-        if (q.group_size != -1 && w.second % q.group_size != 0)
+        if (q.group_size != -1 && w.second > q.group_size && w.second % q.group_size != 0)
             text += format("%s%d of %d columns of %s", text.empty() ? "a row's last group is narrower: " : ", ",
                            w.second % q.group_size, w.second, w.first);
     return text;
@@ -1029,7 +1033,10 @@ inline void add_calibration(Run& run, const Tokenizer& tokenizer, const std::str
                               {"length", std::to_string(set.window)},
                               {"seed", std::to_string(seed)},
                               {"source", json_quote(set.variant)}};
-    if (!set.official) run.report.paper = PaperRow(), run.report.others.clear();  // other texts: not a paper's row
+    if (!set.official) {  // other texts: not a paper's row
+        run.report.paper = PaperRow(), run.report.others.clear();
+        run.report.not_the_papers.push_back("calibration texts");
+    }
     run.streams.push_back(stream_of_windows(run.model.config, "calibration", set.tokens, set.window, false));
     if (run.method.order == Order::PAIRED)
         run.streams.push_back(stream_of_windows(run.model.config, "calibration, full precision", set.tokens, set.window, false));
@@ -1079,6 +1086,15 @@ inline void add_streams(Run& run, const std::string& data_dir) {
         run.streams.push_back(stream_of_windows(run.model.config, run.sets[i].name + ", full precision", run.sets[i].tokens,
                                                 run.sets[i].window, true));
     fprintf(stderr, "tokenized in %.1f s\n", clock.seconds());
+    for (const Stream& s : run.streams) {
+        int longest = 0;
+        for (const Segment& segment : s.segments) longest = std::max(longest, segment.pos + segment.len);
+        if (longest <= run.model.config.max_position) continue;
+        run.report.notes.push_back(format("%s has up to %d tokens in a row, more than the model's %d positions (max_position_embeddings): they are all "
+                                          "computed, where lm-evaluation-harness leaves out the first", s.name.c_str(), longest,
+                                          run.model.config.max_position));
+        fprintf(stderr, "note:   %s\n", run.report.notes.back().c_str());
+    }
 }
 
 // All streams but those of the full-precision model.
@@ -1120,7 +1136,10 @@ inline size_t learn_rotations(Run& run, const std::string& data_dir) {
         }
         samples.learn_r2(l);
     }
-    run.report.rotation = learned_settings(samples, samples.learn_r1(), run.report.rotation);
+    Settings& settings = run.report.rotation;
+    settings.push_back({"learned_from", json_quote(set.name)}), settings.push_back({"samples", std::to_string(set.n_windows)});
+    settings.push_back({"length", std::to_string(set.window)}), settings.push_back({"source", json_quote(set.variant)});
+    settings = learned_settings(samples, samples.learn_r1(), settings);
     if (!o.rotation.empty()) rotation_save(run.rotation, o.rotation, c);
     return bytes;
 }
@@ -1255,9 +1274,13 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
                 "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads");
     }
     const QuantOptions& q = run.options.quant;
-    if (run.method.collect_heads && (q.abits < 16 || q.k_bits < 16 || q.v_bits < 16 || q.p_bits < 16))
-        r.notes.push_back(format("the checkpoint holds %s's weights alone: it has no place for the grids of what flows (-a 16 quantizes "
-                                 "weights alone)", run.method.name));
+    const bool fake = run.packed.kind == QuantFormat::NONE;
+    if (fake && (q.abits < 16 || q.k_bits < 16 || q.v_bits < 16 || q.p_bits < 16))
+        r.notes.push_back(format("the checkpoint holds %s's weights alone: it has no place for the grids of what flows, with which the row is (-a "
+                                 "16 without --kv-bits and --p-bits: weights alone)", run.method.name));
+    if (run.saves_rotated() && sizeof(floatX) == 2)
+        r.notes.push_back("the checkpoint's embeddings and head are rotated and rounded to bf16, which this run's are not: its own row, by -m, may "
+                          "differ in the last digits");
     Config shape = c;
     shape.tied = c.tied && !run.saves_rotated();
     const std::vector<TensorSpec> specs = checkpoint_specs(shape, run.packed);
@@ -1300,6 +1323,8 @@ inline Report run_model(const Options& options) {
         usage_fail("--calibrate-all-experts: expected a mixture of experts, found %s", c.model_type.c_str());
     if (o.method == "rptq" && has_mixture(c)) usage_fail("-q rptq on a mixture of experts is not supported. HINT: -q gptq is");
     if (o.rotate) run.rotation = rotation_for(o, c);
+    if (o.rotate && run.rotation.r2 && run.rotation.R1.n && run.rotation.all_R2.empty())
+        r.notes.push_back("the file of rotations has no R2: it is drawn with --seed");
     if (run.method.whole_groups) check_group_size(c, o.quant);
     check_activation_group(c, o.quant.a_group);
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
@@ -1313,7 +1338,8 @@ inline Report run_model(const Options& options) {
     if (!r.narrower_groups.empty()) r.notes.push_back(r.narrower_groups);
     if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model);
     r.limit = o.limit;
-    if (settings_are_the_papers(o)) find_published(r);
+    r.not_the_papers = not_the_papers(o);
+    if (r.not_the_papers.empty()) find_published(r);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
     require_tensors(run.model, r.notes);
@@ -1345,7 +1371,7 @@ inline Report run_model(const Options& options) {
                         format("{\"method\": %s, \"fake_quantized\": %s, \"options\": ", json_quote(o.method).c_str(),
                                fake ? "true" : "false") +
                             json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) +
-                            ", \"rotation\": " + json_settings(r.rotation) +
+                            ", \"rotation\": " + json_settings(r.rotation) + ", \"kv\": " + json_settings(r.kv) +
                             ", \"commit\": " + json_quote(COMMIT) + "}\n",
                         run.saves_rotated() ? &run.rotation : nullptr, run.packed);
             fprintf(stderr, "saved: %s (%s)\n", printable(o.save).c_str(),

@@ -10,6 +10,16 @@
 #include "options.h"
 #include "quant/learn_rotation.cuh"
 
+// A matrix [n, n] of the file, whose transpose has to undo it: a run takes that for granted.
+inline Array<float> orthogonal_matrix(const std::vector<float>& host, int n, const std::string& path, const std::string& name) {
+    Array<float> device(host.size(), "a given rotation");
+    copy(device.data, host.data(), host.size());
+    const double off = off_orthogonal(device, n);
+    if (!(off < 1e-3))
+        fail("%s: %s is not orthogonal: |R^T R - I| is %g. HINT: is it the file of a rotation?", path.c_str(), name.c_str(), off);
+    return device;
+}
+
 // R1 and R2 from the file become the rotation's.
 inline void rotation_load(Rotation& r, const std::string& path, const Config& c) {
     const Checkpoint ck = safetensors_open(path);
@@ -17,18 +27,19 @@ inline void rotation_load(Rotation& r, const std::string& path, const Config& c)
     const TensorView& R1 = checkpoint_get(ck, "R1", {C, C});
     std::vector<float> host(C * C);
     tensor_to_f32(R1, 0, host.size(), host.data());
-    Array<float> device(host.size(), "R1");
-    copy(device.data, host.data(), host.size());
-    const double off = off_orthogonal(device, c.C);
-    if (!(off < 1e-3)) fail("%s: R1 is not orthogonal: |R^T R - I| is %g. HINT: is it the file of a rotation?", path.c_str(), off);
-    rotation_set_r1(r, std::move(device));
+    rotation_set_r1(r, orthogonal_matrix(host, c.C, path, "R1"));
     const TensorView* R2 = checkpoint_find(ck, "R2");
     if (!R2) return;
     const bool shared = R2->shape == std::vector<size_t>{L, 1, D, D};
     checkpoint_get(ck, "R2", {L, shared ? 1 : KV, D, D});
     const size_t n = D * D;
     r.all_R2.resize(L * KV * n);
-    for (size_t k = 0; k < L * KV; k++) tensor_to_f32(*R2, (shared ? k / KV : k) * n, n, r.all_R2.data() + k * n);
+    host.resize(n);
+    for (size_t k = 0; k < L * KV; k++) {
+        if (!shared || k % KV == 0) tensor_to_f32(*R2, (shared ? k / KV : k) * n, n, host.data());
+        if (r.r2 && (!shared || k % KV == 0)) orthogonal_matrix(host, c.D, path, format("R2 of layer %zu, kv head %zu,", k / KV, k % KV));
+        std::copy(host.begin(), host.end(), r.all_R2.begin() + k * n);
+    }
 }
 
 inline void rotation_save(const Rotation& r, const std::string& path, const Config& c) {
@@ -48,12 +59,11 @@ inline void rotation_save(const Rotation& r, const std::string& path, const Conf
 }
 
 inline Rotation rotation_for(const Options& o, const Config& c) {
-    Rotation r = rotation_make({c.C, has_dense(c) ? c.F : 0, c.H, c.KV, c.D, has_mixture(c) ? c.mixture.F : 0}, (uint64_t)o.seed, o.rotate_block);
-    r.r1 = rotates(o, "r1"), r.r2 = rotates(o, "r2"), r.r3 = rotates(o, "r3"), r.r4 = rotates(o, "r4");
-    r.over_heads = rotates(o, "heads");
+    const bool given = !o.rotation.empty() && !o.learn_rotation;
+    Rotation r = rotation_make({c.C, has_dense(c) ? c.F : 0, c.H, c.KV, c.D, has_mixture(c) ? c.mixture.F : 0}, (uint64_t)o.seed, o.rotate_block,
+                               {rotates(o, "r1"), rotates(o, "r2"), rotates(o, "r3"), rotates(o, "r4"), rotates(o, "heads")}, given);
     r.rest = r.r1 && sizeof(floatX) == 2 && !has_mixture(c);  // a mixture's stream, to which its experts add one by one, has none
-    if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "num_attention_heads * head_dim", c.D);
-    if (!o.rotation.empty() && !o.learn_rotation) rotation_load(r, o.rotation, c);
+    if (given) rotation_load(r, o.rotation, c);
     return r;
 }
 

@@ -1,6 +1,6 @@
 // run_settings.h: a run's settings as the log and the JSON report them, and whether they are the paper's.
 //
-// defines: method_settings, kv_settings, rotation_settings, settings_are_the_papers
+// defines: method_settings, kv_settings, rotation_settings, not_the_papers
 #pragma once
 #include "options.h"
 
@@ -64,11 +64,13 @@ inline Settings rotation_settings(const Options& o) {
             {"block", std::to_string(o.rotate_block)}};
 }
 
-// The paper's cells count as this run's only if the settings are the paper's too.
-inline bool settings_are_the_papers(const Options& o) {
+// What of the settings is not the paper's, whose cells count as this run's only if nothing is.
+inline std::vector<std::string> not_the_papers(const Options& o) {
+    std::vector<std::string> differences;
     for (const std::string& flag : o.given)
         if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory "
                               "--act-order"))
-            return false;
-    return sizeof(floatX) == 2;
+            differences.push_back(flag);
+    if (sizeof(floatX) != 2) differences.push_back("PRECISION=FP32");
+    return differences;
 }

@@ -11,7 +11,7 @@
 //
 // defines: KERNEL, DEVICE, HOST_DEVICE, SHARED, launch, launch_shared, block_sync, block_sum, block_max, block_min, bf16, floatX,
 //          to_float, to_bf16, to_floatX, store_float, FLOATX_NAME, exp_float, Place, Array, copy, copy_beside, fill_zero,
-//          device_wait, memory_used, device_name, device_free_bytes, host_free_bytes, host_peak_bytes, ceil_div
+//          device_wait, memory_used, device_name, device_free_bytes, cgroup_free_bytes, host_free_bytes, host_peak_bytes, ceil_div
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -20,6 +20,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <sys/resource.h>
 #include <utility>
@@ -369,7 +370,34 @@ inline std::string proc_value(const char* path, const char* key) {
     return value;
 }
 
-inline size_t host_free_bytes() { return (size_t)atoll(proc_value("/proc/meminfo", "MemAvailable").c_str()) * 1024; }
+// What the limits of this process's control groups (Slurm's --mem, a container's) leave it, SIZE_MAX where there are none; what they count
+// of files' copies can be taken back. Versions 2 and 1: "0::/a/b" and "4:memory:/a/b" in /proc/self/cgroup, every group up to the root.
+inline size_t cgroup_free_bytes(const std::string& self = "/proc/self/cgroup", const std::string& root = "/sys/fs/cgroup") {
+    size_t least = SIZE_MAX, limit = 0, used = 0, value = 0;
+    std::ifstream groups(self);
+    for (std::string line, key; std::getline(groups, line);) {
+        const size_t kinds = line.find(':') + 1, path_at = line.find(':', kinds) + 1;
+        if (kinds == 0 || path_at == 0) continue;
+        const bool v1 = ("," + line.substr(kinds, path_at - 1 - kinds) + ",").find(",memory,") != std::string::npos;
+        if (!v1 && path_at - 1 != kinds) continue;  // of another controller
+        for (std::string path = line.substr(path_at);; path.erase(path.rfind('/'))) {
+            const std::string group = root + (v1 ? "/memory" : "") + path + "/memory.";
+            std::ifstream limits(group + (v1 ? "limit_in_bytes" : "max")), uses(group + (v1 ? "usage_in_bytes" : "current")),
+                stat(group + "stat");
+            if (limits >> limit && uses >> used) {  // "max" is no number
+                while (stat >> key >> value)
+                    if (key == (v1 ? "total_inactive_file" : "inactive_file")) used -= std::min(used, value);
+                least = std::min(least, limit - std::min(limit, used));
+            }
+            if (path.find('/') == std::string::npos) break;
+        }
+    }
+    return least;
+}
+
+inline size_t host_free_bytes() {
+    return std::min((size_t)atoll(proc_value("/proc/meminfo", "MemAvailable").c_str()) * 1024, cgroup_free_bytes());
+}
 
 inline size_t host_peak_bytes() {
     struct rusage use;

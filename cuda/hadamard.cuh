@@ -24,7 +24,7 @@
 // defines: Vector, LANES, load_vector, store_vector, on the CPU
 #include "gemm.cuh"
 
-static constexpr int HADAMARD_MAX = 40960;      // values of a row: 160 KB of shared memory, of which sm_80 has 163
+static constexpr int HADAMARD_MAX = 40960;      // values of a row: 160 KB of shared memory, of which sm_80 has 163, and others less
 static constexpr int HADAMARD_MAX_ORDER = 160;  // of a Paley matrix: a thread holds so many values
 static constexpr int HADAMARD_MAX_FACTORS = 6;  // Paley matrices in a product
 
@@ -109,9 +109,20 @@ inline HadamardFactors hadamard_factors(int n) {
     return best;
 }
 
+// Values of a row that this device can transform at a time.
+inline int hadamard_max() {
+#ifdef __CUDACC__
+    int bytes = 0;
+    cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+    return std::min(HADAMARD_MAX, bytes / (int)sizeof(float));
+#else
+    return HADAMARD_MAX;
+#endif
+}
+
 // The largest divisor of n that has a Hadamard matrix here: n itself, or what a block-diagonal matrix can be made of.
 inline int hadamard_block(int n) {
-    for (int block = std::min(n, HADAMARD_MAX); block > 1; block--)
+    for (int block = std::min(n, hadamard_max()); block > 1; block--)
         if (n % block == 0 && hadamard_factors(block).two) return block;
     return 1;
 }
@@ -137,10 +148,10 @@ inline Hadamard hadamard_make(int n, const char* what, int inner = 1) {
         fail("%s = %d: no Hadamard matrix of order %d is a product of Paley's (orders up to %d) and Sylvester's. HINT: the largest "
              "block that divides it is %d",
              what, n, h.order, HADAMARD_MAX_ORDER, hadamard_block(h.order));
-    if (n > HADAMARD_MAX)
-        fail("%s = %d: a transform of more than %d values at a time does not fit into a GPU's shared memory. HINT: the largest "
-             "block that divides it is %d",
-             what, n, HADAMARD_MAX, hadamard_block(n));
+    if (n > hadamard_max())
+        fail("%s = %d: a transform of more than %d values at a time does not fit into the shared memory of %s. HINT: --rotate-block; the "
+             "largest block that divides it is %d",
+             what, n, hadamard_max(), device_name().c_str(), hadamard_block(n));
     std::vector<float> signs, transposed;
     for (size_t f = h.factors.orders.size(); f-- > 0;) {
         const int m = h.factors.orders[f];

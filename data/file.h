@@ -2,8 +2,9 @@
 // until they are read; the text in it is checked to be UTF-8 (RFC 3629) before anybody interprets it. A file is written
 // with every byte accounted for.
 //
-// A run reads its files for hours, and a number is only worth something if they stayed as they were: every file that was mapped is
-// remembered with its size and time, and compared at the end.
+// A run reads its files for hours, and a number is only worth something if they stayed as they were while they were read: every file that
+// is mapped is remembered with its size and time, and compared when it is closed, when it is opened again, and at the end. What was closed
+// in time, as a table that was parsed in the first second, may change without harm.
 //
 // defines: file_exists, is_directory, MappedFile, file_text, is_blank, files_unchanged_or_fail, fail_on_lost_files, utf8_invalid_at,
 //          open_descriptor_of, OutputFile, write_file
@@ -45,23 +46,30 @@ inline bool is_directory(const std::string& path) {
 struct FileStamp {
     off_t size;
     struct timespec time;
-    const char* data;
+    const char* data = nullptr;
+    int open = 0;                   // mappings
+    const char* changed = nullptr;  // what was found to have become of it, or null
 };
 inline std::map<std::string, FileStamp>& file_stamps() {
     static std::map<std::string, FileStamp>* all = new std::map<std::string, FileStamp>;  // a signal may come while the program ends
     return *all;
 }
 
-// Every file that was mapped so far must be as it was then. Call at the end, before a result is given.
+inline void file_compare(const std::string& path, FileStamp& stamp) {
+    struct stat st;
+    if (stat(path.c_str(), &st) != 0) stamp.changed = "went away";
+    else if (st.st_size != stamp.size) stamp.changed = "changed its size";
+    else if (st.st_mtim.tv_sec != stamp.time.tv_sec || st.st_mtim.tv_nsec != stamp.time.tv_nsec) stamp.changed = "was written to";
+}
+
+// Every file must have been as it was when it was first mapped, as long as it was. Call at the end, before a result is given.
 inline void files_unchanged_or_fail() {
-    for (const auto& [path, stamp] : file_stamps()) {
-        struct stat st;
-        const bool there = stat(path.c_str(), &st) == 0;
-        if (there && st.st_size == stamp.size && st.st_mtim.tv_sec == stamp.time.tv_sec && st.st_mtim.tv_nsec == stamp.time.tv_nsec)
-            continue;
-        fail("%s: the file %s while it was in use, so there is no result. HINT: leave a run's files alone until it ends, and run this "
-             "again",
-             path.c_str(), !there ? "went away" : st.st_size != stamp.size ? "changed its size" : "was written to");
+    for (auto& [path, stamp] : file_stamps()) {
+        if (stamp.open > 0) file_compare(path, stamp);
+        if (stamp.changed)
+            fail("%s: the file %s while it was in use, so there is no result. HINT: leave a run's files alone until it ends, and run this "
+                 "again",
+                 path.c_str(), stamp.changed);
     }
 }
 
@@ -106,8 +114,12 @@ struct MappedFile {
     }
     ~MappedFile() {
         if (size > 0) munmap(const_cast<char*>(data), size);
-        const auto stamp = file_stamps().find(path);
-        if (size > 0 && stamp != file_stamps().end() && stamp->second.data == data) stamp->second.data = nullptr;
+        const auto found = file_stamps().find(path);
+        if (found == file_stamps().end()) return;
+        FileStamp& stamp = found->second;
+        if (stamp.data == data) stamp.data = nullptr;
+        stamp.open--;
+        file_compare(path, stamp);
     }
     explicit MappedFile(const std::string& file) : path(file) {
         int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // O_NONBLOCK: opening a FIFO must not hang
@@ -127,7 +139,9 @@ struct MappedFile {
         if (error != 0) fail("%s: the file can't be mapped into memory: %s", path.c_str(), strerror(error));
         if (S_ISDIR(st.st_mode)) fail("%s: expected a file, found a directory", path.c_str());
         if (!S_ISREG(st.st_mode)) fail("%s: expected a regular file, found a device or pipe", path.c_str());
-        file_stamps().insert({path, {st.st_size, st.st_mtim, nullptr}}).first->second.data = data;  // the first stamp counts
+        FileStamp& stamp = file_stamps().insert({path, {st.st_size, st.st_mtim}}).first->second;  // the first one counts
+        file_compare(path, stamp);
+        stamp.data = data, stamp.open++;
     }
 
     void swap(MappedFile& other) noexcept {

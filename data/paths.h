@@ -1,6 +1,6 @@
 // paths.h: where things are, and what they are called.
 //
-// defines: is_special_file, same_place, project_file, model_name, is_post_trained, download_has
+// defines: is_special_file, place_of, same_place, is_inside, project_file, model_name, is_post_trained, download_has
 #pragma once
 #include <filesystem>
 #include <string>
@@ -15,16 +15,19 @@ inline bool is_special_file(const std::string& path) {
     return std::filesystem::exists(status) && (!std::filesystem::is_regular_file(status) || open_descriptor_of(path) >= 0);
 }
 
-// Whether two paths, of which either need not exist yet, name the same file.
-inline bool same_place(const std::string& a, const std::string& b) {
+// What a path names, links and dots resolved; it need not exist yet.
+inline std::string place_of(std::string path) {
     std::error_code error;
-    auto place = [&](std::string path) {
-        while (path.size() > 1 && path.back() == '/') path.pop_back();
-        const std::filesystem::path whole = std::filesystem::weakly_canonical(std::filesystem::absolute(path, error), error);
-        return error ? path : whole.string();
-    };
-    return place(a) == place(b);
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
+    const std::filesystem::path whole = std::filesystem::weakly_canonical(std::filesystem::absolute(path, error), error);
+    return error ? path : whole.string();
 }
+
+// Whether two paths name the same file.
+inline bool same_place(const std::string& a, const std::string& b) { return place_of(a) == place_of(b); }
+
+// Whether a path is below a folder.
+inline bool is_inside(const std::string& path, const std::string& folder) { return place_of(path).rfind(place_of(folder) + "/", 0) == 0; }
 
 // A file of the project, from wherever the program is run: under the current folder, else beside the program.
 inline std::string project_file(const std::string& path) {

@@ -76,6 +76,7 @@ struct Report {
     bool loaded = false;  // the checkpoint was quantized already; `method` is its format
     Settings options, calibration, rotation, kv;
     std::vector<std::string> notes;  // on the checkpoint and the run, in words
+    std::vector<std::string> not_the_papers;  // flags and the like that make the settings others than the paper's
     std::vector<TaskResult> tasks;  // in the order of the paper's columns
     std::vector<DivergenceResult> kl;
     std::vector<ModuleResult> modules;
@@ -121,9 +122,11 @@ static const std::pair<const char*, const char*> OTHER_PAPERS[] = {{"data/paper/
 // Perplexities as the paper prints them, with one digit more: 12.73, 6.994, 5.25E4.
 inline std::string number_text(double x) {
     if (std::isnan(x)) return "NaN";
-    if (std::fabs(x) < 1e4) return format("%#.4g", x);
-    const int exponent = (int)std::floor(std::log10(std::fabs(x)));
-    return format("%.3fE%d", x / std::pow(10.0, exponent), exponent);
+    if (std::isinf(x)) return x < 0 ? "-Inf" : "Inf";
+    if (std::fabs(x) < 9999.5) return format("%#.4g", x);  // what this rounds to 1e4 would have an exponent of C's
+    const std::string text = format("%.3e", x);            // "1.234e+04"
+    const size_t e = text.find('e');
+    return text.substr(0, e) + "E" + std::to_string(atoi(text.c_str() + e + 1));
 }
 
 // The mean of the six zero-shot accuracies, n 0 if one is missing; its standard error takes the tasks as independent.
@@ -263,6 +266,12 @@ inline std::string json_estimates(const NamedEstimates& estimates) {
     return s + "}";
 }
 
+inline std::string json_texts(const std::vector<std::string>& texts) {
+    std::string s;
+    for (const std::string& text : texts) s += (s.empty() ? "" : ", ") + json_quote(text);
+    return "[" + s + "]";
+}
+
 inline std::string json_experts(const ExpertReport& e) {
     std::string s = format("{\"tokens_of\": \"%s\", \"starved_modules\": %zu, ", e.calibration ? "calibration" : "evaluation", e.starved);
     if (e.compared) s += "\"other_experts_percent\": " + json_format(100.0 * e.moved / e.compared) + ", ";
@@ -298,9 +307,8 @@ inline std::string report_json(const Report& r) {
     line("rotation", json_settings(r.rotation));
     line("kv", json_settings(r.kv));
     line("limit", std::to_string(r.limit));
-    std::string notes;
-    for (const std::string& note : r.notes) notes += (notes.empty() ? "" : ", ") + json_quote(note);
-    line("notes", "[" + notes + "]");
+    line("not_the_papers", json_texts(r.not_the_papers));
+    line("notes", json_texts(r.notes));
     std::string results = "{";
     for (size_t i = 0; i < r.tasks.size(); i++) {
         const TaskResult& t = r.tasks[i];
@@ -309,7 +317,8 @@ inline std::string report_json(const Report& r) {
         if (t.tokens_asked) results += ", \"tokens_asked\": " + std::to_string(t.tokens_asked);
         for (const Estimate& norm : t.acc_norm)
             results += ", \"acc_norm\": " + json_format(norm.value) + ", \"acc_norm_stderr\": " + json_format(norm.stderr_);
-        results += ", \"variant\": " + json_quote(t.variant) + ", \"paper\": " + json_paper(t.paper);
+        results += ", \"variant\": " + json_quote(t.variant) + ", \"official\": " + (t.official ? "true" : "false") +
+                   ", \"paper\": " + json_paper(t.paper);
         if (!t.categories.empty()) results += ", \"categories\": " + json_estimates(t.categories);
         if (!t.subjects.empty()) results += ", \"subjects\": " + json_estimates(t.subjects);
         results += "}";

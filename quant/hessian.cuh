@@ -74,10 +74,10 @@ inline HessianFactor hessian_factor(const float* H, int I, size_t n, double damp
     for (;;) {
         launch(hessian_permute_kernel, I, 256, f.U.data, H, order_d.data, diagonal_d.data, factor, (float)(f.damp * mean), I);
         if (inverse_cholesky_upper(f.U.data, I)) return f;
-        f.damp = f.damp == 0 ? 0.01 : f.damp * 10;
-        if (f.damp > 1.0001)
-            fail("%s: the Hessian is not positive definite even with damping 1. HINT: more calibration samples (-n), or check "
-                 "the checkpoint", where.c_str());
+        if (f.damp >= 1)
+            fail("%s: the Hessian is not positive definite even with damping %g. HINT: more calibration samples (-n), or check "
+                 "the checkpoint", where.c_str(), f.damp);
+        f.damp = f.damp == 0 ? 0.01 : std::min(1.0, f.damp * 10);
     }
 }
 

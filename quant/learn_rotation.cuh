@@ -148,7 +148,7 @@ struct RotationLearner {
         for (int i = 0; i < 3; i++) to_orthogonal();
     }
 
-    // max |R^T R - I|
+    // max |R^T R - I|, infinite if any of it is not finite
     double off() {
         transpose(B.data, n, R.data, n, n, n);
         gemm_float(C.data, n, B.data, n, R.data, n, n, n, n, 1, 0);
@@ -156,7 +156,10 @@ struct RotationLearner {
         copy(host.data(), C.data, C.n);
         double most = 0;
         for (int i = 0; i < n; i++)
-            for (int j = 0; j < n; j++) most = std::max(most, std::fabs((double)host[(size_t)i * n + j] - (i == j)));
+            for (int j = 0; j < n; j++) {
+                const double x = std::fabs((double)host[(size_t)i * n + j] - (i == j));
+                most = std::isfinite(x) ? std::max(most, x) : INFINITY;
+            }
         return most;
     }
 };

@@ -26,7 +26,7 @@ inline void print_modules(const std::vector<ModuleReport>& reports, size_t first
         size_t n = 0, starved = 0;
         const ModuleReport* worst = nullptr;
     };
-    std::map<std::string, Family> families;
+    std::map<std::pair<std::string, std::string>, Family> families;  // by name and kind of error, whose means say different things
     for (size_t i = first; i < reports.size(); i++) {
         const ModuleReport& r = reports[i];
         const std::string family = module_family(r.module);
@@ -34,14 +34,14 @@ inline void print_modules(const std::vector<ModuleReport>& reports, size_t first
             fprintf(stderr, "%s\n", module_text(r).c_str());
             continue;
         }
-        Family& f = families[family];
+        Family& f = families[{family, r.error_kind}];
         f.sum += r.error, f.seconds += r.seconds, f.n++, f.starved += r.starved;
         if (!f.worst || r.error > f.worst->error) f.worst = &r;
     }
     for (const auto& [name, f] : families) {
-        fprintf(stderr, "layer %2d  %zu %s  %s error %.4f on average, %.4f of %s  %.1f s", f.worst->layer, f.n, name.c_str(),
-                f.worst->error_kind.c_str(), f.sum / f.n, f.worst->error, f.worst->module.c_str(), f.seconds);
-        if (f.starved) fprintf(stderr, "  %zu with too few tokens: rounded to nearest", f.starved);
+        fprintf(stderr, "layer %2d  %zu %s  %s error %.4f on average, %.4f of %s  %.1f s", f.worst->layer, f.n, name.first.c_str(),
+                name.second.c_str(), f.sum / f.n, f.worst->error, f.worst->module.c_str(), f.seconds);
+        if (f.starved) fprintf(stderr, "  %zu with too few tokens", f.starved);
         fprintf(stderr, "\n");
     }
 }
@@ -60,7 +60,7 @@ inline void print_summary(std::vector<ModuleReport> reports) {
     fprintf(stderr, "%zu of %zu modules were not nominal%s\n", off.size(), reports.size(), off.empty() ? "" : ":");
     for (size_t i = 0; i < std::min(off.size(), MOST_LISTED); i++) fprintf(stderr, "  %s\n", module_text(*off[i]).c_str());
     if (off.size() > MOST_LISTED) fprintf(stderr, "  and %zu more, which --json lists\n", off.size() - MOST_LISTED);
-    if (starved) fprintf(stderr, "%zu modules of experts had too few calibration tokens and were rounded to nearest\n", starved);
+    if (starved) fprintf(stderr, "%zu modules of experts had too few calibration tokens: their notes say what was done\n", starved);
     std::stable_sort(reports.begin(), reports.end(),
                      [](const ModuleReport& a, const ModuleReport& b) { return a.error > b.error; });
     fprintf(stderr, "largest errors (0.1: a tenth of the %s's norm is noise):\n", reports[0].error_kind.c_str());

@@ -14,7 +14,7 @@
 //
 // symbols: W [O, I] weight, W^ the same on its grid, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid,
 //          maxq = 2^bits - 1. In every file "the paper" is arXiv 2505.02214, a method's own is "its paper"
-// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_grids, quantize_inputs, Scale, QuantOptions, symmetry, grid_columns,
+// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_cache_grids, layer_set_grids, quantize_inputs, Scale, QuantOptions, symmetry, grid_columns,
 //          grids_in_row, Hessian, ModuleReport, Quantizer, quantizer_expect, Order, Method, hessian_collect, mirror_upper, weights_to_float,
 //          check_weights, checked_weights, rows_nonfinite, count_nonfinite, output_errors, weight_errors; for Method's device_bytes:
 //          float_bytes, hessian_bytes, output_error_bytes, two_copies_bytes; for mixtures: group_starves, white_hessian, router_rows, scale_router;
@@ -342,18 +342,23 @@ inline FlowGrid input_grid(const QuantOptions& o, int stage, int D) {
     return grid;
 }
 
-// The grids of everything that flows through the layer, or none (`on` false); D is head_dim. K and V have one a token and kv head; that
-// of K holds the 0, as whole rows do, and those of groups need not (the published programs' rules).
-inline void layer_set_grids(Layer& layer, const QuantOptions& o, int D, bool on) {
-    for (int stage = 0; stage < STAGES; stage++)
-        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++)
-            layer.groups[g].grid = on ? input_grid(o, stage, D) : FlowGrid();
+// The grids of what attention reads, or none (`on` false); D is head_dim. K and V have one a token and kv head; that of K holds the 0, as
+// whole rows do, and those of groups need not (the published programs' rules).
+inline void layer_set_cache_grids(Layer& layer, const QuantOptions& o, int D, bool on) {
     FlowGrid cache;
     cache.sym = false, cache.clip = (float)o.kv_clip, cache.group = D;
     layer.k_grid = layer.v_grid = cache, layer.q_grid = FlowGrid();
     layer.k_grid.bits = on ? o.k_bits : 16, layer.v_grid.bits = on ? o.v_bits : 16;
     layer.v_grid.zero = false;
     layer.p_bits = on ? o.p_bits : 16;
+}
+
+// The grids of everything that flows through the layer, or none.
+inline void layer_set_grids(Layer& layer, const QuantOptions& o, int D, bool on) {
+    for (int stage = 0; stage < STAGES; stage++)
+        for (int g = layer.first_group[stage]; g < layer.first_group[stage + 1]; g++)
+            layer.groups[g].grid = on ? input_grid(o, stage, D) : FlowGrid();
+    layer_set_cache_grids(layer, o, D, on);
 }
 
 // The inputs of a stage put on their grid while a method calibrates, --a-in-calibration.

@@ -44,9 +44,12 @@ struct RotationShape {
     int expert_F = 0;  // F and this: 0 where no layer has it
 };
 
-struct Rotation {
+struct RotationParts {  // which of them are there
+    bool r1 = true, r2 = true, r3 = true, r4 = true, over_heads = false;
+};
+
+struct Rotation : RotationParts {
     RotationShape shape;
-    bool r1 = true, r2 = true, r3 = true, r4 = true, over_heads = false;  // which of them are there
     bool rest = false;  // the residual stream keeps what bf16 rounds off
     uint64_t seed = 0;
     Hadamard hidden, ffn, expert_ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3; over the heads
@@ -129,19 +132,23 @@ inline Array<float> transposed_matrices(const Array<float>& R, int D) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Making a rotation
 
-// R1 as a Hadamard matrix, and the online ones. block > 0: R1 and R4 are block-diagonal, of blocks of so many values.
-inline Rotation rotation_make(const RotationShape& shape, uint64_t seed, int block = 0) {
+// R1 as a Hadamard matrix, unless it is given (rotation_set_r1), and the online ones: those of the parts alone, as not every width has one.
+// block > 0: what is made of R1 and R4 is block-diagonal, of blocks of so many values.
+inline Rotation rotation_make(const RotationShape& shape, uint64_t seed, int block = 0, const RotationParts& parts = RotationParts(),
+                              bool r1_is_given = false) {
     auto width = [&](int n, const char* what) {
         if (block && n % block != 0) usage_fail("--rotate-block %d: expected a divisor of the model's %s = %d", block, what, n);
         return block ? block : n;
     };
     Rotation r;
+    (RotationParts&)r = parts;
     r.shape = shape, r.seed = seed;
-    r.hidden = hadamard_make(width(shape.C, "hidden_size"), "hidden_size");
-    if (shape.F) r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size");
-    if (shape.expert_F) r.expert_ffn = hadamard_make(width(shape.expert_F, "moe_intermediate_size"), "moe_intermediate_size");
-    r.head = hadamard_make(shape.D, "head_dim");
-    r.signs = random_signs(shape.C, seed);
+    if (r.r1 && !r1_is_given) r.hidden = hadamard_make(width(shape.C, "hidden_size"), "hidden_size");
+    if (r.r1 && !r1_is_given) r.signs = random_signs(shape.C, seed);
+    if (r.r4 && shape.F) r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size");
+    if (r.r4 && shape.expert_F) r.expert_ffn = hadamard_make(width(shape.expert_F, "moe_intermediate_size"), "moe_intermediate_size");
+    if (r.r2 || r.r3) r.head = hadamard_make(shape.D, "head_dim");
+    if (r.over_heads) r.heads = hadamard_make(shape.H * shape.D, "num_attention_heads * head_dim", shape.D);
     return r;
 }
 
@@ -285,8 +292,7 @@ inline void rotate_layer(Layer& layer, const Rotation& r) {
     for (int g = layer.first_group[3]; g < layer.first_group[4]; g++) {
         Group& down = layer.groups[g];
         Array<float> W = weights_to_float(down);
-        const Hadamard& R4 = down_hadamard(down, r);
-        if (r.r4) hadamard_rows(W.data, down.O, down.I, down.I / R4.n, R4);
+        if (r.r4) hadamard_rows(W.data, down.O, down.I, down.I / down_hadamard(down, r).n, down_hadamard(down, r));
         rotate_columns(W.data, down.I, r);
         launch(round_rows_kernel, down.O, 256, down.W, W.data, down.I);
     }
@@ -317,6 +323,5 @@ inline void rotate_o_input(floatX* x, int T, const Rotation& r) {
 
 // R4: x [T, F] on its way into down.
 inline void rotate_down_input(floatX* x, int T, const Group& down, const Rotation& r) {
-    const Hadamard& R4 = down_hadamard(down, r);
-    if (r.r4) hadamard_rows(x, T, down.I, down.I / R4.n, R4);
+    if (r.r4) hadamard_rows(x, T, down.I, down.I / down_hadamard(down, r).n, down_hadamard(down, r));
 }

@@ -11,7 +11,7 @@
 //   1  a_j from the full-precision model's calibration tokens, for the two linear groups behind a norm (q k v, and gate up)
 //   2  norm gain /= s, W[:, j] *= s_j, one s for all linears that share the norm; o and down are not smoothed
 //   3  weights per output row on the symmetric grid:  scale = max(max |w|, 1e-5) / qmax,  w^ = round(w / scale) scale,
-//      qmax = 2^(bits-1) - 1 (no zero point, and no clamp is needed)
+//      qmax = 2^(bits-1) - 1 (no zero point; a clamp matters only where a packed file rounds the scale down)
 //   4  activations per token on the same grid while the model runs (cuda/flow_grid.cuh), for the inputs of all linears
 //
 // symbols: W [O, I], X [n, I], a, w, s [I]
@@ -121,7 +121,7 @@ KERNEL symmetric_grid_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, 
     for (int i = threadIdx.x; i < I; i += blockDim.x) most = fabsf(row[i]) > most ? fabsf(row[i]) : most;
     const float scale = round_scale(block_max(most) / qmax, stored);
     for (int i = threadIdx.x; i < I; i += blockDim.x) {
-        const float q = rintf(row[i] / scale);
+        const float code = rintf(row[i] / scale), q = code > qmax ? qmax : code < -qmax ? -qmax : code;
         out[(size_t)blockIdx.x * I + i] = to_floatX(q * scale);
         if (made.codes) made.codes[(size_t)blockIdx.x * I + i] = (uint8_t)(q + qmax + 1);
     }

@@ -108,10 +108,17 @@ def read_paper(path):
 
 
 def read_report(path):
-    """One report: {"key", "values": {column: (value, standard error or None)}, "remarks": [text]}."""
+    """One report: {"key", "values": {column: (value, standard error or None)}, "remarks": [text], "stand_in", "differs": [flag]}.
+
+    Values on sets that are not the paper's are left out; "differs" says what of the settings is not the paper's, but for --limit.
+    """
     with open(path, encoding="utf-8") as file:
         report = json.load(file)
-    values, tasks = {}, report["results"]
+    values, tasks, remarks = {}, report["results"], []
+    other_sets = [task for task in tasks if not tasks[task]["official"]]
+    if other_sets:
+        remarks.append(f"ours: nothing of {', '.join(other_sets)}, whose texts were not the official ones")
+    tasks = {task: result for task, result in tasks.items() if result["official"]}
     for column, task, _ in COLUMNS:
         if task in tasks and number(tasks[task].get("value")) is not None:
             values[column] = number(tasks[task]["value"]), number(tasks[task].get("stderr"))
@@ -119,11 +126,16 @@ def read_report(path):
         errors = [number(tasks[task].get("stderr")) or 0 for task in ZERO_SHOT]
         mean = sum(number(tasks[task]["value"]) for task in ZERO_SHOT) / len(ZERO_SHOT)
         values["avg"] = mean, math.sqrt(sum(e * e for e in errors)) / len(ZERO_SHOT)
-    remarks = []
     if report.get("limit"):
         remarks.append(f"ours: only the first {report['limit']} windows or documents of a task")
     key = row_key(report["model"], report["method"], report["wbits"], report["abits"], report["group"])
-    return {"key": key, "values": values, "remarks": remarks, "stand_in": report.get("stand_in", False)}
+    return {
+        "key": key,
+        "values": values,
+        "remarks": remarks,
+        "stand_in": report.get("stand_in", False),
+        "differs": [flag for flag in report["not_the_papers"] if flag != "--limit"],
+    }
 
 
 def read_results(folder, paper):
@@ -137,6 +149,8 @@ def read_results(folder, paper):
             continue
         if report["stand_in"] or report["key"] not in known:
             print(f"{path}: {' '.join(map(str, report['key']))} is no row of the paper, left out", file=sys.stderr)
+        elif report["differs"]:
+            print(f"{path}: not the paper's setting ({', '.join(report['differs'])}), left out", file=sys.stderr)
         elif report["key"] in ours:
             print(f"{path}: a second report of {' '.join(map(str, report['key']))}, left out", file=sys.stderr)
         else:
@@ -417,7 +431,7 @@ def run(results, out):
 
 def made_up_report(model, method, wbits, abits, group, values, limit=0):
     results = {
-        task: {"metric": "ppl" if task in PERPLEXITIES else "acc", "value": v, "stderr": e, "n": 10}
+        task: {"metric": "ppl" if task in PERPLEXITIES else "acc", "value": v, "stderr": e, "n": 10, "official": True}
         for task, (v, e) in values.items()
     }
     return {
@@ -428,6 +442,7 @@ def made_up_report(model, method, wbits, abits, group, values, limit=0):
         "abits": abits,
         "group": group,
         "limit": limit,
+        "not_the_papers": ["--limit"] if limit else [],
         "results": results,
     }
 
@@ -458,8 +473,11 @@ def check():
         "d": made_up_report("Qwen3-8B", "billm", 1, 16, 128, {"c4": ("Infinity", None)}),
         "e": made_up_report("Qwen3-8B", "fp16", 16, 16, -1, {"c4": (13.3, 0.2)}),
         "g": made_up_report("Qwen3-8B-Base", "foem", 3, 16, 128, {"wikitext2": (8.3, 0.05)}),
+        "h": dict(made_up_report("Qwen3-8B", "awq", 4, 16, 128, {"wikitext2": (3, 1)}), not_the_papers=["--seed", "--damp"]),
+        "i": made_up_report("Qwen3-4B-Base", "gptq", 4, 16, -1, {"wikitext2": (8.7, 0.1), "c4": (3.21, 0.1)}),
         "f": dict(made_up_report("tiny", "rtn", 4, 16, -1, {"c4": (2, 0.1)}), stand_in=True),
     }
+    reports["i"]["results"]["c4"]["official"] = False
     with tempfile.TemporaryDirectory() as folder:
         empty = run(os.path.join(folder, "none"), os.path.join(folder, "paper"))
         assert empty is None or set(empty.values()) == {0}, empty
@@ -489,9 +507,11 @@ def check():
         assert sum(line.startswith("| Qwen3-") for n in "1234" for line in table(n).splitlines()) == len(
             read_paper(TABLES)
         )
+        assert "3.00" not in four and "| ours<sup>" in table(1) and "3.21" not in table(1), table(1)
+        assert "nothing of c4, whose texts were not the official ones" in table(1), table(1)
         foem = table("foem3")
         assert "| FOEM<sup>" in foem and "| ours | 8.30 ±0.05 |" in foem and "| **+0.13\\*** |" in foem, foem
-        assert "paper's values alone" in table(1) and "difference" not in table(4, "paper")
+        assert "paper's values alone" in table(3) and "difference" not in table(4, "paper")
         for which in FIGURES if counts else ():
             for suffix in ("svg", "png"):
                 assert os.path.getsize(os.path.join(folder, "plots", f"figure{which}.{suffix}")) > 10000

@@ -23,7 +23,7 @@ Runs rows of the paper's tables with ./qwen3. A finished row is never run again,
 others, and two calls at once share the work. Without a selection all rows are meant. Every selection takes one or more
 values, as in --model Qwen3-8B,Qwen3-14B, and may be repeated; rows that meet all of them are run.
 
-  --table N        1 to 4; foem:3 of FOEM's paper (data/paper/foem.csv), whose rows are meant only if so named
+  --table N        1 to 4; foem:3 of FOEM's paper (data/paper/foem.csv), whose rows are meant only if named, so or by --row
   --model NAME     Qwen3-0.6B-Base, ...
   --method NAME    fp16, rtn, gptq, awq, smoothquant, billm, gptaq, foem
   --bits N         bits of a weight; billm has 1, fp16 has 16
@@ -72,6 +72,7 @@ done
 [[ $limit =~ ^[0-9]+$ ]] || wrong_usage "--limit $limit: expected 0 or a positive number"
 [ -n "$results" ] || wrong_usage "--results: expected a folder"
 case " ${extra[*]-} " in *" --json "*) wrong_usage "--json after --: the reports are named by this script" ;; esac
+[ -z "${QWEN3_DATA-}" ] || case " ${extra[*]-} " in *" --data "*) ;; *) extra+=(--data "$QWEN3_DATA") ;; esac  # it is a setting, too
 settings=(-e "$tasks")
 [ "$limit" -eq 0 ] || settings+=(--limit "$limit")
 settings+=("${extra[@]}")
@@ -90,7 +91,7 @@ select_row() {               # TABLE MODEL METHOD W A G
     esac
     value[row]=$name
     for key in "${!value[@]}"; do exists["$key ${value[$key]}"]=1; done
-    [[ $1 != *:* || -n ${wanted[table]-} ]] || return
+    [[ $1 != *:* || -n ${wanted[table]-}${wanted[row]-} ]] || return
     for key in "${!wanted[@]}"; do [[ ${wanted[$key]} == *" ${value[$key]} "* ]] || return; done
     [ -z "${met[$name]-}" ] || return  # full precision is in two tables
     met[$name]=1 names+=("$name") flags+=("$flag")

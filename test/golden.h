@@ -74,7 +74,7 @@ inline GoldenProblem golden_problem(const Checkpoint& ck) {
 }
 
 // Pushes the one stream through all layers of the model, its activations in so many bits; it is then ready for the head.
-inline Scratch push_through(const Model& m, std::vector<Stream>& one, int abits = 16) {
+inline Scratch push_through(const Model& m, std::vector<Stream>& one, int abits = 16, int kv_bits = 16) {
     const Config& c = m.config;
     Stream& s = one[0];
     s.x.width = c.C;
@@ -83,7 +83,7 @@ inline Scratch push_through(const Model& m, std::vector<Stream>& one, int abits 
     Scratch scratch = scratch_alloc(c, one);
     Layer layer = layer_alloc(c);
     QuantOptions grids;
-    grids.abits = abits;
+    grids.abits = abits, grids.k_bits = grids.v_bits = kv_bits;
     for (int l = 0; l < c.L; l++) {
         layer_place(c, layer, l);
         layer_set_grids(layer, grids, c.D, true);

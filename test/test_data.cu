@@ -69,17 +69,51 @@ TEST(files_that_change_while_in_use) {
     MappedFile a(tmp / "a");
     { MappedFile b(tmp / "b"); }
     files_unchanged_or_fail();
-    write_bytes(tmp / "b", "more than some bytes");  // a file that is closed again counts too
+    write_bytes(tmp / "b", "more than some bytes");  // what was closed in time may change
+    files_unchanged_or_fail();
+    { MappedFile b(tmp / "b"); }  // but not between two looks: the first one counts
     CHECK_ERROR(files_unchanged_or_fail(), "/b: the file changed its size while it was in use, so there is no result. HINT: ");
-    { MappedFile b(tmp / "b"); }  // the first look counts
-    CHECK_ERROR(files_unchanged_or_fail(), "/b: the file changed its size");
     file_stamps().erase(tmp / "b");
     files_unchanged_or_fail();
+    {
+        MappedFile b(tmp / "b");
+        write_bytes(tmp / "b", "others");
+    }
+    CHECK_ERROR(files_unchanged_or_fail(), "/b: the file changed its size");  // it was not closed in time
+    file_stamps().erase(tmp / "b");
     std::filesystem::last_write_time(tmp / "a", std::filesystem::file_time_type::clock::now() + std::chrono::seconds(5));
     CHECK_ERROR(files_unchanged_or_fail(), "/a: the file was written to while it was in use");
     std::filesystem::remove(tmp / "a");
     CHECK_ERROR(files_unchanged_or_fail(), "/a: the file went away while it was in use");
     file_stamps().clear();
+}
+
+// The least that any group of the process leaves, of control groups as both versions keep them; what files occupy counts as free.
+TEST(limits_of_control_groups) {
+    TempFolder tmp;
+    const auto group = [&](const std::string& folder, const char* limit, const char* used, const std::string& stat, bool v1) {
+        std::filesystem::create_directories(tmp / folder);
+        write_bytes(tmp / (folder + (v1 ? "/memory.limit_in_bytes" : "/memory.max")), limit);
+        write_bytes(tmp / (folder + (v1 ? "/memory.usage_in_bytes" : "/memory.current")), used);
+        write_bytes(tmp / (folder + "/memory.stat"), stat);
+    };
+    const auto free = [&](const char* self) {
+        write_bytes(tmp / "self", self);
+        return cgroup_free_bytes(tmp / "self", tmp / "fs");
+    };
+    CHECK_EQ(free("0::/\n"), SIZE_MAX);
+    CHECK_EQ(cgroup_free_bytes(tmp / "none", tmp / "fs"), SIZE_MAX);
+    group("fs/slurm/job", "1000\n", "700\n", "anon 5\ninactive_file 200\nslab 1\n", false);
+    group("fs/slurm", "max\n", "900\n", "", false);
+    CHECK_EQ(free("0::/slurm/job\n"), (size_t)500);
+    CHECK_EQ(free("0::/slurm/job/step\n"), (size_t)500);  // a group above counts
+    CHECK_EQ(free("0::/slurm\n"), SIZE_MAX);
+    group("fs", "2000\n", "1900\n", "", false);
+    CHECK_EQ(free("0::/slurm/job\n"), (size_t)100);
+    group("fs", "2000\n", "2500\n", "", false);
+    CHECK_EQ(free("0::/slurm/job\n"), (size_t)0);
+    group("fs/memory/a", "5000\n", "4000\n", "inactive_file 1\ntotal_inactive_file 30\n", true);
+    CHECK_EQ(free("9:cpu,memory:/a\n8:pids:/slurm\n"), (size_t)1030);
 }
 
 // A child process reads a file whose end is cut off: it must end with a sentence and status 1, after its cleaning up.

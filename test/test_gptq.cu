@@ -554,6 +554,16 @@ TEST(gptq_raises_the_damping_and_says_so) {
     CHECK_EQ(solve(p, o).result.damp, 0.01);
 }
 
+// Ten times as much, and again, up to 1, which is tried wherever it began.
+TEST(the_damping_goes_up_to_1) {
+    for (double damp : {0.0, 0.01, 0.02, 0.05, 1.0})
+        CHECK_EQ(hessian_factor(to_device(std::vector<float>{1, 1.7f, 1.7f, 1}).data, 2, 2, damp, true, "test").damp, 1.0);
+    for (double damp : {0.05, 1.0})
+        CHECK_ERROR(hessian_factor(to_device(std::vector<float>{1, 2.1f, 2.1f, 1}).data, 2, 2, damp, true, "test"),
+                    "test: the Hessian is not positive definite even with damping 1.");
+    CHECK_ERROR(hessian_factor(to_device(std::vector<float>{1, 4, 4, 1}).data, 2, 2, 2, true, "test"), "even with damping 2.");
+}
+
 TEST(gptq_names_where_it_failed) {
     Problem p = make_problem(4, 64, 20, 6, -1);
     p.X[70] = NAN;

@@ -410,21 +410,24 @@ TEST(the_full_precision_stream_of_a_pair_is_the_full_precision_model) {
 
 TEST(activations_may_be_quantized_in_calibration) {
     skip_when_emulated();
-    // The calibration stream is then what the saved model makes of its tokens with such activations.
+    // The calibration stream is then what the saved model makes of its tokens with such activations, keys and values.
     const auto check = [](const Swept& s, const std::string& saved) {
         Options o;
         o.model = saved;
         const Model m = model_open(o);
         std::vector<Stream> one;
         one.push_back(stream_of_windows(m.config, "quantized", s.run.streams[0].tokens, 200, false));
-        push_through(m, one, 4);
+        push_through(m, one, s.run.options.quant.abits, s.run.options.quant.k_bits);
         CHECK(s.stream(0) == download(one[0].x.data));
     };
     for (const char* method : {"gptq", "gptaq", "foem"}) {
         const Swept before = swept({"-q", method, "-a", "4"}), after = swept({"-q", method, "-a", "4", "--a-in-calibration"}, check);
         CHECK(before.tensors == swept({"-q", method}).tensors);
         CHECK(before.tensors != after.tensors && before.stream(0) != after.stream(0));
+        const std::string cache = swept({"-q", method, "-a", "4", "--kv-bits", "2", "--a-in-calibration"}, check).tensors;
+        CHECK(cache != after.tensors && cache != swept({"-q", method, "--kv-bits", "2", "--a-in-calibration"}, check).tensors);
     }
+    CHECK(swept({"-q", "gptq", "-a", "4", "--kv-bits", "2"}).tensors == swept({"-q", "gptq"}).tensors);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -458,7 +461,7 @@ TEST(every_row_of_the_paper_is_one_command) {
         for (const std::string& arg : args) argv.push_back(arg.c_str());
         const Options o = options_parse((int)argv.size(), argv.data());
         const QuantOptions& q = o.quant;
-        if (sizeof(floatX) == 2) CHECK(settings_are_the_papers(o));
+        if (sizeof(floatX) == 2) CHECK(not_the_papers(o).empty());
         if (method_for(o).whole_groups) check_group_size(config_official(size_of(o.model)), q);
         const PaperRow found = paper_row_find(tables, o.model, method_for(o).name, q.wbits, q.abits, q.group_size);
         for (const auto& cell : row.cells) {
@@ -483,6 +486,38 @@ TEST(a_group_size_that_does_not_divide_is_said) {
         for (const ModuleResult& m : r.modules) CHECK(m.note.empty());
         CHECK_NEAR(r.tasks[0].value, whole.tasks[0].value, 0.05 * whole.tasks[0].value);
     }
+    CHECK_EQ(narrower_groups(config_official("0.6b"), parse({"-q", "rtn", "-g", "1024"}).quant), "");
+    CHECK_EQ(narrower_groups(config_official("0.6b"), parse({"-q", "rtn", "-g", "8192"}).quant), "");  // a row is its only group
+}
+
+// A checkpoint holds weights: what the row had besides is said, and written down.
+TEST(what_a_checkpoint_does_not_hold_is_said) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    const std::string saved = tmp / "saved", folder = tmp / "w4a4kv2";
+    CHECK(run_tiny({"-q", "rtn", "--save", saved.c_str()}).notes.empty());
+    const Report r = run_tiny({"-q", "rtn", "-a", "4", "--kv-bits", "2", "--save", folder.c_str()});
+    CHECK_EQ(r.notes.size(), (size_t)1);
+    CHECK(r.notes[0].find("the checkpoint holds rtn's weights alone: it has no place for the grids of what flows") == 0);
+    const Json settings = json_parse_file(folder + "/quantization.json");
+    CHECK_EQ(json_int(json_object(settings, "kv", "quantization.json"), "v_bits", "kv"), 2);
+    CHECK_EQ(json_int(json_object(settings, "options", "quantization.json"), "activation_bits", "options"), 4);
+}
+
+// More tokens in a row than the model was made for are computed, and said.
+TEST(positions_beyond_the_models_are_said) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    const std::string model = tmp / "model", key = "\"max_position_embeddings\": ";
+    std::filesystem::copy("data/tiny", model, std::filesystem::copy_options::recursive);
+    std::string config = read_bytes("data/tiny/config.json");
+    config.replace(config.find(key) + key.size(), 4, "2047");
+    write_bytes(model + "/config.json", config);
+    const std::vector<const char*> rest = {"--data", "data/tiny", "-e", "wikitext2", "--limit", "1", "-m"};
+    CHECK(run_quietly(joined(rest, {"data/tiny"})).notes.empty());
+    const Report r = run_quietly(joined(rest, {model.c_str()}));
+    CHECK_EQ(r.notes.size(), (size_t)1);
+    CHECK(r.notes[0].find("wikitext2 has up to 2048 tokens in a row, more than the model's 2047 positions") == 0);
 }
 
 TEST(the_sweep_counts_calibration_sequences) {

@@ -145,6 +145,7 @@ TEST(experts_do_not_depend_on_the_number_of_threads) {
 TEST(billm_of_experts_is_billm_of_each_alone) {
     MoeLayer l;
     l.quantize({"-q", "billm"});
+    for (const ModuleReport& r : l.q.reports) CHECK_EQ(r.starved, ends_with(r.note, " tokens: binarized by its weights alone"));
     const auto X = l.inputs(0);
     for (int e : {0, NOBODYS, RARE, EVERYBODYS})
         for (int g : {l.gate_up(e), l.down(e)}) {

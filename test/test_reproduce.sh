@@ -13,6 +13,7 @@ out=$tmp/out
 # The stand-in writes a line "start NAME" into $STUB/calls, takes as long as $STUB/seconds says and waits while
 # $STUB/hold-NAME is there, fails for names in $STUB/fail, and writes its report as qwen3 does.
 export STUB=$tmp/stub QWEN3=$tmp/qwen3
+unset QWEN3_DATA
 cat >"$tmp/qwen3" <<'STUB'
 #!/usr/bin/env bash
 while [ $# -gt 0 ]; do [ "$1" = --json ] && json=$2; shift; done
@@ -128,6 +129,7 @@ selection() {
     says 'no row of data/paper/tables.csv, or of data/paper/foem.csv with its --table, meets all of these selections'
     count 4 --method gptq --bits 4 --group 128,-1 --model Qwen3-4B,Qwen3-4B-Base
     count 1 --row $awq
+    count 1 --row Qwen3-8B-Base_foem_w3a16_g128  # as --list prints it
     reproduce 0 --dry-run "${two[@]}" --tasks c4,mmlu --limit 7 -- --damp 0.02 --data "a folder"
     says "-g 128 -e c4\\,mmlu --limit 7 --damp 0.02 --data a\\ folder --json $tmp/results/$gptq.json"
     check [ ! -e "$tmp/results" ]  # --list and --dry-run write nothing
@@ -247,6 +249,10 @@ other_settings() {
         says "2 of 2 rows are finished, but with other settings, for one $awq"
         says "HINT: --results OTHER_FOLDER"
     done
+    QWEN3_DATA=$tmp/data reproduce 1 "${two[@]}"  # other texts
+    says "--data $tmp/data"
+    QWEN3_DATA=$tmp/data reproduce 1 "${two[@]}" -- --data "$tmp/others"  # the flag counts
+    says "is  -m Qwen3-0.6B -q awq -b 4 -a 16 -g 128 -e all --data $tmp/others"
     reproduce 0 --list "${two[@]}" --tasks c4
     check [ "$(grep -c '^other' "$out")" -eq 2 ]
     rm "$tmp/results/$awq.log"  # without it nobody knows
@@ -346,6 +352,11 @@ STUB
     check [ "$(grep -c -- '-q awq.* -n 7 -l 512$' "$STUB/calls")" -eq 2 ]
     says "| full precision | 12.35 / 9.877e+04 |"
     says "38 cells, 57 s in all; commit abc"
+    for other in "-m other/model --data $tmp" "-m some/model --data $tmp/other"; do
+        # shellcheck disable=SC2086
+        QWEN3=$tmp/reporter scripts/table.sh $other --results "$tmp/results" >"$out" 2>&1 && problem "$other: cells of some/model are taken for its"
+        says "HINT: --results ANOTHER_FOLDER"
+    done
     for wrong in "-x" "--group" "--limit x" "-n x"; do
         # shellcheck disable=SC2086
         scripts/table.sh $wrong >"$out" 2>&1 && problem "$wrong is taken"
@@ -365,6 +376,10 @@ queue_is_empty() { [ -z "$(squeue --noheader)" ]; }
 slurm() {
     export SLURM_CONF=$cluster
     local rows=(--table 4 --model Qwen3-0.6B --method "awq,gptq,billm")
+    reproduce 0 --table foem:3 --method foem --slurm
+    wait_for queue_is_empty
+    check [ "$(reports)" -eq 1 ]
+    rm -r "$tmp/results"
     reproduce 0 "${rows[@]}" --row $awq
     echo Qwen3-0.6B_billm >"$STUB/fail"
     reproduce 0 "${rows[@]}" --slurm --sbatch-args "--comment=tables --time=5"

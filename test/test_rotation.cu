@@ -464,7 +464,9 @@ TEST(a_file_of_rotations) {
     std::vector<float> R1(c.C * c.C, 0);
     for (int i = 0; i < c.C; i++) R1[i * c.C + (i + 3) % c.C] = i % 2 ? -1.0f : 1.0f;
     rotation_set_r1(r, to_device(R1));
-    for (int i = 0; i < c.L * c.KV * c.D * c.D; i++) r.all_R2.push_back((float)i);
+    r.all_R2.resize(c.L * c.KV * c.D * c.D, 0);
+    for (int k = 0; k < c.L * c.KV; k++)  // each another one
+        for (int i = 0; i < c.D; i++) r.all_R2[(k * c.D + i) * c.D + (i + k) % c.D] = i % 3 ? 1.0f : -1.0f;
     for (const std::string& link : {file, old_temporary}) std::filesystem::create_symlink(link + "-target", link);
     rotation_save(r, file, c);
     CHECK(std::filesystem::is_symlink(file) && !std::filesystem::exists(old_temporary));  // written through; not followed
@@ -483,7 +485,20 @@ TEST(a_file_of_rotations) {
     }
     rotation_load(again, file, c);
     const size_t n = (size_t)c.D * c.D;
-    for (size_t k = 0; k < 4; k++) CHECK_EQ(again.all_R2[k * n + 5], r.all_R2[k / 2 * n + 5]);
+    for (size_t k = 0; k < 4; k++)
+        CHECK(std::equal(&again.all_R2[k * n], &again.all_R2[k * n] + n, &r.all_R2[k / 2 * n]));
+    // A matrix whose transpose does not undo it is refused; but not an R2 that nobody asked for.
+    rotation_save(r, file, c);
+    rotation_load(again, file, c);
+    r.all_R2[3 * n + c.D] += 0.01f;
+    rotation_save(r, file, c);
+    CHECK_ERROR(rotation_load(again, file, c), "R2 of layer 1, kv head 1, is not orthogonal: |R^T R - I| is 0.01");
+    again.r2 = false;
+    rotation_load(again, file, c);
+    again.r2 = true;
+    r.all_R2.assign(r.all_R2.size(), NAN);
+    rotation_save(r, file, c);
+    CHECK_ERROR(rotation_load(again, file, c), "R2 of layer 0, kv head 0, is not orthogonal");
     R1[0] = 0.5f;
     rotation_set_r1(r, to_device(R1));
     rotation_save(r, file, c);
@@ -505,7 +520,13 @@ TEST(presets_are_the_papers_settings) {
     CHECK(!parse({"--preset", "spinquant", "--rotation", "x"}).learn_rotation);
     CHECK_EQ(parse({"--preset", "quarot", "-q", "rtn"}).method, "rtn");
     const Options f = parse({"--preset", "foem-w4a4kv4"});
-    CHECK(f.method == "foem" && f.calibration_set == "c4" && f.quant.alpha == 0.3 && f.quant.beta == 1e-4 && f.quant.a_heads);
+    CHECK(f.method == "foem" && f.calibration_set == "c4" && f.quant.alpha == 0.3 && f.quant.beta == 0.1 && f.quant.a_heads);
+    // The user's flags take those of the preset with them that have no meaning beside them.
+    CHECK(parse({"--preset", "quarot", "-a", "16"}).quant.a_clip == 1 && parse({"--preset", "quarot", "-a", "8"}).quant.a_clip == 0.9);
+    CHECK(parse({"--preset", "quarot", "--kv-bits", "16"}).quant.kv_clip == 1);
+    CHECK(parse({"--preset", "quarot", "--sym"}).quant.sym && !parse({"--preset", "quarot", "--sym"}).quant.sym_signed);
+    CHECK_EQ(parse({"--preset", "quarot", "--rotate-offline"}).rotate_only, "r1,r2");
+    CHECK_ERROR(parse({"--preset", "quarot", "-a", "16", "--a-clip", "0.8"}), "--a-clip has no meaning without bits of activations");
     CHECK(q.preset_text.find("--kv-clip 0.95") != std::string::npos);
     CHECK_ERROR(parse({"--preset", "quarto"}), "did you mean quarot?");
 }
@@ -577,10 +598,25 @@ TEST(methods_that_a_rotation_does_not_go_with_say_why) {
     CHECK_ERROR(parse({"--rotate", "--save", "x"}), "what r3, r4 and heads do online has no place in a checkpoint");
     CHECK_ERROR(parse({"-q", "rtn", "--rotate-offline", "--save", "x", "-a", "8"}), "and not the bits of what flows");
     CHECK_ERROR(parse({"--kl"}), "--kl has no meaning with -q fp16");
+    // Learning calibrates, whatever the method.
+    CHECK_EQ(parse({"--learn-rotation", "-c", "wikitext2", "-l", "64"}).sample_length, 64);
+    CHECK_ERROR(parse({"-q", "rtn", "--rotate", "-l", "64"}), "-l has no meaning with -q rtn");
+    CHECK_ERROR(parse({"--learn-rotation", "-n", "64"}), "-n has no meaning with -q fp16");
+    // R4 may be in blocks where R1 is given.
+    CHECK_EQ(parse({"--rotation", "x", "--rotate-block", "64"}).rotate_block, 64);
+    CHECK_ERROR(parse({"--rotation", "x", "--rotate-offline", "--rotate-block", "64"}), "--rotate-block has no meaning with a rotation that is");
+    CHECK_ERROR(parse({"-q", "rtn", "--rotate-offline", "--learn-rotation", "--rotation", "s/r", "--save", "s"}),
+                "--rotation s/r: this is in the folder of --save");
 }
 
 TEST(what_cannot_be_rotated_is_refused) {
     CHECK_ERROR(rotation_make({80, 11008, 6, 2, 32}, 0), "intermediate_size = 11008");
     CHECK_ERROR(rotation_make({80, 152, 6, 2, 32}, 0, 16),
                 "--rotate-block 16: expected a divisor of the model's intermediate_size = 152");
+    // A matrix that nobody asks for is not missed.
+    CHECK_EQ(rotation_make({80, 11008, 6, 2, 32}, 0, 0, {true, true, false, false}).hidden.n, 80);
+    CHECK_EQ(rotation_make({86, 152, 6, 2, 32}, 0, 0, {false, true, true, true}).ffn.n, 152);
+    CHECK_EQ(rotation_make({86, 152, 6, 2, 32}, 0, 0, {}, true).ffn.n, 152);  // R1 comes from a file
+    CHECK_EQ(rotation_make({80, 152, 6, 2, 43}, 0, 0, {true, false, false, true}).head.n, 0);
+    CHECK_ERROR(rotation_make({80, 152, 6, 2, 43}, 0, 0, {true, true, false, true}), "head_dim = 43");
 }

@@ -114,6 +114,8 @@ TEST(paths_that_name_one_place) {
     CHECK(same_place(tmp / "new/", tmp / "folder/../new"));
     CHECK(same_place("report.json", "./report.json"));
     CHECK(!same_place(tmp / "folder/new", tmp / "new"));
+    CHECK(is_inside(tmp / "link/new/r.json", tmp / "folder") && is_inside(tmp / "new/r.json", tmp / "new/"));
+    CHECK(!is_inside(tmp / "new.json", tmp / "new") && !is_inside(tmp / "new", tmp / "new") && !is_inside("r.json", tmp / "new"));
 }
 
 TEST(token_ids_are_read_strictly) {

@@ -132,6 +132,30 @@ TEST(smoothing_makes_both_sides_equally_large) {
     }
 }
 
+// A scale that float16 holds as a subnormal may be rounded down so far that a row's largest values lie beyond the last code.
+TEST(codes_of_tiny_rows_stay_in_their_range) {
+    const int O = 200, I = 64;
+    std::vector<float> w;
+    for (int i = 0; i < O * I; i++) w.push_back((i % 2 ? -1 : 1) * std::ldexp(1 + (i / I % 50) / 50.0f, -11 - i / I / 50) * (1 - i % I / 100.0f));
+    const Array<float> W = to_device(w);
+    Array<floatX> out(w.size(), "test");
+    Array<uint8_t> codes(w.size(), "test");
+    Array<Grid> grids(O, "test");
+    launch(symmetric_grid_kernel, O, 32, out.data, W.data, I, 127.0f, Scale::F16, GroupCodes{codes.data, grids.data});
+    std::vector<uint8_t> q(w.size());
+    std::vector<Grid> grid(O);
+    copy(q.data(), codes.data, q.size()), copy(grid.data(), grids.data, O);
+    const std::vector<float> found = download(out);
+    size_t clamped = 0;
+    for (int i = 0; i < O * I; i++) {
+        const float scale = grid[i / I].scale, expected = std::clamp(std::rint(w[i] / scale), -127.0f, 127.0f);
+        CHECK_EQ((float)q[i] - 128, expected);
+        CHECK_EQ(found[i], to_float(to_floatX(expected * scale)));
+        clamped += std::fabs(std::rint(w[i] / scale)) > 127;
+    }
+    CHECK(clamped > 0);
+}
+
 TEST(a_nan_in_the_activations_is_named) {
     Checkpoint inputs = safetensors_open("test/golden/gptq.safetensors");
     GoldenProblem p = golden_problem(inputs);

@@ -367,6 +367,9 @@ inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
     return cudaSuccess;
 }
 
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = (int)EMULATED_SHARED, cudaSuccess; }
+
 struct cudaDeviceProp {
     char name[256];
 };
