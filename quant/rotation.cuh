@@ -44,12 +44,13 @@ struct RotationShape {
     int expert_F = 0;  // F and this: 0 where no layer has it
 };
 
-struct RotationParts {  // which of them are there
+struct RotationParts {
     bool r1 = true, r2 = true, r3 = true, r4 = true, over_heads = false;
 };
 
-struct Rotation : RotationParts {
+struct Rotation {
     RotationShape shape;
+    bool r1 = true, r2 = true, r3 = true, r4 = true, over_heads = false;  // which of them are there
     bool rest = false;  // the residual stream keeps what bf16 rounds off
     uint64_t seed = 0;
     Hadamard hidden, ffn, expert_ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3; over the heads
@@ -141,8 +142,8 @@ inline Rotation rotation_make(const RotationShape& shape, uint64_t seed, int blo
         return block ? block : n;
     };
     Rotation r;
-    (RotationParts&)r = parts;
     r.shape = shape, r.seed = seed;
+    r.r1 = parts.r1, r.r2 = parts.r2, r.r3 = parts.r3, r.r4 = parts.r4, r.over_heads = parts.over_heads;
     if (r.r1 && !r1_is_given) r.hidden = hadamard_make(width(shape.C, "hidden_size"), "hidden_size");
     if (r.r1 && !r1_is_given) r.signs = random_signs(shape.C, seed);
     if (r.r4 && shape.F) r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size");
