@@ -46,6 +46,9 @@ namespace test_billm {
 namespace test_rotation {
 #include "test_rotation.cu"
 }
+namespace test_rotation_options {
+#include "test_rotation_options.cu"
+}
 namespace test_rptq {
 #include "test_rptq.cu"
 }
