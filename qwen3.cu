@@ -921,7 +921,7 @@ struct Run {
     size_t first_full() const { return options.kl ? calibrated() + sets.size() + exams.size() : streams.size(); }
     Quantizer quantizer;
     Rotation rotation;  // with --rotate, of all streams but the full-precision model's
-    bool saves_rotated() const { return options.rotate && rotation.r1; }
+    bool saves_rotated() const { return options.rotate && rotation.has.r1; }
     QuantFormat packed;  // of --save; kind NONE: weights as they are
     Report report;
 };
@@ -1323,7 +1323,7 @@ inline Report run_model(const Options& options) {
         usage_fail("--calibrate-all-experts: expected a mixture of experts, found %s", c.model_type.c_str());
     if (o.method == "rptq" && has_mixture(c)) usage_fail("-q rptq on a mixture of experts is not supported. HINT: -q gptq is");
     if (o.rotate) run.rotation = rotation_for(o, c);
-    if (o.rotate && run.rotation.r2 && run.rotation.R1.n && run.rotation.all_R2.empty())
+    if (o.rotate && run.rotation.has.r2 && run.rotation.R1.n && run.rotation.all_R2.empty())
         r.notes.push_back("the file of rotations has no R2: it is drawn with --seed");
     if (run.method.whole_groups) check_group_size(c, o.quant);
     check_activation_group(c, o.quant.a_group);

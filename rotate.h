@@ -37,7 +37,8 @@ inline void rotation_load(Rotation& r, const std::string& path, const Config& c)
     host.resize(n);
     for (size_t k = 0; k < L * KV; k++) {
         if (!shared || k % KV == 0) tensor_to_f32(*R2, (shared ? k / KV : k) * n, n, host.data());
-        if (r.r2 && (!shared || k % KV == 0)) orthogonal_matrix(host, c.D, path, format("R2 of layer %zu, kv head %zu,", k / KV, k % KV));
+        if (r.has.r2 && (!shared || k % KV == 0))
+            orthogonal_matrix(host, c.D, path, format("R2 of layer %zu, kv head %zu,", k / KV, k % KV));
         std::copy(host.begin(), host.end(), r.all_R2.begin() + k * n);
     }
 }
@@ -62,7 +63,8 @@ inline Rotation rotation_for(const Options& o, const Config& c) {
     const bool given = !o.rotation.empty() && !o.learn_rotation;
     Rotation r = rotation_make({c.C, has_dense(c) ? c.F : 0, c.H, c.KV, c.D, has_mixture(c) ? c.mixture.F : 0}, (uint64_t)o.seed, o.rotate_block,
                                {rotates(o, "r1"), rotates(o, "r2"), rotates(o, "r3"), rotates(o, "r4"), rotates(o, "heads")}, given);
-    r.rest = r.r1 && sizeof(floatX) == 2 && !has_mixture(c);  // a mixture's stream, to which its experts add one by one, has none
+    // A mixture's stream, to which its experts add one by one, has no rest.
+    r.rest = r.has.r1 && sizeof(floatX) == 2 && !has_mixture(c);
     if (given) rotation_load(r, o.rotation, c);
     return r;
 }

@@ -215,15 +215,15 @@ struct RotationSamples {
 
     RotationSamples(Rotation& r, int L, int most) : r(r), L(L), most(most) {
         const RotationShape& s = r.shape;
-        if (r.r1) stream = Array<floatX>((size_t)2 * L * most * s.C, "the residual stream of some tokens");
-        if (r.r2) heads = Array<floatX>((size_t)most * s.H * s.D, "heads of some tokens");
-        if (r.r2) r.all_R2.resize((size_t)L * s.KV * s.D * s.D);
+        if (r.has.r1) stream = Array<floatX>((size_t)2 * L * most * s.C, "the residual stream of some tokens");
+        if (r.has.r2) heads = Array<floatX>((size_t)most * s.H * s.D, "heads of some tokens");
+        if (r.has.r2) r.all_R2.resize((size_t)L * s.KV * s.D * s.D);
     }
 
     void take_stream(const floatX* x /*[T, C]*/, int T) {
         const size_t C = (size_t)r.shape.C;
         const int n = ceil_div(T, LEARN_EVERY);
-        if (r.r1) normalize_rows(stream.data + n_stream * C, C, x, LEARN_EVERY * C, n, r.shape.C);
+        if (r.has.r1) normalize_rows(stream.data + n_stream * C, C, x, LEARN_EVERY * C, n, r.shape.C);
         n_stream += (size_t)n;
     }
 
@@ -231,7 +231,7 @@ struct RotationSamples {
         const RotationShape& s = r.shape;
         const size_t D = (size_t)s.D, HD = s.H * D, group = (size_t)(s.H / s.KV);
         const int n = ceil_div(T, LEARN_EVERY);
-        for (int h = 0; r.r2 && h < s.H; h++)  // row (token, head of the group) of its kv head
+        for (int h = 0; r.has.r2 && h < s.H; h++)  // row (token, head of the group) of its kv head
             normalize_rows(heads.data + ((size_t)kv_head(s, h) * most * group + n_tokens * group + h % group) * D, group * D,
                            x + h * D, LEARN_EVERY * HD, n, s.D);
         n_tokens += (size_t)n;
@@ -241,7 +241,7 @@ struct RotationSamples {
     void learn_r2(int l) {
         const RotationShape& s = r.shape;
         const size_t n = (size_t)s.D * s.D, group = (size_t)(s.H / s.KV);
-        if (!r.r2) return;
+        if (!r.has.r2) return;
         std::vector<float> drawn;
         drawn.swap(r.all_R2);
         rotation_draw_r2(r, l);  // where it begins

@@ -44,13 +44,13 @@ struct RotationShape {
     int expert_F = 0;  // F and this: 0 where no layer has it
 };
 
-struct RotationParts {
+struct RotationParts {  // which of them are there
     bool r1 = true, r2 = true, r3 = true, r4 = true, over_heads = false;
 };
 
 struct Rotation {
     RotationShape shape;
-    bool r1 = true, r2 = true, r3 = true, r4 = true, over_heads = false;  // which of them are there
+    RotationParts has;
     bool rest = false;  // the residual stream keeps what bf16 rounds off
     uint64_t seed = 0;
     Hadamard hidden, ffn, expert_ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3; over the heads
@@ -142,14 +142,14 @@ inline Rotation rotation_make(const RotationShape& shape, uint64_t seed, int blo
         return block ? block : n;
     };
     Rotation r;
-    r.shape = shape, r.seed = seed;
-    r.r1 = parts.r1, r.r2 = parts.r2, r.r3 = parts.r3, r.r4 = parts.r4, r.over_heads = parts.over_heads;
-    if (r.r1 && !r1_is_given) r.hidden = hadamard_make(width(shape.C, "hidden_size"), "hidden_size");
-    if (r.r1 && !r1_is_given) r.signs = random_signs(shape.C, seed);
-    if (r.r4 && shape.F) r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size");
-    if (r.r4 && shape.expert_F) r.expert_ffn = hadamard_make(width(shape.expert_F, "moe_intermediate_size"), "moe_intermediate_size");
-    if (r.r2 || r.r3) r.head = hadamard_make(shape.D, "head_dim");
-    if (r.over_heads) r.heads = hadamard_make(shape.H * shape.D, "num_attention_heads * head_dim", shape.D);
+    r.shape = shape, r.has = parts, r.seed = seed;
+    if (r.has.r1 && !r1_is_given) r.hidden = hadamard_make(width(shape.C, "hidden_size"), "hidden_size");
+    if (r.has.r1 && !r1_is_given) r.signs = random_signs(shape.C, seed);
+    if (r.has.r4 && shape.F) r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size");
+    if (r.has.r4 && shape.expert_F)
+        r.expert_ffn = hadamard_make(width(shape.expert_F, "moe_intermediate_size"), "moe_intermediate_size");
+    if (r.has.r2 || r.has.r3) r.head = hadamard_make(shape.D, "head_dim");
+    if (r.has.over_heads) r.heads = hadamard_make(shape.H * shape.D, "num_attention_heads * head_dim", shape.D);
     return r;
 }
 
@@ -185,7 +185,7 @@ inline void rotation_draw_r2(Rotation& r, int layer) {
 // x R1, or x R1^T (`inverse`), of rows [n, C] in float.
 inline void rotate_rows(float* x, size_t n, const Rotation& r, bool inverse = false) {
     const int C = r.shape.C;
-    if (!r.r1) return;
+    if (!r.has.r1) return;
     if (!r.R1.n)
         return hadamard_rows(x, n, C, C / r.hidden.n, r.hidden, inverse, inverse ? nullptr : r.signs.data,
                              inverse ? r.signs.data : nullptr);
@@ -202,7 +202,7 @@ inline void rotate_rows(float* x, size_t n, const Rotation& r, bool inverse = fa
 inline void rotate_stream_rows(floatX* x, size_t n, const Rotation& r, bool inverse = false, const floatX* gain = nullptr,
                                floatX* rest = nullptr) {
     const int C = r.shape.C;
-    if (!r.r1) return;
+    if (!r.has.r1) return;
     Array<float> rows(std::min(n, (size_t)ROTATION_ROWS) * C, "rows to be rotated");
     for (size_t row = 0; row < n; row += ROTATION_ROWS) {
         const int now = (int)std::min((size_t)ROTATION_ROWS, n - row);
@@ -217,7 +217,7 @@ inline void rotate_stream_rows(floatX* x, size_t n, const Rotation& r, bool inve
 // R1^T W of W [C, I], a piece of its columns at a time.
 inline void rotate_columns(float* W, int I, const Rotation& r) {
     const int C = r.shape.C;
-    if (!r.r1) return;
+    if (!r.has.r1) return;
     Array<float> piece((size_t)std::min(I, ROTATION_ROWS) * C, "columns to be rotated");
     for (int first = 0; first < I; first += ROTATION_ROWS) {
         const int now = std::min(ROTATION_ROWS, I - first);
@@ -244,11 +244,11 @@ inline void rotate_values(Array<float>& W, int C, const Rotation& r) {
 inline void rotate_behind_norm(Group& group, const floatX* gain, const Rotation& r, int values) {
     const int I = group.I;
     for (int row = 0, now; row < group.O; row += now) {
-        const bool v = r.r2 && row == values;
-        now = v ? group.O - row : std::min(ROTATION_ROWS, (row < values && r.r2 ? values : group.O) - row);
+        const bool v = r.has.r2 && row == values;
+        now = v ? group.O - row : std::min(ROTATION_ROWS, (row < values && r.has.r2 ? values : group.O) - row);
         Array<float> W((size_t)now * I, "rows to be rotated");
         floatX* rows = group.W + (size_t)row * I;
-        launch(gain_to_float_kernel, now, 256, W.data, rows, r.r1 ? gain : nullptr, I);
+        launch(gain_to_float_kernel, now, 256, W.data, rows, r.has.r1 ? gain : nullptr, I);
         rotate_rows(W.data, now, r);
         if (v) rotate_values(W, I, r);
         launch(round_rows_kernel, now, 256, rows, W.data, I);
@@ -267,11 +267,11 @@ inline void rotate_layer(Layer& layer, const Rotation& r) {
     rotate_behind_norm(router, layer.post_norm, r, router.O);  // of no rows where there is none
     for (int g = layer.first_group[2]; g < layer.first_group[3]; g++)
         rotate_behind_norm(layer.groups[g], layer.post_norm, r, layer.groups[g].O);
-    if (r.r1) {
+    if (r.has.r1) {
         launch(fill_kernel, 1, 256, layer.input_norm, 1.0f, s.C);
         launch(fill_kernel, 1, 256, layer.post_norm, 1.0f, s.C);
     }
-    if (r.r2 && qkv.bias) {
+    if (r.has.r2 && qkv.bias) {
         Array<float> b((size_t)s.KV * s.D, "bias of v");
         launch(gain_to_float_kernel, 1, 256, b.data, qkv.bias + values, (const floatX*)nullptr, s.KV * s.D);
         rotate_values(b, 1, r);  // b R2_k, as a column
@@ -279,21 +279,21 @@ inline void rotate_layer(Layer& layer, const Rotation& r) {
     }
     {
         Array<float> W = weights_to_float(o);
-        if (r.r2) {
+        if (r.has.r2) {
             Array<float> out(W.n, "o, rotated");
             for (int h = 0; h < s.H; h++)
                 gemm_float(out.data + h * s.D, o.I, W.data + h * s.D, o.I, r.R2.data + (size_t)kv_head(s, h) * s.D * s.D, s.D, o.O,
                            s.D, s.D, 1, 0);
             W.swap(out);
         }
-        if (r.over_heads) hadamard_rows(W.data, o.O, o.I, 1, r.heads);
+        if (r.has.over_heads) hadamard_rows(W.data, o.O, o.I, 1, r.heads);
         rotate_columns(W.data, o.I, r);
         launch(round_rows_kernel, o.O, 256, o.W, W.data, o.I);
     }
     for (int g = layer.first_group[3]; g < layer.first_group[4]; g++) {
         Group& down = layer.groups[g];
         Array<float> W = weights_to_float(down);
-        if (r.r4) hadamard_rows(W.data, down.O, down.I, down.I / down_hadamard(down, r).n, down_hadamard(down, r));
+        if (r.has.r4) hadamard_rows(W.data, down.O, down.I, down.I / down_hadamard(down, r).n, down_hadamard(down, r));
         rotate_columns(W.data, down.I, r);
         launch(round_rows_kernel, down.O, 256, down.W, W.data, down.I);
     }
@@ -314,15 +314,15 @@ inline size_t rotate_layer_bytes(const Layer& layer, bool given) {
 // R3: the q and k heads of qkv [T, H + 2 KV, D], after the rotary embedding.
 inline void rotate_queries_and_keys(floatX* qkv, int T, const Rotation& r) {
     const RotationShape& s = r.shape;
-    if (r.r3) hadamard_rows(qkv, T, (size_t)(s.H + 2 * s.KV) * s.D, s.H + s.KV, r.head);
+    if (r.has.r3) hadamard_rows(qkv, T, (size_t)(s.H + 2 * s.KV) * s.D, s.H + s.KV, r.head);
 }
 
 // The matrix over the heads: x [T, H D] on its way into o.
 inline void rotate_o_input(floatX* x, int T, const Rotation& r) {
-    if (r.over_heads) hadamard_rows(x, T, r.heads.n, 1, r.heads);
+    if (r.has.over_heads) hadamard_rows(x, T, r.heads.n, 1, r.heads);
 }
 
 // R4: x [T, F] on its way into down.
 inline void rotate_down_input(floatX* x, int T, const Group& down, const Rotation& r) {
-    if (r.r4) hadamard_rows(x, T, down.I, down.I / down_hadamard(down, r).n, down_hadamard(down, r));
+    if (r.has.r4) hadamard_rows(x, T, down.I, down.I / down_hadamard(down, r).n, down_hadamard(down, r));
 }

@@ -31,7 +31,7 @@ TEST(the_rotated_weights_of_a_mixture_are_what_the_table_says) {
         const Config& c = l.m.config;
         const int C = c.C, F = c.mixture.F;
         Rotation r = rotation_of(c);
-        r.r1 = r1, r.r4 = r1;
+        r.has.r1 = r1, r.has.r4 = r1;
         rotation_draw_r2(r, 0);
         std::vector<float> signs(C);
         copy(signs.data(), r.signs.data, C);

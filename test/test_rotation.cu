@@ -105,16 +105,16 @@ TEST(the_rotated_weights_are_what_the_table_says) {
             R = multiply(R, R, c.C, c.C, c.C);
             rotation_set_r1(r, to_device(std::vector<float>(R.begin(), R.end())));
         }
-        if (variant == 3) r.over_heads = true, r.heads = hadamard_make(c.H * c.D, "heads", c.D);
-        if (variant == 5) r.r1 = r.r4 = false;
+        if (variant == 3) r.has.over_heads = true, r.heads = hadamard_make(c.H * c.D, "heads", c.D);
+        if (variant == 5) r.has.r1 = r.has.r4 = false;
         const int HD = c.H * c.D, KVD = c.KV * c.D, values = HD + KVD;
         Matrix identity((size_t)c.C * c.C, 0);
         for (int i = 0; i < c.C; i++) identity[(size_t)i * c.C + i] = 1;
-        const Matrix R1 = r.r1 ? dense(c.C, [&](float* x) { rotate_rows(x, c.C, r); }) : identity;
+        const Matrix R1 = r.has.r1 ? dense(c.C, [&](float* x) { rotate_rows(x, c.C, r); }) : identity;
         std::vector<float> R2(r.R2.n);
         copy(R2.data(), r.R2.data, R2.size());
         const Matrix R4 = dense(c.F, [&](float* x) {
-            if (r.r4) hadamard_rows(x, c.F, c.F, c.F / r.ffn.n, r.ffn);
+            if (r.has.r4) hadamard_rows(x, c.F, c.F, c.F / r.ffn.n, r.ffn);
         });
 
         Layer layer = random_layer(c, 1);
@@ -125,7 +125,7 @@ TEST(the_rotated_weights_are_what_the_table_says) {
         const Matrix b = bias ? matrix_of(g[0].bias, g[0].O) : Matrix();
         rotate_layer(layer, r);
 
-        Matrix expected = multiply(r.r1 ? with_gain(qkv, input_gain) : qkv, R1, g[0].O, c.C, c.C), expected_bias = b;
+        Matrix expected = multiply(r.has.r1 ? with_gain(qkv, input_gain) : qkv, R1, g[0].O, c.C, c.C), expected_bias = b;
         const Matrix straight = expected;
         for (int k = 0; k < c.KV; k++)
             for (int j = 0; j < c.D; j++) {
@@ -141,7 +141,7 @@ TEST(the_rotated_weights_are_what_the_table_says) {
             }
         check_close(weights(0), expected);
         if (bias) check_close(matrix_of(g[0].bias, g[0].O), expected_bias);
-        check_close(weights(2), multiply(r.r1 ? with_gain(gate_up, post_gain) : gate_up, R1, g[2].O, c.C, c.C));
+        check_close(weights(2), multiply(r.has.r1 ? with_gain(gate_up, post_gain) : gate_up, R1, g[2].O, c.C, c.C));
 
         Matrix by_heads((size_t)c.C * HD, 0);
         for (int i = 0; i < c.C; i++)
@@ -150,7 +150,7 @@ TEST(the_rotated_weights_are_what_the_table_says) {
                     for (int j = 0; j < c.D; j++)
                         by_heads[(size_t)i * HD + h * c.D + j] +=
                             o[(size_t)i * HD + h * c.D + d] * R2[(h / (c.H / c.KV) * c.D + d) * c.D + j];
-        if (r.over_heads) {
+        if (r.has.over_heads) {
             Matrix over((size_t)HD * HD, 0);  // H_4 (x) I
             for (int a = 0; a < 4; a++)
                 for (int e = 0; e < 4; e++)
@@ -161,8 +161,8 @@ TEST(the_rotated_weights_are_what_the_table_says) {
         check_close(weights(1), multiply(transposed(R1, c.C, c.C), by_heads, c.C, c.C, HD));
         check_close(weights(3), multiply(transposed(R1, c.C, c.C), multiply(down, R4, c.C, c.F, c.F), c.C, c.C, c.F));
         for (const floatX* gain : {layer.input_norm, layer.post_norm})
-            for (double x : matrix_of(gain, c.C)) CHECK(x == 1 || !r.r1);
-        CHECK(r.r1 || matrix_of(layer.input_norm, c.C) == input_gain);
+            for (double x : matrix_of(gain, c.C)) CHECK(x == 1 || !r.has.r1);
+        CHECK(r.has.r1 || matrix_of(layer.input_norm, c.C) == input_gain);
     }
 }
 
@@ -253,8 +253,8 @@ static double difference(const std::vector<float>& a, const std::vector<float>& 
 
 static Rotation small_rotation(const Config& c) {
     Rotation r = rotation_make(shape_of(c), 5);
-    r.over_heads = c.H != 6;
-    if (r.over_heads) r.heads = hadamard_make(c.H * c.D, "heads", c.D);
+    r.has.over_heads = c.H != 6;
+    if (r.has.over_heads) r.heads = hadamard_make(c.H * c.D, "heads", c.D);
     return r;
 }
 
@@ -493,9 +493,9 @@ TEST(a_file_of_rotations) {
     r.all_R2[3 * n + c.D] += 0.01f;
     rotation_save(r, file, c);
     CHECK_ERROR(rotation_load(again, file, c), "R2 of layer 1, kv head 1, is not orthogonal: |R^T R - I| is 0.01");
-    again.r2 = false;
+    again.has.r2 = false;
     rotation_load(again, file, c);
-    again.r2 = true;
+    again.has.r2 = true;
     r.all_R2.assign(r.all_R2.size(), NAN);
     rotation_save(r, file, c);
     CHECK_ERROR(rotation_load(again, file, c), "R2 of layer 0, kv head 0, is not orthogonal");
