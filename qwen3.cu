@@ -1292,6 +1292,25 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
     return writer;
 }
 
+// Completes --save's folder. If that fails, the row is not lost with it: the failure is said now, and is the run's behind the row.
+inline void save_end(Run& run, CheckpointWriter& writer) {
+    Report& r = run.report;
+    const bool fake = run.packed.kind == QuantFormat::NONE;
+    const std::string how =
+        format("{\"method\": %s, \"fake_quantized\": %s, \"options\": ", json_quote(r.method).c_str(), fake ? "true" : "false") +
+        json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) + ", \"rotation\": " + json_settings(r.rotation) +
+        ", \"kv\": " + json_settings(r.kv) + ", \"commit\": " + json_quote(COMMIT) + "}\n";
+    try {
+        save_finish(writer, run.model, how, run.saves_rotated() ? &run.rotation : nullptr, run.packed);
+    } catch (const std::runtime_error& e) {
+        r.save_error = e.what();
+        fprintf(stderr, "not saved: %s\n", r.save_error.c_str());
+        return;
+    }
+    fprintf(stderr, "saved: %s (%s)\n", printable(run.options.save).c_str(),
+            fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
+}
+
 // The rows of the study and of later papers with the same model and setting.
 inline void find_published(Report& r) {
     auto find = [&](const char* tables) {
@@ -1365,18 +1384,7 @@ inline Report run_model(const Options& options) {
         rotate_streams(run, false, scratch);
         sweep(run, scratch, writer.get());
         rotate_streams(run, true, scratch);
-        if (writer) {
-            const bool fake = run.packed.kind == QuantFormat::NONE;
-            save_finish(*writer, run.model,
-                        format("{\"method\": %s, \"fake_quantized\": %s, \"options\": ", json_quote(o.method).c_str(),
-                               fake ? "true" : "false") +
-                            json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) +
-                            ", \"rotation\": " + json_settings(r.rotation) + ", \"kv\": " + json_settings(r.kv) +
-                            ", \"commit\": " + json_quote(COMMIT) + "}\n",
-                        run.saves_rotated() ? &run.rotation : nullptr, run.packed);
-            fprintf(stderr, "saved: %s (%s)\n", printable(o.save).c_str(),
-                    fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
-        }
+        if (writer) save_end(run, *writer);
         if (!o.tasks.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
     }
     for (const ModuleReport& m : run.quantizer.reports)
@@ -1422,6 +1430,7 @@ static void run_program(const Options& options) {
         if (!options.json.empty()) write_whole_file(options.json, report_json(report));
         if (!options.questions.empty()) write_whole_file(options.questions, report.questions);
         if (print_error) fail("standard output: the row could not be written: %s", strerror(print_error));
+        if (!report.save_error.empty()) fail("%s", report.save_error.c_str());
     }
     if (fflush(stdout) != 0) fail("standard output: the text could not be written: %s", strerror(errno));
 }

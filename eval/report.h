@@ -90,6 +90,7 @@ struct Report {
     double stored_bits = 0;     // of a checkpoint that was saved, or was quantized already: bits a weight, scales and zeros included
     size_t stored_bytes = 0;    // and all its tensors
     std::string questions;      // of --questions, a line each
+    std::string save_error;     // why --save's folder could not be completed; empty if it was
 };
 
 // A task's column in data/paper/tables.csv.

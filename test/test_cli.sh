@@ -185,6 +185,16 @@ for signal in INT TERM HUP; do
     else bad "ended_by_$signal" "status $status, $(ls -d "$tmp"/ended* 2>/dev/null)"; rm -rf "$tmp"/ended*; fi
 done
 
+# Somebody takes --save's name while the program works: the row is printed all the same, the checkpoint lies complete beside it.
+"$QWEN3" -m $tiny --data $tiny -q rtn --limit 2 -e wikitext2 --save "$tmp/taken" >"$tmp/out" 2>"$tmp/err" &
+for _ in $(seq 200); do ls -d "$tmp"/taken.tmp-* >/dev/null 2>&1 && break; sleep 0.01; done
+mkdir "$tmp/taken" && echo mine >"$tmp/taken/file"
+wait $!
+status=$?
+if [ $status -eq 1 ] && grep -q 'wikitext2' "$tmp/out" && tail -n 1 "$tmp/err" | grep -q "$tmp/taken: what was written can't be given this name" &&
+    [ "$(ls "$tmp/taken")" = file ] && cmp -s "$tmp/plain/model.safetensors" "$tmp"/taken.tmp-*/model.safetensors; then ok save_name_taken
+else bad save_name_taken "status $status, $(tail -n 1 "$tmp/err"); $(cat "$tmp/out")"; fi
+
 # The report: what is not an ordinary file is written through.
 echo precious >"$tmp/target" && ln -s "$tmp/target" "$tmp/link.json" && mkfifo "$tmp/fifo"
 cat "$tmp/fifo" >"$tmp/from_fifo" &

@@ -50,7 +50,6 @@ TEST(methods_that_a_rotation_does_not_go_with_say_why) {
     CHECK_ERROR(parse({"--rotate-block", "64"}), "--rotate-block has no meaning without --rotate");
     CHECK_ERROR(parse({"--rotate", "--save", "x"}), "what r3, r4 and heads do online has no place in a checkpoint");
     CHECK_ERROR(parse({"-q", "rtn", "--rotate-offline", "--save", "x", "-a", "8"}), "and not the bits of what flows");
-    CHECK_ERROR(parse({"--kl"}), "--kl has no meaning with -q fp16");
     // Learning calibrates, whatever the method.
     CHECK_EQ(parse({"--learn-rotation", "-c", "wikitext2", "-l", "64"}).sample_length, 64);
     CHECK_ERROR(parse({"-q", "rtn", "--rotate", "-l", "64"}), "-l has no meaning with -q rtn");
