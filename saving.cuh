@@ -54,7 +54,8 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
     if (!c.tied) checkpoint_get(m.checkpoint, head_name(c), {V, C});
     if (m.quantization.kind == QuantFormat::NONE || as_it_is.empty()) return;
     if (quantized == 0)
-        fail("%s says that the checkpoint is quantized (%s), but its linears are not. HINT: do they belong together?",
+        fail("%s says that the checkpoint is quantized (%s), but its linears are not. HINT: does it belong to these files? If it was "
+             "left over, take it out",
              m.quantization.where.c_str(), quantization_text(m.quantization).c_str());
     if (m.quantization.abits < 16)
         fail("%s: \"%s\" is not quantized, other linears and their inputs are; this program quantizes all inputs or none",

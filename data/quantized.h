@@ -30,7 +30,7 @@
 
 struct QuantFormat {
     enum Kind { NONE, PACK, INT, GPTQ, AWQ, FP8 } kind = NONE;  // NONE: the checkpoint isn't quantized
-    std::string where;                                          // the config.json that says so, for errors
+    std::string where;                                          // the file and key that say so, for errors
     int bits = 16, group_size = -1;                             // -1: a grid a row
     int abits = 16;                                             // of the linears' inputs, dynamic and per token
     bool symmetric = false;
@@ -74,9 +74,8 @@ inline std::string unquantized_name(const std::string& name) {
 // config.json's quantization_config
 
 [[noreturn]] inline void quantization_refuse(const std::string& where, const std::string& found) {
-    fail("%s: quantization_config: %s is not supported. HINT: compressed-tensors (pack-quantized or int-quantized), gptq, awq "
-         "(gemm) and "
-         "fp8 (blocks of 128 x 128) are",
+    fail("%s: %s is not supported. HINT: compressed-tensors (pack-quantized or int-quantized), gptq, awq (gemm) and fp8 (blocks of "
+         "128 x 128) are",
          where.c_str(), found.c_str());
 }
 
@@ -103,7 +102,7 @@ inline int quantization_bits(const Json& j, const char* key, std::initializer_li
 inline int quantization_group_size(const Json& j, const char* key, const std::string& where) {
     const long long size = json_int(j, key, where);
     if (size != -1 && (size < 1 || size > 1 << 24))
-        fail("%s: quantization_config: expected %s -1, or 1 to 2^24, found %lld", where.c_str(), key, size);
+        fail("%s: expected %s -1, or 1 to 2^24, found %lld", where.c_str(), key, size);
     return (int)size;
 }
 
@@ -135,7 +134,7 @@ inline void quantization_compressed_tensors(const Json& j, QuantFormat& f) {
     if (targets.size() != 1 || targets[0].string != "Linear") quantization_refuse(where, "a target other than [\"Linear\"]");
     const std::string layout = json_string(j, "format", where), of_group = json_string(group, "format", where, layout);
     if (of_group != layout)
-        fail("%s: quantization_config: the format is %s, but %s in config_groups. HINT: which of them is meant can't be told",
+        fail("%s: the format is %s, but %s in config_groups. HINT: which of them is meant can't be told",
              where.c_str(), json_quote(layout).c_str(), json_quote(of_group).c_str());
     if (layout == "pack-quantized") f.kind = QuantFormat::PACK;
     else if (layout == "int-quantized") f.kind = QuantFormat::INT;
@@ -200,16 +199,16 @@ inline void quantization_fp8(const Json& j, QuantFormat& f) {
 // How a checkpoint is quantized. `config` is its config.json, `path` that file's name.
 inline QuantFormat quantization_format(const Json& config, const std::string& path) {
     QuantFormat f;
-    f.where = path;
     const char* key = json_absent(config, "quantization_config") ? "compression_config" : "quantization_config";  // the older name
     if (json_absent(config, key)) return f;
     const Json& j = json_object(config, key, path);
-    const std::string method = json_string(j, "quant_method", path);
+    f.where = path + ": " + key;
+    const std::string method = json_string(j, "quant_method", f.where);
     if (method == "compressed-tensors") quantization_compressed_tensors(j, f);
     else if (method == "gptq") quantization_gptq(j, f);
     else if (method == "awq") quantization_awq(j, f);
     else if (method == "fp8") quantization_fp8(j, f);
-    else quantization_refuse(path, "quant_method " + json_quote(method));
+    else quantization_refuse(f.where, "quant_method " + json_quote(method));
     return f;
 }
 

@@ -156,7 +156,7 @@ TEST(packed_checkpoints_are_refused) {
     CHECK(!file_exists("unused"));
     // Its config.json beside weights that aren't quantized, or are so otherwise.
     write_bytes(tmp / "ct-dense/config.json", read_bytes(tmp / "ct/config.json"));
-    CHECK_ERROR(row_of(tmp / "ct-dense"), "but its linears are not");
+    CHECK_ERROR(row_of(tmp / "ct-dense"), "but its linears are not. HINT: does it belong to these files? If it was left over, take it out");
     write_bytes(tmp / "ct/config.json", read_bytes("data/tiny/config.json"));
     CHECK_ERROR(row_of(tmp / "ct"), "q_proj.weight_packed\" is there, which does not belong to a linear that is not quantized");
     // One linear of many as it is: taken, but not beside quantized inputs.

@@ -197,7 +197,8 @@ static std::string replaced(std::string text, const std::string& from, const std
 TEST(packed_refuses_configs) {
     for (const char* method : {"bitsandbytes", "mxfp4", "hqq", "aqlm", "modelopt", "auto-round"})
         expect_refused(format("{\"quant_method\": \"%s\"}", method), method);
-    expect_refused("{\"bits\": 4}", "quant_method");
+    expect_refused("{\"bits\": 4}", "config.json: quantization_config: \"quant_method\" is missing");
+    expect_refused("{\"quant_method\": \"gptq\", \"bits\": 4}", "config.json: quantization_config: \"group_size\" is missing");
     CHECK_ERROR(quantization_format(parse("{\"quantization_config\": 4}"), "config.json"), "should be an object");
     CHECK(quantization_format(parse("{\"quantization_config\": null}"), "c").kind == QuantFormat::NONE);
     CHECK(quantization_format(parse("{}"), "c").kind == QuantFormat::NONE);
