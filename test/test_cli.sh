@@ -186,7 +186,8 @@ for signal in INT TERM HUP; do
 done
 
 # Somebody takes --save's name while the program works: the row is printed all the same, the checkpoint lies complete beside it.
-"$QWEN3" -m $tiny --data $tiny -q rtn --limit 2 -e wikitext2 --save "$tmp/taken" >"$tmp/out" 2>"$tmp/err" &
+# (With all windows, so that it works for seconds.)
+"$QWEN3" -m $tiny --data $tiny -q rtn -e wikitext2 --save "$tmp/taken" >"$tmp/out" 2>"$tmp/err" &
 for _ in $(seq 200); do ls -d "$tmp"/taken.tmp-* >/dev/null 2>&1 && break; sleep 0.01; done
 mkdir "$tmp/taken" && echo mine >"$tmp/taken/file"
 wait $!
