@@ -6,6 +6,7 @@
 #include "../data/export.h"
 #include "../data/sha256.h"
 #include "../quant/rotation.cuh"
+#include "awq_layer.h"
 #include "golden.h"
 #include "matrix.h"
 #include "moe_layer.h"
@@ -36,6 +37,9 @@ namespace test_gptq {
 }
 namespace test_awq {
 #include "test_awq.cu"
+}
+namespace test_awq_golden {
+#include "test_awq_golden.cu"
 }
 namespace test_smoothquant {
 #include "test_smoothquant.cu"
