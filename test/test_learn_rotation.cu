@@ -1,6 +1,7 @@
 // quant/learn_rotation.cuh: the gradient against finite differences in float64, and what learning must achieve.
 #include "../quant/learn_rotation.cuh"
 #include "test.h"
+#include <numeric>
 #include <random>
 
 typedef std::vector<double> Matrix;
@@ -91,14 +92,22 @@ TEST(the_gradient_is_that_of_finite_differences) {
     }
 }
 
-// A step in float64, by the formulas.
-TEST(one_step_is_the_formulas) {
+// A step in float64, by the formulas. `bounded`: by the largest turn of a plane and not by eta.
+static void check_one_step(double eta, bool bounded) {
     const int n = 12, rows = 40;
     const std::vector<float> X = outlier_rows(rows, n, 3), R0 = orthogonal(n, 4);
     const Array<floatX> data = stored(X);
     Array<float> R(R0.size(), "test");
     copy(R.data, R0.data(), R0.size());
-    learn_rotation(R.data, data.data, rows, n, 0, 1);
+    RotationLearner learner(n, rows);
+    copy(learner.R.data, R0.data(), R0.size());
+    std::vector<int> which(rows);
+    std::iota(which.begin(), which.end(), 0);
+    learner.losses_of(data.data, which), learner.gradient(rows), learner.step(eta);
+    if (eta == 0.05) {  // what a first step's is
+        learn_rotation(R.data, data.data, rows, n, 0, 1);
+        CHECK(on_host(R) == on_host(learner.R));
+    }
     Matrix at(R0.begin(), R0.end()), G(at.size()), omega(at.size()), Z(at.size());
     for (size_t i = 0; i < at.size(); i++) {
         Matrix up = at, down = at;
@@ -117,13 +126,33 @@ TEST(one_step_is_the_formulas) {
     double norm = 0;
     for (size_t i = 0; i < omega.size(); i++) omega[i] = a[i] - b[i], norm += omega[i] * omega[i];
     const Matrix move = product(omega, at, false);
-    for (size_t i = 0; i < Z.size(); i++) Z[i] = at[i] - 0.05 * std::sqrt((double)n) / std::sqrt(norm) * move[i];
-    for (int k = 0; k < 3; k++) {
+    Matrix longest(n, 0);
+    double largest = 0;
+    for (int i = 0; i < n; i++) {
+        const double row = std::inner_product(&omega[i * n], &omega[i * n] + n, &omega[i * n], 0.0);
+        if (row > largest) largest = row, longest.assign(&omega[i * n], &omega[i * n] + n);
+    }
+    double size = std::sqrt(largest);
+    for (int k = 0; k < 8; k++) {
+        Matrix next(n, 0);
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++) next[j] += longest[i] / size * omega[i * n + j];
+        longest = next, size = std::sqrt(std::inner_product(next.begin(), next.end(), next.begin(), 0.0));
+    }
+    const double turn = std::min(eta * std::sqrt(n / norm), 0.1 / size);
+    CHECK_EQ(turn < eta * std::sqrt(n / norm), bounded);
+    for (size_t i = 0; i < Z.size(); i++) Z[i] = at[i] - turn * move[i];
+    for (int k = 0; k < 2; k++) {
         const Matrix S = product(Z, product(Z, Z, false, true), false);
         for (size_t i = 0; i < Z.size(); i++) Z[i] = 1.5 * Z[i] - 0.5 * S[i];
     }
-    const std::vector<float> found = on_host(R);
+    const std::vector<float> found = on_host(learner.R);
     for (size_t i = 0; i < Z.size(); i++) CHECK_NEAR(found[i], Z[i], 1e-5);
+}
+
+TEST(one_step_is_the_formulas) {
+    check_one_step(0.05, true);
+    check_one_step(0.005, false);
 }
 
 TEST(learning_lowers_the_loss_and_stays_orthogonal) {
@@ -140,6 +169,63 @@ TEST(learning_lowers_the_loss_and_stays_orthogonal) {
     CHECK_NEAR(result.after, loss_ref(x, Matrix(found.begin(), found.end()), n), 1e-4 * result.after);
     learn_rotation(again.data, data.data, rows, n, 1, 50, 400);
     CHECK(on_host(again) == found);  // the same bytes twice
+}
+
+// A gradient of one plane alone, as where one channel dominates: it turns by atan(0.1) and not by what eta would make of a wide model,
+// and what comes out is a rotation. (0.4 here is a step of 0.05 at n = 4096.)
+TEST(a_step_of_one_plane_is_bounded) {
+    const int n = 64, i = 3, j = 40;
+    RotationLearner learner(n, 5);
+    Matrix identity((size_t)n * n, 0);
+    for (int k = 0; k < n; k++) identity[(size_t)k * n + k] = 1;
+    const std::vector<float> R(identity.begin(), identity.end());
+    std::vector<float> G((size_t)n * n, 0);
+    G[(size_t)i * n + j] = 7;
+    copy(learner.R.data, R.data(), R.size()), copy(learner.A.data, G.data(), G.size());
+    learner.step(0.4);
+    Matrix expected = identity;
+    expected[(size_t)i * n + i] = expected[(size_t)j * n + j] = std::cos(std::atan(0.1));
+    expected[(size_t)i * n + j] = -std::sin(std::atan(0.1)), expected[(size_t)j * n + i] = std::sin(std::atan(0.1));
+    const std::vector<float> found = on_host(learner.R);
+    for (size_t k = 0; k < expected.size(); k++) CHECK_NEAR(found[k], expected[k], 1e-5);
+}
+
+// Rows half of whose energy is one channel's constant, in steps of a wide model.
+TEST(steps_of_a_wide_model_descend) {
+    skip_when_emulated();
+    const int n = 64, rows = 300, steps = 30;
+    std::vector<float> x = outlier_rows(rows, n, 8);
+    for (int t = 0; t < rows; t++)
+        for (int c = 0; c < n; c++)
+            x[(size_t)t * n + c] = to_float(to_floatX((float)std::sqrt(0.5) * (c == 9 ? std::sqrt((float)n) : x[(size_t)t * n + c])));
+    const Array<floatX> data = stored(x);
+    RotationLearner learner(n, rows);
+    const std::vector<float> start = orthogonal(n, 9);
+    copy(learner.R.data, start.data(), start.size());
+    std::vector<int> which;
+    for (int t = 0; t < rows; t++) which.push_back(t);
+    const double before = learner.loss_of_all(data.data, rows);
+    for (int k = 0; k < steps; k++) {
+        learner.losses_of(data.data, which), learner.gradient(rows), learner.step(0.4 * (1 + std::cos(M_PI * k / steps)) / 2);
+        CHECK(learner.off() < 1e-3);
+    }
+    CHECK(learner.loss_of_all(data.data, rows) < 0.9 * before);
+}
+
+// Where there is nothing to gain, the rotation stays: rows that are its own columns' signs have no range to lose.
+TEST(learning_keeps_what_it_cannot_better) {
+    const int n = 16;
+    std::vector<float> x;
+    for (int t = 0; t < n; t++)
+        for (int c = 0; c < n; c++) x.push_back(__builtin_popcount(t & c) % 2 ? -1.0f : 1.0f);
+    Matrix identity((size_t)n * n, 0);
+    for (int k = 0; k < n; k++) identity[(size_t)k * n + k] = 1;
+    const std::vector<float> start(identity.begin(), identity.end());
+    Array<float> R(start.size(), "test");
+    copy(R.data, start.data(), start.size());
+    const LearnedRotation result = learn_rotation(R.data, stored(x).data, n, n, 0, 5);
+    CHECK_NEAR(result.before, 1, 1e-6);
+    CHECK(result.after <= result.before && result.off < 1e-5);
 }
 
 TEST(rows_are_normalized) {
