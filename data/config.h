@@ -145,7 +145,7 @@ inline Config config_load(const std::string& path) {
     if (!file_exists(path) && errno == ENOENT)
         fail("%s: expected a model's config.json, found no such file. HINT: scripts/download.sh Qwen3-0.6B-Base, or -m DIR",
              path.c_str());
-    const Json j = json_parse_file(path);
+    const Json j = json_parse_file(path, limit_line);
     Config c;
     c.model_type = json_string(j, "model_type", path);
     const bool qwen3 = c.model_type == "qwen3", qwen2 = c.model_type == "qwen2", moe = c.model_type == "qwen3_moe";

@@ -23,7 +23,7 @@ constexpr int json_max_depth = 128;
 
 // The most that a reader accepts. Settings are a few kilobytes, and a megabyte where a model's modules are listed; a vocabulary of a
 // quarter of a million tokens comes with half a million merges, 33 MB of at most 1.9 million values; a safetensors header has its own
-// limit of 100 MB.
+// limit of 100 MB. A line is a document, and so may config.json be: GPTQ's can hold all calibration texts.
 struct JsonLimit {
     size_t bytes, values;
 };

@@ -353,7 +353,7 @@ inline const unsigned char* tensor_values(const TensorView& t, size_t first, siz
 }
 
 [[noreturn]] inline void tensor_wrong_dtype(const TensorView& t) {
-    fail("%s: tensor \"%s\" should be BF16, F16 or F32, found %s. HINT: use a checkpoint that isn't quantized",
+    fail("%s: tensor \"%s\" should be BF16, F16 or F32, found %s. HINT: take a checkpoint whose layers' linears alone are quantized, or none of it",
          t.file.c_str(), t.name.c_str(), t.dtype.c_str());
 }
 

@@ -53,7 +53,7 @@ inline void require_no_input(const std::string& path) {
 
 // A checkpoint's config.json for what is stored now: plain weights of this dtype, a head that is tied or not. All else stays as it was.
 inline std::string saved_config(const std::string& dir, const std::string& dtype, bool tied) {
-    Json config = json_parse_file(dir + "/config.json");
+    Json config = json_parse_file(dir + "/config.json", limit_line);
     const bool has_new = config.find("dtype"), has_old = config.find("torch_dtype");
     if (has_new) json_set_string(config, "dtype", dtype);
     if (has_old || !has_new) json_set_string(config, "torch_dtype", dtype);

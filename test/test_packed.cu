@@ -240,6 +240,13 @@ TEST(packed_refuses_configs) {
     const std::string gptq = export_config(f);
     refused(gptq, "\"gptq_v2\"", "\"gptq_p\"", "gptq_p");
     refused(gptq, "\"gptq_v2\"", "\"marlin\"", "marlin");
+    // Either key says whether zeros are stored less one; two that differ say nothing.
+    const std::string newer = replaced(gptq, "\"checkpoint_format\"", "\"format\"");
+    CHECK(!quantization_format(config_of(parse(gptq)), "c").zeros_less_one && !quantization_format(config_of(parse(newer)), "c").zeros_less_one);
+    CHECK(quantization_format(config_of(parse(replaced(newer, "gptq_v2", "gptq"))), "c").zeros_less_one);
+    CHECK(quantization_format(config_of(parse(replaced(newer, "\"format\": \"gptq_v2\"", "\"x\": 1"))), "c").zeros_less_one);
+    refused(gptq, "\"bits\"", "\"format\": \"gptq\", \"bits\"", "format \"gptq\" beside checkpoint_format \"gptq_v2\"");
+    refused(newer, "\"gptq_v2\"", "\"marlin\"", "marlin");
     refused(gptq, "\"bits\": 4", "\"bits\": 5", "bits 5");
     refused(gptq, "\"int32\"", "\"int16\"", "pack_dtype");
     refused(gptq, "\"lm_head\": false", "\"lm_head\": true", "lm_head");
