@@ -86,8 +86,10 @@ def number(value):
 
 def row_key(model, method, wbits, abits, group):
     """What makes two rows the same setting. BiLLM's bits are an outcome; full precision and SmoothQuant have no group."""
-    if method in ("fp16", "billm"):
+    if method == "fp16":
         return model, method
+    if method == "billm":
+        return model, method, int(abits)
     return (
         model,
         method,
@@ -175,7 +177,7 @@ def text_of(value, column):
         return "NaN"
     if column not in PERPLEXITIES:
         return f"{value:.1f}"
-    if math.isinf(value) or abs(value) < 1e3:
+    if math.isinf(value) or abs(value) < 999.5:  # what rounds to 1000 would have an exponent of C's
         return f"{value:#.3g}".rstrip(".")
     return scientific(f"{value:.2e}")
 
@@ -471,6 +473,7 @@ def check():
         ),
         "c": made_up_report("Qwen3-32B", "awq", 2, 16, 128, {"c4": ("NaN", None), "wikitext2": (12, 1)}),
         "d": made_up_report("Qwen3-8B", "billm", 1, 16, 128, {"c4": ("Infinity", None)}),
+        "da": made_up_report("Qwen3-8B", "billm", 1, 4, 128, {"c4": (7.77, 0.1)}),
         "e": made_up_report("Qwen3-8B", "fp16", 16, 16, -1, {"c4": (13.3, 0.2)}),
         "g": made_up_report("Qwen3-8B-Base", "foem", 3, 16, 128, {"wikitext2": (8.3, 0.05)}),
         "h": dict(made_up_report("Qwen3-8B", "awq", 4, 16, 128, {"wikitext2": (3, 1)}), not_the_papers=["--seed", "--damp"]),
@@ -507,6 +510,7 @@ def check():
         assert sum(line.startswith("| Qwen3-") for n in "1234" for line in table(n).splitlines()) == len(
             read_paper(TABLES)
         )
+        assert "7.77" not in four and text_of(999.6, "c4") == "1.00E3" and text_of(999.4, "c4") == "999"
         assert "3.00" not in four and "| ours<sup>" in table(1) and "3.21" not in table(1), table(1)
         assert "nothing of c4, whose texts were not the official ones" in table(1), table(1)
         foem = table("foem3")
