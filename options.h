@@ -3,6 +3,7 @@
 // defines: Options, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates, output_files
 #pragma once
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <climits>
 #include <cmath>
@@ -56,9 +57,9 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::SECTION, "", "", "calibration", nullptr, nullptr},
         {Flag::TEXT, "-c", "SET", "calibration texts, c4 or wikitext2", &o.calibration_set,
          "gptq gptaq foem awq smoothquant billm rptq"},
-        {Flag::INT, "-n", "N", "calibration samples (default: 128; awq without -n and -l: as many as 128 short documents fill)",
+        {Flag::INT, "-n", "N", "calibration samples (default: 128; awq on c4 without -n and -l: as many as 128 short documents fill)",
          &o.n_samples, "gptq gptaq foem awq smoothquant billm rptq"},
-        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample (default: 2048; awq without -n and -l: 512)",
+        {Flag::INT, "-l", "LENGTH", "tokens of a calibration sample (default: 2048; awq on c4 without -n and -l: 512)",
          &o.sample_length, "gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "--seed", "N", "of the calibration draw (awq's own rule: 42), of rotations, and of random: weights", &o.seed, nullptr},
         {Flag::SECTION, "", "", "evaluation", nullptr, nullptr},
@@ -88,12 +89,14 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::INT, "--a-group", "N", "activations of a token that share a grid, -1: all", &o.quant.a_group,
          "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--a-heads", "", "o's input has a grid for each head", &o.quant.a_heads, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head; 16: as they are",
+        {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head; 16: as they are\n"
+         "(default: 16; rptq: those of -a)",
          &o.kv_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
-        {Flag::INT, "--k-bits", "BITS", "of the keys alone", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
-        {Flag::INT, "--v-bits", "BITS", "of the values alone", &o.quant.v_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
+        {Flag::INT, "--k-bits", "BITS", "of the keys alone (default: those of --kv-bits)", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
+        {Flag::INT, "--v-bits", "BITS", "of the values alone (default: those of --kv-bits)", &o.quant.v_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "--p-bits", "BITS",
-         "of attention's probabilities: multiples of 1 / (2^BITS - 1); 16: as they are (rptq with -a: 8)", &o.quant.p_bits,
+         "of attention's probabilities: multiples of 1 / (2^BITS - 1); 16: as they are\n"
+         "(default: 16; rptq: 8 unless -a 16)", &o.quant.p_bits,
          "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--rotate", "", "rotate the model first, so that no channel is an outlier (quant/rotation.cuh)", &o.rotate,
@@ -162,8 +165,9 @@ inline std::vector<Flag> all_flags(Options& o) {
     };
 }
 
-inline std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
-    std::string best;
+inline std::string nearest(const std::string& typed, const std::vector<std::string>& candidates) {
+    std::string word = typed, best;
+    for (char& c : word) c = (char)std::tolower((unsigned char)c);
     size_t least = SIZE_MAX;
     for (const std::string& c : candidates) {
         if (word.size() > 2 && c.rfind(word, 0) == 0) return c;
@@ -348,6 +352,8 @@ inline void check_rotation(const Options& o) {
     if (given && !rotates(o, "r1")) usage_fail("--learn-rotation and --rotation need r1. HINT: --rotate-only r1,r2");
     if (given && !rotates(o, "r4") && o.given.count("--rotate-block"))
         usage_fail("--rotate-block has no meaning with a rotation that is learned or given, but for r4");
+    if (!rotates(o, "r1") && !rotates(o, "r4") && o.given.count("--rotate-block"))
+        usage_fail("--rotate-block has no meaning without r1 and r4, which it divides");
     if (o.rotate_block < 0) usage_fail("--rotate-block %d: expected 0 or more", o.rotate_block);
     if (!o.save.empty() && (rotates(o, "r3") || rotates(o, "r4") || rotates(o, "heads")))
         usage_fail("--rotate with --save: what r3, r4 and heads do online has no place in a checkpoint. HINT: --rotate-offline");
@@ -415,14 +421,16 @@ inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, cons
     for (size_t i = 0; i + 1 < words.size(); i++)
         if (words[i] == "-q") method = words[i + 1];
     std::vector<std::string> all, known;
+    auto has = [&](const char* flag) { return std::find(words.begin(), words.end(), flag) != words.end(); };
     for (const auto& p : presets) {
         known.push_back(p.first);
         if (name != p.first) continue;
+        const bool learns = has("--learn-rotation") || (p.second.find("--learn-rotation") != std::string::npos && !has("--rotation"));
         std::istringstream in(p.second);
         for (std::string flag, value; in >> flag;) {
             const Flag& f = *std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return flag == f.name; });
             if (*f.argument) in >> value;
-            bool dropped = f.methods && !is_word_of(method, f.methods);
+            bool dropped = f.methods && !is_word_of(method, f.methods) && !(learns && is_word_of(flag, "-c -l"));
             for (const auto& c : contradictions)
                 for (size_t i = 0; i < words.size() && is_word_of(flag, c.dropped); i++)
                     dropped = dropped || (words[i] == c.given && (!*c.value || (i + 1 < words.size() && words[i + 1] == c.value)));
@@ -442,7 +450,7 @@ inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, cons
 inline Options options_parse(int argc, const char* const* argv) {
     Options o;
     const std::vector<Flag> flags = all_flags(o);
-    const std::vector<std::string> words = with_preset(flags, std::vector<std::string>(argv + 1, argv + argc), o.preset_text);
+    const std::vector<std::string> argv_words(argv + 1, argv + argc), words = with_preset(flags, argv_words, o.preset_text);
     std::vector<const char*> expanded;
     for (const std::string& word : words) expanded.push_back(word.c_str());
     argc = (int)expanded.size(), argv = expanded.data();
@@ -486,6 +494,10 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.method == "rptq" && !o.given.count("--p-bits") && o.quant.abits < 16) o.quant.p_bits = 8;
     if (!o.given.count("--k-bits")) o.quant.k_bits = o.kv_bits;
     if (!o.given.count("--v-bits")) o.quant.v_bits = o.kv_bits;
+    auto typed = [&](const char* flag) { return std::find(argv_words.begin(), argv_words.end(), flag) != argv_words.end(); };
+    if (o.quant.k_bits == 16 && o.quant.v_bits == 16 && !typed("--kv-clip")) o.given.erase("--kv-clip"), o.quant.kv_clip = 1;  // a preset's
+    const size_t r3 = o.rotate_only.find(",r3");
+    if (o.quant.k_bits == 16 && !typed("--rotate-only") && r3 != std::string::npos) o.rotate_only.erase(r3, 3);  // it serves the keys' grid alone
     check_flow_grids(o);
     if (o.quant.group_size < 1 && o.quant.group_size != -1)
         usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
@@ -525,10 +537,9 @@ inline Options options_parse(int argc, const char* const* argv) {
         usage_fail("--mmlu-style %s: expected paper or lm-eval", o.mmlu_style.c_str());
     if (o.given.count("--mmlu-style") && std::find(tasks.begin(), tasks.end(), "mmlu") == tasks.end())
         usage_fail("--mmlu-style: expected the task mmlu. HINT: -e mmlu");
-    for (const char* flag : {"-c", "-n", "-l"})
+    for (const char* flag : {"-c", "-n", "-l", "--alpha"})
         if (!o.quant.smooth && o.given.count(flag))
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
-    if (!o.given.count("--rotate-only") && o.quant.k_bits == 16) o.rotate_only = "r1,r2,r4";  // r3 serves the keys' grid alone
     if (o.rotate_offline) {
         if (o.given.count("--rotate-only")) usage_fail("--rotate-offline and --rotate-only: one at a time");
         o.rotate_only = "r1,r2";

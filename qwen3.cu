@@ -798,9 +798,12 @@ inline Model model_find(const Options& o) {
         if (!is_directory(m.dir)) {
             const bool file = file_exists(o.model);
             const std::string format = file ? checkpoint_format_found(o.model) : "";
-            const std::string hint = file                    ? "-m takes a folder with config.json and safetensors files"
-                                     : download_has(o.model) ? "scripts/download.sh " + o.model
-                                                             : "scripts/download.sh -h lists the models it can get";
+            const std::string name = o.model.substr(o.model.rfind('/') + 1);  // of ORGANIZATION/NAME, as Hugging Face has it
+            const bool here = !name.empty() && is_directory(project_file("models/" + name));
+            const std::string hint = file                 ? "-m takes a folder with config.json and safetensors files"
+                                     : here               ? "-m " + name
+                                     : download_has(name) ? "scripts/download.sh " + name + (name == o.model ? "" : ", then -m " + name)
+                                                          : "scripts/download.sh -h lists the models it can get";
             fail("%s: expected a checkpoint folder here or under models/, found %s%s%s. HINT: %s", o.model.c_str(),
                  file ? "a file" : "none", format.empty() ? "" : ", ", format.c_str(), hint.c_str());
         }
@@ -838,7 +841,7 @@ inline Model model_open(const Options& o, std::vector<std::string>* notes = null
     Model m = model_find(o);
     if (m.random) return m;
     m.config = config_load(m.dir + "/config.json");
-    m.quantization = quantization_format(json_parse_file(m.dir + "/config.json"), m.dir + "/config.json");
+    m.quantization = quantization_format(json_parse_file(m.dir + "/config.json", limit_line), m.dir + "/config.json");
     m.checkpoint = checkpoint_open(m.dir);
     refuse_fused_experts(m);
     Config& c = m.config;
@@ -958,6 +961,18 @@ inline void count_other_experts(const Stream& s, const Stream& full, ExpertRepor
     }
 }
 
+// A step of --save. If it fails, the row is not lost with it: the failure is said now, and is the run's behind the row.
+inline bool save_step(Report& r, const std::function<void()>& step) {
+    try {
+        step();
+        return true;
+    } catch (const std::runtime_error& e) {
+        r.save_error = e.what();
+        fprintf(stderr, "not saved: %s\n", r.save_error.c_str());
+        return false;
+    }
+}
+
 // The sweep: every stream through every layer, each layer quantized on the way.
 inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     const Config& c = run.model.config;
@@ -1012,7 +1027,10 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         const double evaluate_seconds = evaluate.seconds() + full_seconds;
         run.report.seconds_evaluate += evaluate_seconds;
 
-        if (writer) save_layer(*writer, c, layer, run.packed, run.quantizer.packed);
+        if (writer && !save_step(run.report, [&] { save_layer(*writer, c, layer, run.packed, run.quantizer.packed); })) writer = nullptr;
+        if (!run.report.save_error.empty() && run.options.tasks.empty() && run.options.logits.empty())
+            fail("%s", run.report.save_error.c_str());  // there is no row to go on for
+        run.quantizer.packed.clear();
         evaluated += evaluate_seconds;
         const double eta = (clock.seconds() * (c.L - l - 1) + evaluated * head_in_layers(run)) / (l + 1);
         fprintf(stderr, "layer %d/%d: wait for weights %.2f s, quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L,
@@ -1140,7 +1158,7 @@ inline size_t learn_rotations(Run& run, const std::string& data_dir) {
     settings.push_back({"learned_from", json_quote(set.name)}), settings.push_back({"samples", std::to_string(set.n_windows)});
     settings.push_back({"length", std::to_string(set.window)}), settings.push_back({"source", json_quote(set.variant)});
     settings = learned_settings(samples, samples.learn_r1(), settings);
-    if (!o.rotation.empty()) rotation_save(run.rotation, o.rotation, c);
+    if (!o.rotation.empty()) require_no_input(o.rotation), rotation_save(run.rotation, o.rotation, c);
     return bytes;
 }
 
@@ -1287,26 +1305,17 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
     std::vector<std::pair<std::string, size_t>> bytes;
     for (const TensorSpec& spec : specs) bytes.push_back({spec.name, tensor_spec_bytes(spec, run.options.save)});
     report_size(r, c, bytes);
+    require_disk(run.options.save, r.stored_bytes);
     std::unique_ptr<CheckpointWriter> writer(new CheckpointWriter(run.options.save, specs));
     if (!run.model.random) copy_small_files(*writer, run.model.dir);
     return writer;
 }
 
-// Completes --save's folder. If that fails, the row is not lost with it: the failure is said now, and is the run's behind the row.
+// Completes --save's folder.
 inline void save_end(Run& run, CheckpointWriter& writer) {
-    Report& r = run.report;
     const bool fake = run.packed.kind == QuantFormat::NONE;
-    const std::string how =
-        format("{\"method\": %s, \"fake_quantized\": %s, \"options\": ", json_quote(r.method).c_str(), fake ? "true" : "false") +
-        json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) + ", \"rotation\": " + json_settings(r.rotation) +
-        ", \"kv\": " + json_settings(r.kv) + ", \"commit\": " + json_quote(COMMIT) + "}\n";
-    try {
-        save_finish(writer, run.model, how, run.saves_rotated() ? &run.rotation : nullptr, run.packed);
-    } catch (const std::runtime_error& e) {
-        r.save_error = e.what();
-        fprintf(stderr, "not saved: %s\n", r.save_error.c_str());
-        return;
-    }
+    const Rotation* rotation = run.saves_rotated() ? &run.rotation : nullptr;
+    if (!save_step(run.report, [&] { save_finish(writer, run.model, quantization_json(run.report, fake), rotation, run.packed); })) return;
     fprintf(stderr, "saved: %s (%s)\n", printable(run.options.save).c_str(),
             fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
 }
@@ -1358,6 +1367,7 @@ inline Report run_model(const Options& options) {
     if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model);
     r.limit = o.limit;
     r.not_the_papers = not_the_papers(o);
+    report_saved(r, run.model.dir);
     if (r.not_the_papers.empty()) find_published(r);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
@@ -1384,7 +1394,7 @@ inline Report run_model(const Options& options) {
         rotate_streams(run, false, scratch);
         sweep(run, scratch, writer.get());
         rotate_streams(run, true, scratch);
-        if (writer) save_end(run, *writer);
+        if (writer && r.save_error.empty()) save_end(run, *writer);
         if (!o.tasks.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
     }
     for (const ModuleReport& m : run.quantizer.reports)

@@ -23,7 +23,8 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"mse", flag(q.mse)});
     }
     if (name == "awq") s.push_back({"clipping", flag(q.clip)});
-    if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)}), s.push_back({"alpha", json_format(q.alpha)});
+    if (name == "smoothquant") s.push_back({"smooth", flag(q.smooth)});
+    if (name == "smoothquant" && q.smooth) s.push_back({"alpha", json_format(q.alpha)});
     if (name == "billm") s.push_back({"salient_metric", json_quote(q.salient_metric)}), s.push_back({"damp", json_format(q.damp)});
     if ((name == "gptq" || name == "billm") && q.first_token_weight != 1)
         s.push_back({"first_token_weight", json_format(q.first_token_weight)});
@@ -64,13 +65,32 @@ inline Settings rotation_settings(const Options& o) {
             {"block", std::to_string(o.rotate_block)}};
 }
 
-// What of the settings is not the paper's, whose cells count as this run's only if nothing is.
-inline std::vector<std::string> not_the_papers(const Options& o) {
+inline bool same_value(const Flag& a, const Flag& b) {
+    switch (a.kind) {
+    case Flag::TEXT: return *(std::string*)a.value == *(std::string*)b.value;
+    case Flag::INT: return *(int*)a.value == *(int*)b.value;
+    case Flag::REAL: return *(double*)a.value == *(double*)b.value;
+    case Flag::ON:
+    case Flag::OFF: return *(bool*)a.value == *(bool*)b.value;
+    case Flag::SECTION: break;
+    }
+    return true;
+}
+
+// What of the settings is not the paper's, whose cells count as this run's only if nothing is. A flag that says the method's default
+// again is no difference, unless it turns off a rule: AWQ draws by its own where -n, -l and --seed are not given.
+inline std::vector<std::string> not_the_papers(Options o) {
+    const char* words[] = {"qwen3", "-q", o.method.c_str()};
+    Options plain = options_parse(3, words);
+    const std::vector<Flag> flags = all_flags(o), defaults = all_flags(plain);
     std::vector<std::string> differences;
-    for (const std::string& flag : o.given)
-        if (!is_word_of(flag, "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory "
-                              "--act-order"))
-            differences.push_back(flag);
+    for (size_t i = 0; i < flags.size(); i++) {
+        const std::string name = flags[i].name;
+        if (!o.given.count(name) || is_word_of(name, "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory"))
+            continue;
+        const bool rule = o.method == "awq" && is_word_of(name, "-n -l --seed");
+        if (rule || !same_value(flags[i], defaults[i])) differences.push_back(name);
+    }
     if (sizeof(floatX) != 2) differences.push_back("PRECISION=FP32");
     return differences;
 }

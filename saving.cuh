@@ -1,7 +1,8 @@
 // saving.cuh: --save: a Hugging Face checkpoint with the fake-quantized weights or with packed linears (--format), written layer by layer
 // as the sweep goes.
 //
-// defines: checkpoint_specs, require_tensors, save_param, save_layer, report_size, save_unquantized, save_rotated, save_finish
+// defines: checkpoint_specs, require_tensors, require_disk, save_param, save_layer, report_size, save_unquantized, save_rotated, save_finish,
+//          quantization_json, report_saved
 #pragma once
 #include <string>
 #include <vector>
@@ -37,7 +38,11 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
     if (m.random) return;
     const Config& c = m.config;
     const size_t C = c.C, V = c.V;
-    checkpoint_get(m.checkpoint, "model.embed_tokens.weight", {V, C});
+    auto plain = [&](const std::string& name, const std::vector<size_t>& shape) {
+        const TensorView& t = checkpoint_get(m.checkpoint, name, shape);
+        if (!is_float_dtype(t.dtype)) tensor_wrong_dtype(t);
+    };
+    plain("model.embed_tokens.weight", {V, C});
     size_t linears = 0, quantized = 0;
     std::string as_it_is;  // the first linear that isn't quantized
     Layer layer = layer_alloc(c);
@@ -45,13 +50,13 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
         layer_place(c, layer, l);
         for (const Param& p : layer_params(c, layer)) {
             linears += p.linear;
-            if (!p.linear) checkpoint_get(m.checkpoint, p.name, p.shape);
+            if (!p.linear) plain(p.name, p.shape);
             else if (param_linear(m, p).quantized) quantized++;
             else if (as_it_is.empty()) as_it_is = p.name;
         }
     }
-    checkpoint_get(m.checkpoint, "model.norm.weight", {C});
-    if (!c.tied) checkpoint_get(m.checkpoint, head_name(c), {V, C});
+    plain("model.norm.weight", {C});
+    if (!c.tied) plain(head_name(c), {V, C});
     if (m.quantization.kind == QuantFormat::NONE || as_it_is.empty()) return;
     if (quantized == 0)
         fail("%s says that the checkpoint is quantized (%s), but its linears are not. HINT: does it belong to these files? If it was "
@@ -61,6 +66,16 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
         fail("%s: \"%s\" is not quantized, other linears and their inputs are; this program quantizes all inputs or none",
              m.checkpoint.path.c_str(), as_it_is.c_str());
     notes.push_back(format("%zu of %zu linears are quantized; %s, for one, is not", quantized, linears, as_it_is.c_str()));
+}
+
+// A disk that is too small shows before the work starts, too. What can't be asked is left to the writing.
+inline void require_disk(const std::string& folder, size_t bytes) {
+    std::error_code error;
+    const std::filesystem::path parent = std::filesystem::path(folder).parent_path();
+    const auto space = std::filesystem::space(parent.empty() ? "." : parent, error);
+    if (!error && space.available < bytes)
+        fail("--save %s: the checkpoint takes %.3f GB, and its disk has %.3f GB left. HINT: another folder", folder.c_str(), bytes / 1e9,
+             space.available / 1e9);
 }
 
 inline void save_param(CheckpointWriter& writer, const Param& p) {
@@ -146,4 +161,32 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
     writer.write_text("quantization.json", settings_json);  // how the weights came about; transformers ignores it
     files_unchanged_or_fail();
     writer.finish();
+}
+
+// quantization.json: how the weights came about. fake: they are plain weights on a grid.
+inline std::string quantization_json(const Report& r, bool fake) {
+    std::vector<std::string> others = r.not_the_papers;  // but for what concerns this run's evaluation alone
+    others.erase(std::remove_if(others.begin(), others.end(), [](const std::string& s) { return is_word_of(s, "--limit --mmlu-style"); }), others.end());
+    return "{\"method\": " + json_quote(r.method) + ", \"fake_quantized\": " + (fake ? "true" : "false") + ", \"options\": " +
+           json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) + ", \"rotation\": " + json_settings(r.rotation) +
+           ", \"kv\": " + json_settings(r.kv) + ", \"not_the_papers\": " + json_texts(others) + ", \"commit\": " + json_quote(r.commit) + "}\n";
+}
+
+// What a checkpoint of --save says of itself: a packed one is its method's row, with a paper's cells only if its settings were the
+// paper's; plain weights on a grid are nobody's full precision.
+inline void report_saved(Report& r, const std::string& dir) {
+    const std::string path = dir + "/quantization.json";
+    if (dir.empty() || !file_exists(path)) return;
+    const Json j = json_parse_file(path);
+    if (!j.find("fake_quantized")) return;  // not of this program
+    const std::string method = json_string(j, "method", path);
+    if (r.loaded) {
+        r.method = method;
+    } else if (method != "fp16") {
+        r.notes.push_back("the weights were quantized before, by -q " + method + ": quantization.json");
+        r.not_the_papers.push_back("quantized weights");
+    }
+    if (!j.find("not_the_papers")) r.not_the_papers.push_back("settings of the saved checkpoint");
+    else
+        for (const Json& other : json_array(j, "not_the_papers", path)) r.not_the_papers.push_back(other.string);
 }

@@ -69,7 +69,7 @@ inline std::string printable(const std::string& text) {
     throw UsageError(printable(s));
 }
 
-// Whether `words`, separated by blanks, has this word.
+// Whether `words`, separated by blanks, has this word; two of them are none.
 inline bool is_word_of(const std::string& word, const char* words) {
-    return (" " + std::string(words) + " ").find(" " + word + " ") != std::string::npos;
+    return word.find(' ') == std::string::npos && (" " + std::string(words) + " ").find(" " + word + " ") != std::string::npos;
 }

@@ -215,7 +215,11 @@ inline std::vector<Request> question_requests(const Tokenizer& tokenizer, const 
                 continue;
             }
             Request r{q.context_ids, (int)q.context_ids.size()};
-            r.tokens.push_back(tokenizer_encode(tokenizer, c.continuation).back());
+            const std::vector<int> letter = tokenizer_encode(tokenizer, c.continuation);
+            if (letter.empty() || r.tokens.empty())
+                fail("%s: the tokenizer has no token for %s. HINT: does it belong to the model?", set.name.c_str(),
+                     letter.empty() ? json_quote(c.continuation).c_str() : "a question's text");
+            r.tokens.push_back(letter.back());
             requests.push_back(std::move(r));
         }
     return requests;

@@ -64,9 +64,10 @@ inline std::string wikitext_text(const std::string& path) {
     return text;
 }
 
-inline void require_file(const std::string& path, const char* set) {
+// `instead`: what else may help.
+inline void require_file(const std::string& path, const char* set, const char* instead = "") {
     if (!file_exists(path))
-        fail("%s: expected the %s texts, found no such file. HINT: scripts/download.sh %s, or --data DIR", path.c_str(), set, set);
+        fail("%s: expected the %s texts, found no such file. HINT: scripts/download.sh %s, or --data DIR%s", path.c_str(), set, set, instead);
 }
 
 // Keeps the first n_windows windows.
@@ -156,8 +157,9 @@ inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, c
             set.tokens.insert(set.tokens.end(), ids.begin() + first, ids.begin() + last);
         }
     } else {
-        set.variant = format("256 windows drawn with seed 0 from %zu documents, not the paper's", documents.count());
-        set.tokens = draw_windows(tokenizer, documents, limit ? std::min<int>(256, (int)limit) : 256, set.window, 0);
+        const int n = limit ? (int)std::min<size_t>(256, limit) : 256;  // the first of the 256
+        set.variant = format("%d windows drawn with seed 0 from %zu documents, not the paper's", n, documents.count());
+        set.tokens = draw_windows(tokenizer, documents, n, set.window, 0);
     }
     cut_windows(set, limit);
     return set;
@@ -179,7 +181,7 @@ inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& da
         set.tokens = draw_windows(tokenizer, documents, n, length, seed);
     } else {
         const std::string path = data_dir + "/wikitext2/wiki.train.raw";
-        require_file(path, "wikitext2");
+        require_file(path, "wikitext2", ", or -c c4, the only calibration texts that the bundled model has");
         set.variant = "train split";
         std::vector<int> ids = tokenizer_encode(tokenizer, wikitext_text(path));
         if (ids.size() <= (size_t)length) fail("%s: %zu tokens are less than a sample of %d", path.c_str(), ids.size(), length);

@@ -145,6 +145,7 @@ inline Estimate zero_shot_average(const Report& r) {
 
 // The paper's average, where its cells stand beside all six tasks.
 inline std::string paper_average(const Report& r) {
+    if (zero_shot_average(r).n == 0) return "";
     for (const TaskResult& t : r.tasks)
         if (t.metric == "acc" && t.task != "mmlu" && t.paper.empty()) return "";
     return r.paper.cell("avg");

@@ -23,7 +23,7 @@ static const Method METHODS[] = {
      hessian_collect, gptaq_solve, nullptr, gptaq_device_bytes, pair_collect},
     {"foem", "FOEM, Zheng et al. 2025: GPTQ that keeps weights from drifting (quant/foem.cuh)", Order::SEQUENTIAL, 4, 16, 128,
      hessian_collect, foem_solve, nullptr, gptaq_device_bytes, pair_collect},
-    {"awq", "AWQ, Lin et al. 2023 (quant/awq.cuh); without -n and -l its own calibration rule, 512 tokens a sample",
+    {"awq", "AWQ, Lin et al. 2023 (quant/awq.cuh); on c4 without -n and -l its own calibration rule, 512 tokens a sample",
      Order::FULL_PRECISION, 4, 16, 128, awq_collect, nullptr, awq_solve, awq_device_bytes, nullptr, true},
     {"billm", "BiLLM, Huang et al. 2024: about one bit, blocks of 128 (quant/billm.cuh)", Order::LAYERWISE, 1, 16, 128,
      hessian_collect, billm_solve, nullptr, billm_device_bytes},

@@ -19,16 +19,18 @@
 // of the head W diag(gain) R1, with a final gain of 1.)
 //
 // R1 is diag(s) A^T / sqrt(C) with a Hadamard matrix A (the H of cuda/hadamard.cuh) and random signs s, or a matrix that was learned. R2 is
-// the same with signs of its own for each layer and kv head, or learned. R3, R4 and the heads' are A^T / sqrt(n), n the width. Signs are those of Python's random.Random:
-// getrandbits(1) of seed for R1, of seed + 2^32 (layer + 1) for R2; 1 is +.
+// the same with signs of its own for each layer and kv head, or learned; beside the heads' matrix it has none, as in QuaRot. R3, R4 and the
+// heads' are A^T / sqrt(n), n the width. Signs are those of Python's random.Random: getrandbits(1) of seed for R1, of
+// seed + 2^32 (layer + 1) for R2; 1 is +.
 //
 // A layer is rotated in float, with one rounding at the end, a piece of it at a time.
 // Defaults: --rotate is R1 to R4, --rotate-offline R1 and R2, all drawn with --seed. Cost: a transform of n log n operations for each row or
 // column of the weights once, and online for q's and k's heads and down's input of each token.
 //
 // bf16 rounds the residual stream's sums. Spread over all channels, what was large in a few is rounded everywhere; so a stream that is
-// rotated by R1 keeps the rest of each sum, as a second bf16 number, and adds it to the next (RESULTS.md has what that is worth). R3 rounds
-// q and k once more and serves the grid of the keys alone: where these keep their 16 bits, it is left out unless it is asked for.
+// rotated by R1 keeps the rest of each sum (but for a mixture's), as a second bf16 number, and adds it to the next (RESULTS.md has what
+// that is worth). R3 rounds q and k once more and serves the grid of the keys alone: where these keep their 16 bits, it is left out unless
+// it is asked for.
 //
 // Sources: QuaRot (Ashkboos et al. 2024), SpinQuant (Liu et al. 2024), DartQuant (R2 per kv head).
 // symbols: C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, of dense layers or of experts
@@ -159,7 +161,7 @@ inline void rotation_set_r1(Rotation& r, Array<float>&& R1 /*[C, C]*/) {
     r.R1_transposed = transposed_matrices(r.R1, r.shape.C);
 }
 
-// R2 of a layer becomes the given one, or diag(signs) A^T / sqrt(D), with signs of their own for each kv head.
+// R2 of a layer becomes the given one, or diag(signs) A^T / sqrt(D), with signs of their own for each kv head (beside the heads' matrix: +).
 inline void rotation_draw_r2(Rotation& r, int layer) {
     const int D = r.shape.D, KV = r.shape.KV;
     const size_t n = (size_t)KV * D * D;
@@ -170,8 +172,8 @@ inline void rotation_draw_r2(Rotation& r, int layer) {
         return;
     }
     const Array<float> signs = random_signs((size_t)KV * D, r.seed + ((uint64_t)(layer + 1) << 32));
-    std::vector<float> host(signs.n), diagonal((size_t)KV * D * D, 0);
-    copy(host.data(), signs.data, signs.n);
+    std::vector<float> host(signs.n, 1), diagonal((size_t)KV * D * D, 0);
+    if (!r.has.over_heads) copy(host.data(), signs.data, signs.n);
     for (size_t i = 0; i < signs.n; i++) diagonal[i * D + i % D] = host[i];
     r.R2 = Array<float>(diagonal.size(), "R2");
     copy(r.R2.data, diagonal.data(), diagonal.size());

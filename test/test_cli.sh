@@ -50,6 +50,9 @@ done
 if [ -z "$wrong" ] && ! "$QWEN3" -m Qwen3-32B-Base 2>&1 | grep -qF 'download.sh Qwen3-32B-Base'; then ok hints_at_what_can_be_downloaded
 else bad hints_at_what_can_be_downloaded "$wrong"; fi
 fails unknown_model            1 'HINT: scripts/download.sh -h lists' -m Qwen3-9B
+fails model_by_its_hubs_name   1 'HINT: scripts/download.sh Qwen3-8B-Base, then -m Qwen3-8B-Base' -m Qwen/Qwen3-8B-Base
+fails method_in_capitals       2 'did you mean gptq?' -q GPTQ
+fails toy_without_train_texts  1 'or -c c4' -m $tiny --data $tiny -q gptq -c wikitext2
 fails model_is_a_file          1 'found a file. HINT: -m takes a folder' -m README.md
 fails empty_value              2 '--save: expected a value (DIR), found an empty one' -q rtn --save ""
 fails device_memory_huge       2 'expected 0 to 1e6 GB' --device-memory 1e300
@@ -196,6 +199,18 @@ if [ $status -eq 1 ] && grep -q 'wikitext2' "$tmp/out" && tail -n 1 "$tmp/err" |
     [ "$(ls "$tmp/taken")" = file ] && cmp -s "$tmp/plain/model.safetensors" "$tmp"/taken.tmp-*/model.safetensors; then ok save_name_taken
 else bad save_name_taken "status $status, $(tail -n 1 "$tmp/err"); $(cat "$tmp/out")"; fi
 
+# The disk is full amid the work: the row goes on, and what can't be completed is not left there. Without a row there is no work either.
+for row in "-e wikitext2" ""; do
+    (ulimit -f 3000 && trap '' XFSZ && exec "$QWEN3" -m $tiny --data $tiny -q rtn $row --limit 1 --save "$tmp/full" --json "$tmp/full.json" >"$tmp/out" 2>"$tmp/err")
+    status=$?
+    layers=$(grep -c '^layer [0-9]*/4' "$tmp/err")
+    if [ $status -eq 1 ] && tail -n 1 "$tmp/err" | grep -q 'File too large' && ! ls -d "$tmp"/full?tmp* "$tmp/full" >/dev/null 2>&1 &&
+        if [ "$row" ]; then grep -q 'wikitext2' "$tmp/out" && [ "$layers" -eq 4 ] && python3 -m json.tool "$tmp/full.json" >/dev/null
+        else [ ! -s "$tmp/out" ] && [ "$layers" -lt 4 ]; fi; then ok "disk_full${row:+_row_kept}"
+    else bad "disk_full${row:+_row_kept}" "status $status, $layers layers, $(tail -n 1 "$tmp/err")"; fi
+    rm -rf "$tmp"/full*
+done
+
 # The report: what is not an ordinary file is written through.
 echo precious >"$tmp/target" && ln -s "$tmp/target" "$tmp/link.json" && mkfifo "$tmp/fifo"
 cat "$tmp/fifo" >"$tmp/from_fifo" &
@@ -214,6 +229,9 @@ done
 if [ -z "$wrong" ]; then ok json_into_the_log; else bad json_into_the_log "$wrong"; fi
 ln -s "$PWD/$tiny/piqa/valid.jsonl" "$tmp/input.json"
 fails json_over_a_set          1 'found one that this run reads' -m $tiny --data $tiny --limit 1 -e piqa --json "$tmp/input.json"
+cp -r $tiny "$tmp/own"
+fails rotation_over_a_set      1 'found one that this run reads' -m "$tmp/own" --data "$tmp/own" -q rtn --limit 1 -l 64 --learn-rotation --rotation "$tmp/own/c4/train.jsonl"
+if cmp -s "$tmp/own/c4/train.jsonl" $tiny/c4/train.jsonl; then ok rotation_leaves_the_set; else bad rotation_leaves_the_set "it was written over"; fi
 broken
 fails json_over_the_model      1 "$tmp/broken/config.json: expected the name of a new file" -m "$tmp/broken" --data $tiny --limit 1 --json "$tmp/broken/config.json"
 

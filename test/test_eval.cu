@@ -100,7 +100,11 @@ TEST(c4_windows_and_calibration_are_those_of_python) {
     const TextSet c4 = c4_set(t, data, "data/paper/c4_windows.csv", 0);
     CHECK_EQ(c4.n_windows, (size_t)256);
     CHECK_EQ(sha256_of_ids(c4.tokens), "54ac9eb83ba210ace1aec1f5603d87186d08375d1f2c27cd387e03e615711011");
+    CHECK_EQ(c4.variant.find("256 windows drawn with seed 0 from "), (size_t)0);
     CHECK(c4.variant.find("not the paper's") != std::string::npos);
+    const TextSet few_windows = c4_set(t, data, "data/paper/c4_windows.csv", 3);  // the first of them
+    CHECK_EQ(few_windows.variant.find("3 windows drawn with seed 0 from "), (size_t)0);
+    CHECK(few_windows.tokens == std::vector<int>(c4.tokens.begin(), c4.tokens.begin() + 3 * 2048));
     CHECK(!c4.official);
     CHECK_ERROR(calibration_set(t, data, "c4", 1, 1 << 20, 0), "none of the 1128 documents has more than 1048576 tokens");
 }
@@ -280,8 +284,13 @@ TEST(report_row_has_the_whole_row) {
     CHECK_EQ(r.tasks[1].paper, "");
     const std::string other = report_json(r);
     CHECK_EQ(json_string(json_parse(other.data(), other.size(), "report"), "paper_avg", "report", "none"), "none");
-    r.tasks.erase(r.tasks.begin() + 2);  // five of six have no average
+    r.tasks[1].paper = "1";
+    r.tasks.erase(r.tasks.begin() + 2);  // five of six have no average, and the paper's of six stands beside none
     CHECK(report_text(r).find("  avg  ") == std::string::npos);
+    CHECK(report_json(r).find("\"paper_avg\": null") != std::string::npos);
+    Report text_only = r;
+    text_only.tasks = {{"wikitext2", "ppl", "test", 20, 1, 146, 299008, "12.7"}};
+    CHECK(report_json(text_only).find("\"paper_avg\": null") != std::string::npos);
     r.limit = 20;
     CHECK(report_text(r).find("Qwen3-1.7B-Base (first 20 only)") != std::string::npos);
 }
@@ -316,6 +325,13 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--limit", "4"}))[0], "--limit");
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--first-token-weight", "64"}))[0], "--first-token-weight");
     CHECK_EQ(not_the_papers(parse({"-q", "awq", "--no-clip"}))[0], "--no-clip");
+    // What says the default again is the paper's, but for the samples of AWQ, whose own rule they would turn off.
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-c", "c4", "-n", "128", "-l", "2048", "--seed", "0", "--damp", "0.01", "--limit", "0", "--act-order",
+                                   "-e", "mmlu", "--mmlu-style", "paper"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "gptaq", "--alpha", "0.25"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "foem", "--alpha", "0.25"}))[0], "--alpha");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--no-act-order"}))[0], "--no-act-order");
+    CHECK_EQ(not_the_papers(parse({"-q", "awq", "-n", "128"}))[0], "-n");
     CHECK_ERROR(parse({"-q", "gptq", "--no-clip"}), "it belongs to awq");
     CHECK_ERROR(parse({"-q", "gptq", "--first-token-weight", "0.5"}), "expected 1 to 1e6");
     CHECK_ERROR(parse({"-q", "rtn", "--first-token-weight", "2"}), "it belongs to gptq billm");

@@ -166,6 +166,16 @@ TEST(packed_checkpoints_are_refused) {
     f.abits = 8;
     make_packed(f, tmp / "mixed8", one);
     CHECK_ERROR(row_of(tmp / "mixed8"), "layers.2.mlp.down_proj.weight\" is not quantized");
+    // Of other tensors no values but plain ones are read; that shows before the work.
+    {
+        std::vector<TensorSpec> specs;
+        const std::string gain = "model.layers.3.input_layernorm.weight";
+        each_tensor([&](const TensorView& t, bool) { specs.push_back({t.name, t.name == gain ? "I16" : t.dtype, t.shape}); });
+        CheckpointWriter writer(tmp / "gain", specs);
+        each_tensor([&](const TensorView& t, bool) { writer.write(t.name, t.data, t.n_bytes); });
+        write_config(writer, "");
+        CHECK_ERROR(row_of(tmp / "gain"), "tensor \"" + gain + "\" should be BF16, F16 or F32, found I16. HINT: take a checkpoint whose layers'");
+    }
     // A file that ends early.
     const std::string file = tmp / "mixed/model.safetensors", bytes = read_bytes(file);
     write_bytes(file, bytes.substr(0, bytes.size() - 1000));
@@ -351,6 +361,42 @@ TEST(what_is_measured_is_what_is_saved) {
         for (const char* file : {"/model.safetensors", "/config.json", "/quantization.json"})
             CHECK(read_bytes(first + file) == read_bytes(second + file));
     }
+}
+
+// A checkpoint of --save is known again: a packed one is its method's row, plain weights on a grid are not full precision, and neither
+// gets the cells of a paper whose model's name its folder has, unless the settings were that paper's.
+TEST(saved_checkpoints_say_what_they_are) {
+    skip_when_emulated();
+    TempFolder tmp;
+    const std::string plain = tmp / "Qwen3-0.6B-Base", packed = tmp / "Qwen3-0.6B-Base-GPTQ-Int4", papers = tmp / "Qwen3-8B-GPTQ-Int4";
+    auto has = [](const Report& r, const char* other) { return std::count(r.not_the_papers.begin(), r.not_the_papers.end(), other) == 1; };
+    run_quietly(joined(TINY, {"-q", "rtn", "-b", "3", "--save", plain.c_str()}));
+    const Report as_plain = row_of(plain);
+    CHECK_EQ(as_plain.method, "fp16");
+    CHECK(as_plain.paper.cells.empty() && has(as_plain, "quantized weights"));
+    CHECK_EQ(as_plain.notes.back(), "the weights were quantized before, by -q rtn: quantization.json");
+
+    run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "-g", "128", "--sym", "--format", "gptq", "--save", packed.c_str()}));
+    const Report as_packed = row_of(packed);
+    CHECK(as_packed.method == "rtn" && as_packed.loaded && as_packed.paper.cells.empty() && has(as_packed, "--sym"));
+    CHECK(report_text(as_packed).find("rtn, loaded") != std::string::npos);
+
+    run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "-g", "128", "--format", "gptq", "--save", papers.c_str()}));
+    Report r;
+    r.loaded = true, r.method = "gptq";
+    report_saved(r, papers);
+    CHECK_EQ(r.method, "rtn");
+    CHECK_EQ(r.not_the_papers.empty(), sizeof(floatX) == 2);
+    CHECK_ERROR(require_disk(tmp / "huge", (size_t)1 << 62), "--save " + tmp.path + "/huge: the checkpoint takes 4611686018.427 GB, and its disk has ");
+    require_disk(tmp / "small", 1000);
+    // A file of another program, and one of this program's before it said more.
+    write_bytes(papers + "/quantization.json", "{\"bits\": 4}");
+    r.method = "gptq";
+    report_saved(r, papers);
+    CHECK_EQ(r.method, "gptq");
+    write_bytes(papers + "/quantization.json", "{\"method\": \"rtn\", \"fake_quantized\": false}");
+    report_saved(r, papers);
+    CHECK(r.method == "rtn" && has(r, "settings of the saved checkpoint"));
 }
 
 // transformers saves what it has unpacked as plain weights, beside a quantization_config that says so. Such a file is a plain checkpoint.

@@ -536,6 +536,17 @@ TEST(missing_and_empty_sets_are_refused) {
     CHECK_ERROR(mmlu_set(tiny_tokenizer(), dir.path, "paper", 0), "mmlu/dev/abstract_algebra_dev.csv");
 }
 
+// A vocabulary in which a letter has no token, as it can be where it is not of bytes.
+TEST(letters_without_a_token_are_refused) {
+    TempFolder dir;
+    write_mmlu(dir, mmlu_dev, "q,a,b,c,d,A\n");
+    const QuestionSet set = mmlu_set(tiny_tokenizer(), dir.path, "paper", 0);
+    CHECK_EQ(question_requests(tiny_tokenizer(), set).size(), 4u);
+    Tokenizer none = tiny_tokenizer();
+    none.byte_id[(int)'A'] = -1;
+    CHECK_ERROR(question_requests(none, set), "mmlu: the tokenizer has no token for \"A\"");
+}
+
 TEST(broken_mmlu_files_are_refused) {
     struct Case {
         std::string rows, line;  // of the test file, and where the error is

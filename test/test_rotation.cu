@@ -91,6 +91,13 @@ TEST(rotations_are_orthogonal) {
     copy(R2.data(), r.R2.data, R2.size());
     for (int k = 0; k < c.KV; k++) check_orthogonal(Matrix(R2.begin() + k * c.D * c.D, R2.begin() + (k + 1) * c.D * c.D), c.D);
     CHECK(Matrix(R2.begin(), R2.begin() + c.D * c.D) != Matrix(R2.begin() + c.D * c.D, R2.end()));  // heads have signs of their own
+    // QuaRot's is the transform alone: A's first row and column are ones.
+    Rotation quarot = rotation_make(shape_of(c), 3, 0, {true, true, true, true, false});
+    quarot.has.over_heads = true;
+    rotation_draw_r2(quarot, 1);
+    copy(R2.data(), quarot.R2.data, R2.size());
+    CHECK(Matrix(R2.begin(), R2.begin() + c.D * c.D) == Matrix(R2.begin() + c.D * c.D, R2.end()));
+    for (int i = 0; i < c.D; i++) CHECK_NEAR(R2[i], 1 / std::sqrt((double)c.D), 1e-6), CHECK_NEAR(R2[i * c.D], 1 / std::sqrt((double)c.D), 1e-6);
 }
 
 // Every weight, from every combination of rotations, bias or none, R1 as a Hadamard matrix, in blocks or as a given matrix.

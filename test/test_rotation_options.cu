@@ -16,6 +16,19 @@ TEST(presets_are_the_papers_settings) {
           s.quant.wbits == 8);
     CHECK(!parse({"--preset", "spinquant", "--rotation", "x"}).learn_rotation);
     CHECK_EQ(parse({"--preset", "quarot", "-q", "rtn"}).method, "rtn");
+    // What a rotation is learned from stays the preset's, whatever the method; without learning, rtn calibrates nothing.
+    CHECK_EQ(parse({"--preset", "spinquant", "-q", "rtn"}).calibration_set, "wikitext2");
+    CHECK(!parse({"--preset", "spinquant", "-q", "rtn", "--rotation", "x"}).given.count("-c"));
+    // R3 is for keys of few bits.
+    CHECK_EQ(q.rotate_only, "r1,r2,r3,r4,heads");
+    CHECK_EQ(parse({"--preset", "quarot", "--kv-bits", "16"}).rotate_only, "r1,r2,r4,heads");
+    CHECK_EQ(parse({"--preset", "quarot", "--k-bits", "16"}).rotate_only, "r1,r2,r4,heads");
+    CHECK_EQ(parse({"--preset", "quarot", "--k-bits", "16", "--rotate-only", "r1,r3"}).rotate_only, "r1,r3");
+    CHECK_EQ(parse({"--rotate"}).rotate_only, "r1,r2,r4");
+    CHECK_EQ(parse({"-q", "rtn", "--rotate", "--kv-bits", "4"}).rotate_only, "r1,r2,r3,r4");
+    CHECK(parse({"--preset", "quarot", "--k-bits", "16", "--v-bits", "16"}).quant.kv_clip == 1);
+    CHECK(parse({"--preset", "quarot", "--k-bits", "16"}).quant.kv_clip == 0.95);
+    CHECK_ERROR(parse({"--preset", "quarot", "--kv-bits", "16", "--kv-clip", "0.9"}), "--kv-clip has no meaning without");
     const Options f = parse({"--preset", "foem-w4a4kv4"});
     CHECK(f.method == "foem" && f.calibration_set == "c4" && f.quant.alpha == 0.3 && f.quant.beta == 0.1 && f.quant.a_heads);
     // The user's flags take those of the preset with them that have no meaning beside them.
@@ -47,13 +60,16 @@ TEST(methods_that_a_rotation_does_not_go_with_say_why) {
     CHECK_ERROR(parse({"-q", "smoothquant", "--rotate"}), "a rotation makes all channels equally large");
     CHECK_ERROR(parse({"-q", "billm", "--rotate"}), "a rotation leaves none");
     CHECK_ERROR(parse({"--rotate", "--rotate-only", "r1,r5"}), "expected a list of r1, r2, r3, r4 and heads, found \"r5\"");
+    CHECK_ERROR(parse({"--rotate", "--rotate-only", "r1 r2"}), "found \"r1 r2\"");
     CHECK_ERROR(parse({"--rotate-block", "64"}), "--rotate-block has no meaning without --rotate");
+    CHECK_ERROR(parse({"--rotate", "--rotate-only", "r2", "--rotate-block", "64"}), "--rotate-block has no meaning without r1 and r4");
     CHECK_ERROR(parse({"--rotate", "--save", "x"}), "what r3, r4 and heads do online has no place in a checkpoint");
     CHECK_ERROR(parse({"-q", "rtn", "--rotate-offline", "--save", "x", "-a", "8"}), "and not the bits of what flows");
     // Learning calibrates, whatever the method.
     CHECK_EQ(parse({"--learn-rotation", "-c", "wikitext2", "-l", "64"}).sample_length, 64);
     CHECK_ERROR(parse({"-q", "rtn", "--rotate", "-l", "64"}), "-l has no meaning with -q rtn");
     CHECK_ERROR(parse({"--learn-rotation", "-n", "64"}), "-n has no meaning with -q fp16");
+    CHECK_ERROR(parse({"-q", "smoothquant", "--no-smooth", "--alpha", "0.9"}), "--alpha has no meaning with --no-smooth");
     // R4 may be in blocks where R1 is given.
     CHECK_EQ(parse({"--rotation", "x", "--rotate-block", "64"}).rotate_block, 64);
     CHECK_ERROR(parse({"--rotation", "x", "--rotate-offline", "--rotate-block", "64"}), "--rotate-block has no meaning with a rotation that is");
