@@ -1120,7 +1120,7 @@ inline void rotate_streams(Run& run, bool inverse, Scratch& scratch) {
     for (size_t s = 0; run.options.rotate && s < run.first_full(); s++) stream_rotate(run.streams[s], run.rotation, inverse, scratch);
 }
 
-// --learn-rotation: one pass of the full-precision model over a few calibration samples, before anything else is in memory. Returns the
+// --learn-rotation: one pass of the full-precision model over a few calibration samples, before any activations are in memory. Returns the
 // bytes that it took on the device.
 inline size_t learn_rotations(Run& run, const std::string& data_dir) {
     const Options& o = run.options;
@@ -1158,7 +1158,7 @@ inline size_t learn_rotations(Run& run, const std::string& data_dir) {
     settings.push_back({"learned_from", json_quote(set.name)}), settings.push_back({"samples", std::to_string(set.n_windows)});
     settings.push_back({"length", std::to_string(set.window)}), settings.push_back({"source", json_quote(set.variant)});
     settings = learned_settings(samples, samples.learn_r1(), settings);
-    if (!o.rotation.empty()) require_no_input(o.rotation), rotation_save(run.rotation, o.rotation, c);
+    if (!o.rotation.empty()) require_no_input(o.rotation), rotation_save(run.rotation, o.rotation, c);  // of these samples' set, too
     return bytes;
 }
 
@@ -1351,7 +1351,7 @@ inline Report run_model(const Options& options) {
         usage_fail("--calibrate-all-experts: expected a mixture of experts, found %s", c.model_type.c_str());
     if (o.method == "rptq" && has_mixture(c)) usage_fail("-q rptq on a mixture of experts is not supported. HINT: -q gptq is");
     if (o.rotate) run.rotation = rotation_for(o, c);
-    if (o.rotate && run.rotation.has.r2 && run.rotation.R1.n && run.rotation.all_R2.empty())
+    if (o.rotate && run.rotation.has.r2 && run.rotation.R1.n && run.rotation.all_R2.empty() && !run.rotation.has.over_heads)
         r.notes.push_back("the file of rotations has no R2: it is drawn with --seed");
     if (run.method.whole_groups) check_group_size(c, o.quant);
     check_activation_group(c, o.quant.a_group);
@@ -1375,13 +1375,13 @@ inline Report run_model(const Options& options) {
     print_settings(run, data_dir);
     for (const std::string& file : output_files(o)) require_no_input(file);  // the model's; below, the sets'
 
-    const size_t learning = o.learn_rotation ? learn_rotations(run, data_dir) : 0;
     add_streams(run, data_dir);
     if (!o.logits.empty()) {
         const std::vector<int> ids = read_token_ids(o.logits, c.V);
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
     }
     for (const std::string& file : output_files(o)) require_no_input(file);
+    const size_t learning = o.learn_rotation ? learn_rotations(run, data_dir) : 0;
     for (size_t s = 0; s < run.first_full(); s++) run.streams[s].rest = run.rotation.rest;
     r.planned_device = std::max(learning, place_streams(run.options, run.model, run.method, run.streams));
     run.quantizer.opt = run.options.quant;

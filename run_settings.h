@@ -80,8 +80,9 @@ inline bool same_value(const Flag& a, const Flag& b) {
 // What of the settings is not the paper's, whose cells count as this run's only if nothing is. A flag that says the method's default
 // again is no difference, unless it turns off a rule: AWQ draws by its own where -n, -l and --seed are not given.
 inline std::vector<std::string> not_the_papers(Options o) {
-    const char* words[] = {"qwen3", "-q", o.method.c_str()};
-    Options plain = options_parse(3, words);
+    const std::string abits = std::to_string(o.quant.abits);  // which defaults of RPTQ's follow
+    const char* words[] = {"qwen3", "-q", o.method.c_str(), "-a", abits.c_str()};
+    Options plain = options_parse(o.given.count("-a") ? 5 : 3, words);
     const std::vector<Flag> flags = all_flags(o), defaults = all_flags(plain);
     std::vector<std::string> differences;
     for (size_t i = 0; i < flags.size(); i++) {

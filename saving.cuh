@@ -71,7 +71,7 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
 // A disk that is too small shows before the work starts, too. What can't be asked is left to the writing.
 inline void require_disk(const std::string& folder, size_t bytes) {
     std::error_code error;
-    const std::filesystem::path parent = std::filesystem::path(folder).parent_path();
+    const std::filesystem::path parent = std::filesystem::path(folder.substr(0, folder.find_last_not_of('/') + 1)).parent_path();
     const auto space = std::filesystem::space(parent.empty() ? "." : parent, error);
     if (!error && space.available < bytes)
         fail("--save %s: the checkpoint takes %.3f GB, and its disk has %.3f GB left. HINT: another folder", folder.c_str(), bytes / 1e9,
@@ -166,7 +166,7 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
 // quantization.json: how the weights came about. fake: they are plain weights on a grid.
 inline std::string quantization_json(const Report& r, bool fake) {
     std::vector<std::string> others = r.not_the_papers;  // but for what concerns this run's evaluation alone
-    others.erase(std::remove_if(others.begin(), others.end(), [](const std::string& s) { return is_word_of(s, "--limit --mmlu-style"); }), others.end());
+    others.erase(std::remove_if(others.begin(), others.end(), [](const std::string& s) { return is_word_of(s, "--limit --mmlu-style --logits"); }), others.end());
     return "{\"method\": " + json_quote(r.method) + ", \"fake_quantized\": " + (fake ? "true" : "false") + ", \"options\": " +
            json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) + ", \"rotation\": " + json_settings(r.rotation) +
            ", \"kv\": " + json_settings(r.kv) + ", \"not_the_papers\": " + json_texts(others) + ", \"commit\": " + json_quote(r.commit) + "}\n";
@@ -177,13 +177,18 @@ inline std::string quantization_json(const Report& r, bool fake) {
 inline void report_saved(Report& r, const std::string& dir) {
     const std::string path = dir + "/quantization.json";
     if (dir.empty() || !file_exists(path)) return;
-    const Json j = json_parse_file(path);
-    if (!j.find("fake_quantized")) return;  // not of this program
-    const std::string method = json_string(j, "method", path);
+    Json j;
+    try {
+        j = json_parse_file(path);
+    } catch (const std::runtime_error& e) {
+        r.notes.push_back(format("left unread: %s", e.what()));
+    }
+    const Json* method = j.find("method");
+    if (!j.find("fake_quantized") || !method || method->type != Json::STRING) return;  // not of this program
     if (r.loaded) {
-        r.method = method;
-    } else if (method != "fp16") {
-        r.notes.push_back("the weights were quantized before, by -q " + method + ": quantization.json");
+        r.method = method->string;
+    } else if (method->string != "fp16") {
+        r.notes.push_back("the weights were quantized before, by -q " + method->string + ": quantization.json");
         r.not_the_papers.push_back("quantized weights");
     }
     if (!j.find("not_the_papers")) r.not_the_papers.push_back("settings of the saved checkpoint");

@@ -164,7 +164,7 @@ inline void quantization_gptq(const Json& j, QuantFormat& f) {
     // Newer files say "format", older ones "checkpoint_format", most both.
     const std::string newer = json_string(j, "format", where, "gptq"), layout = json_string(j, "checkpoint_format", where, newer);
     if (layout != "gptq" && layout != "gptq_v2") quantization_refuse(where, "checkpoint_format " + json_quote(layout));
-    if (j.find("format") && newer != layout) quantization_refuse(where, "format " + json_quote(newer) + " beside checkpoint_format " + json_quote(layout));
+    if (!json_absent(j, "format") && newer != layout) quantization_refuse(where, "format " + json_quote(newer) + " beside checkpoint_format " + json_quote(layout));
     quantization_require(j, "pack_dtype", "int32", where);
     for (const char* key : {"dynamic", "is_marlin_format", "lm_head"}) quantization_refuse_key(j, key, where);
     f.bits = quantization_bits(j, "bits", {2, 3, 4, 8}, where);

@@ -473,7 +473,7 @@ def check():
         ),
         "c": made_up_report("Qwen3-32B", "awq", 2, 16, 128, {"c4": ("NaN", None), "wikitext2": (12, 1)}),
         "d": made_up_report("Qwen3-8B", "billm", 1, 16, 128, {"c4": ("Infinity", None)}),
-        "da": made_up_report("Qwen3-8B", "billm", 1, 4, 128, {"c4": (7.77, 0.1)}),
+        "cz": made_up_report("Qwen3-8B", "billm", 1, 4, 128, {"c4": (7.77, 0.1)}),
         "e": made_up_report("Qwen3-8B", "fp16", 16, 16, -1, {"c4": (13.3, 0.2)}),
         "g": made_up_report("Qwen3-8B-Base", "foem", 3, 16, 128, {"wikitext2": (8.3, 0.05)}),
         "h": dict(made_up_report("Qwen3-8B", "awq", 4, 16, 128, {"wikitext2": (3, 1)}), not_the_papers=["--seed", "--damp"]),

@@ -204,7 +204,7 @@ for row in "-e wikitext2" ""; do
     (ulimit -f 3000 && trap '' XFSZ && exec "$QWEN3" -m $tiny --data $tiny -q rtn $row --limit 1 --save "$tmp/full" --json "$tmp/full.json" >"$tmp/out" 2>"$tmp/err")
     status=$?
     layers=$(grep -c '^layer [0-9]*/4' "$tmp/err")
-    if [ $status -eq 1 ] && tail -n 1 "$tmp/err" | grep -q 'File too large' && ! ls -d "$tmp"/full?tmp* "$tmp/full" >/dev/null 2>&1 &&
+    if [ $status -eq 1 ] && tail -n 1 "$tmp/err" | grep -q 'File too large' && [ ! -e "$tmp/full" ] && ! ls -d "$tmp"/full.tmp-* >/dev/null 2>&1 &&
         if [ "$row" ]; then grep -q 'wikitext2' "$tmp/out" && [ "$layers" -eq 4 ] && python3 -m json.tool "$tmp/full.json" >/dev/null
         else [ ! -s "$tmp/out" ] && [ "$layers" -lt 4 ]; fi; then ok "disk_full${row:+_row_kept}"
     else bad "disk_full${row:+_row_kept}" "status $status, $layers layers, $(tail -n 1 "$tmp/err")"; fi
@@ -231,7 +231,8 @@ ln -s "$PWD/$tiny/piqa/valid.jsonl" "$tmp/input.json"
 fails json_over_a_set          1 'found one that this run reads' -m $tiny --data $tiny --limit 1 -e piqa --json "$tmp/input.json"
 cp -r $tiny "$tmp/own"
 fails rotation_over_a_set      1 'found one that this run reads' -m "$tmp/own" --data "$tmp/own" -q rtn --limit 1 -l 64 --learn-rotation --rotation "$tmp/own/c4/train.jsonl"
-if cmp -s "$tmp/own/c4/train.jsonl" $tiny/c4/train.jsonl; then ok rotation_leaves_the_set; else bad rotation_leaves_the_set "it was written over"; fi
+fails rotation_over_the_texts  1 'found one that this run reads' -m "$tmp/own" --data "$tmp/own" -q rtn --limit 1 -l 64 --learn-rotation --rotation "$tmp/own/wikitext2/wiki.test.raw"
+if cmp -s "$tmp/own/c4/train.jsonl" $tiny/c4/train.jsonl && cmp -s "$tmp/own/wikitext2/wiki.test.raw" $tiny/wikitext2/wiki.test.raw; then ok rotation_leaves_the_set; else bad rotation_leaves_the_set "it was written over"; fi
 broken
 fails json_over_the_model      1 "$tmp/broken/config.json: expected the name of a new file" -m "$tmp/broken" --data $tiny --limit 1 --json "$tmp/broken/config.json"
 

@@ -332,6 +332,8 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     CHECK_EQ(not_the_papers(parse({"-q", "foem", "--alpha", "0.25"}))[0], "--alpha");
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--no-act-order"}))[0], "--no-act-order");
     CHECK_EQ(not_the_papers(parse({"-q", "awq", "-n", "128"}))[0], "-n");
+    CHECK_EQ(not_the_papers(parse({"-q", "rptq", "-a", "16", "--p-bits", "16"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "rptq", "-a", "4", "--kv-bits", "8"}))[0], "--kv-bits");
     CHECK_ERROR(parse({"-q", "gptq", "--no-clip"}), "it belongs to awq");
     CHECK_ERROR(parse({"-q", "gptq", "--first-token-weight", "0.5"}), "expected 1 to 1e6");
     CHECK_ERROR(parse({"-q", "rtn", "--first-token-weight", "2"}), "it belongs to gptq billm");

@@ -388,12 +388,17 @@ TEST(saved_checkpoints_say_what_they_are) {
     CHECK_EQ(r.method, "rtn");
     CHECK_EQ(r.not_the_papers.empty(), sizeof(floatX) == 2);
     CHECK_ERROR(require_disk(tmp / "huge", (size_t)1 << 62), "--save " + tmp.path + "/huge: the checkpoint takes 4611686018.427 GB, and its disk has ");
+    CHECK_ERROR(require_disk(tmp / "huge/", (size_t)1 << 62), "and its disk has ");
     require_disk(tmp / "small", 1000);
     // A file of another program, and one of this program's before it said more.
-    write_bytes(papers + "/quantization.json", "{\"bits\": 4}");
     r.method = "gptq";
-    report_saved(r, papers);
-    CHECK_EQ(r.method, "gptq");
+    for (const char* other : {"{\"bits\": 4}", "not json", "", "[1]", "{\"fake_quantized\": true}", "{\"fake_quantized\": true, \"method\": 4}"}) {
+        write_bytes(papers + "/quantization.json", other);
+        report_saved(r, papers);
+        CHECK_EQ(r.method, "gptq");
+        CHECK_EQ(r.not_the_papers.empty(), sizeof(floatX) == 2);
+    }
+    CHECK(r.notes.size() == 2 && r.notes[0].find("left unread: " + papers + "/quantization.json: broken JSON") == 0);
     write_bytes(papers + "/quantization.json", "{\"method\": \"rtn\", \"fake_quantized\": false}");
     report_saved(r, papers);
     CHECK(r.method == "rtn" && has(r, "settings of the saved checkpoint"));

@@ -245,6 +245,7 @@ TEST(packed_refuses_configs) {
     CHECK(!quantization_format(config_of(parse(gptq)), "c").zeros_less_one && !quantization_format(config_of(parse(newer)), "c").zeros_less_one);
     CHECK(quantization_format(config_of(parse(replaced(newer, "gptq_v2", "gptq"))), "c").zeros_less_one);
     CHECK(quantization_format(config_of(parse(replaced(newer, "\"format\": \"gptq_v2\"", "\"x\": 1"))), "c").zeros_less_one);
+    CHECK(!quantization_format(config_of(parse(replaced(gptq, "\"bits\"", "\"format\": null, \"bits\""))), "c").zeros_less_one);
     refused(gptq, "\"bits\"", "\"format\": \"gptq\", \"bits\"", "format \"gptq\" beside checkpoint_format \"gptq_v2\"");
     refused(newer, "\"gptq_v2\"", "\"marlin\"", "marlin");
     refused(gptq, "\"bits\": 4", "\"bits\": 5", "bits 5");
