@@ -16,10 +16,11 @@
 
 inline int qkv_rows(const Config& c) { return (c.H + 2 * c.KV) * c.D; }
 
-// The most values a token has among the inputs of a stage, and among its products. An expert's are K times a token's.
+// The most values a token has among the inputs of a stage, and among its products. An expert's are K times a token's. Of inputs a multiple
+// of 8: a chunk of a stream then begins where attention's kernel may write several values at a time.
 inline int widest_input(const Config& c) {
     const int dense = has_dense(c) ? c.F : 0, mixture = has_mixture(c) ? c.mixture.K * c.mixture.F : 0;
-    return std::max({c.C, c.H * c.D, dense, mixture});
+    return ceil_div(std::max({c.C, c.H * c.D, dense, mixture}), 8) * 8;
 }
 inline int widest_output(const Config& c) {
     const int dense = has_dense(c) ? 2 * c.F : 0;

@@ -101,8 +101,8 @@ template <int D> __global__ void __launch_bounds__(GPU_THREADS, 2) attention_ten
             for (int j = 0; j < KEY_BLOCK / 8; j++) top = fmaxf(top, fmaxf(s[f][j][h], s[f][j][h + 1]));
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-            const float shift = top == -INFINITY ? 0 : top * scale;  // -Inf: no key seen yet
-            const float alpha = exp2_fast(m[r] * scale - shift);
+            const float base = top == -INFINITY ? 0 : top, shift = base * scale;  // -Inf: no key seen yet
+            const float alpha = exp2_fast((m[r] - base) * scale);                 // 1 where m stays; a fused m scale - shift is not 0
             m[r] = top, l[r] *= alpha;
             for (int j = 0; j < KEY_BLOCK / 8; j++)
                 for (int e = 0; e < 2; e++) l[r] += s[f][j][h + e] = exp2_fast(s[f][j][h + e] * scale - shift);

@@ -190,8 +190,9 @@ template <class Word> void attend_panel(CpuTile<Word>& c, const AttentionTile& t
     for (int i = 0; i < panel; i++) {
         const Vector<float> old_m = load_vector(c.m + row0 + i * LANE);
         store_vector(c.m + row0 + i * LANE, m[i]);
-        m[i] = (m[i] == -INFINITY ? Vector<float>{} : m[i]) * scale;  // -Inf: no key seen yet
-        alpha[i] = exp2_vector(old_m * scale - m[i]);
+        const Vector<float> base = m[i] == -INFINITY ? Vector<float>{} : m[i];  // -Inf: no key seen yet
+        m[i] = base * scale;
+        alpha[i] = exp2_vector((old_m - base) * scale);  // 1 where m stays; a fused old_m scale - m is not 0
         l[i] = load_vector(c.l + row0 + i * LANE) * alpha[i];
     }
     for (int j = 0; j < n; j += 2)

@@ -245,7 +245,8 @@ inline void* place_malloc(size_t bytes, Place place, const char* what) {
     void* p = nullptr;
 #ifdef __CUDACC__
     cudaError_t status = place == Place::Device ? cudaMalloc(&p, bytes) : cudaMallocHost(&p, bytes);
-    if (status != cudaSuccess) p = nullptr, (void)cudaGetLastError();
+    if (status == cudaErrorMemoryAllocation) p = nullptr, (void)cudaGetLastError();
+    else cuda_check_at(status, place == Place::Device ? "cudaMalloc" : "cudaMallocHost", __FILE__, __LINE__);  // perhaps an earlier kernel's
 #else
     // What is large asks for pages of 2 MB: matrices are also walked down their columns, a page a step.
     const size_t huge = (size_t)2 << 20, align = bytes < 2 * huge ? 64 : huge;

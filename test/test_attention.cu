@@ -234,6 +234,17 @@ TEST_ON_EVERY_PRODUCT(sharp_softmax) {
     }
 }
 
+// Equal scores, of a size at which a float's last bit is a factor of exp: the running maximum stays, and with it every weight.
+TEST_ON_EVERY_PRODUCT(equal_scores_weigh_alike) {
+    Problem p = make_problem({{700, -1}}, 1, 1, 64);
+    for (int t = 0; t < p.T; t++)
+        for (int d = 0; d < p.D; d++) p.q(t, 0, d) = p.k(t, 0, d) = to_floatX(1000), p.v(t, 0, d) = to_floatX(t < 300 ? 1 : -1);
+    const std::vector<floatX> out = run(p);
+    for (int t = 0; t < p.T; t++)
+        for (int d = 0; d < p.D; d++)
+            CHECK_NEAR(to_float(out[(size_t)t * p.D + d]), (t < 300 ? 1.0 : (599.0 - t) / (t + 1)), sizeof(floatX) == 2 ? 1 / 128.0 : 1e-5);
+}
+
 TEST_ON_EVERY_PRODUCT(the_trie_equals_separate_sequences) {
     Problem trie = make_problem({{90, -1}, {40, 0}, {25, 1}, {1, 1}, {30, 0}, {70, 4}, {20, 4}, {1, 0}}, 4, 2, 128);
     const std::vector<floatX> shared = run(trie);

@@ -158,6 +158,7 @@ static std::vector<double> random_values(size_t n, unsigned seed) {
 TEST(the_transform_is_the_product_with_the_matrix) {
     for (const Size& s : SIZES)
         for (bool inverse : {false, true}) {
+            if (s.n > hadamard_max()) continue;  // a GPU's shared memory
             const int rows = s.n > 4096 ? 2 : 5;
             const std::vector<double> x = random_values((size_t)rows * s.n, s.n);
             Array<float> d = to_device_float(x);
@@ -245,7 +246,7 @@ TEST(what_does_not_factor_is_refused_by_name) {
         "intermediate_size = 11008: no Hadamard matrix of order 11008 is a product of Paley's (orders up to 160) and Sylvester's. "
         "HINT: the largest block that divides it is 256");
     CHECK_ERROR(hadamard_make(18, "heads"), "the largest block that divides it is 2");
-    CHECK_ERROR(hadamard_make(65536, "hidden_size"), "the largest block that divides it is 32768");
+    CHECK_ERROR(hadamard_make(65536, "hidden_size"), format("the largest block that divides it is %d", hadamard_max() < 32768 ? 16384 : 32768));
     CHECK_EQ(hadamard_block(9728), 9728);
 }
 
