@@ -412,16 +412,18 @@ inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, cons
     // What has no meaning beside flags of the user's own.
     static const struct {
         const char *given, *value, *dropped;
-    } contradictions[] = {{"-a", "16", "--a-clip --a-asym --a-heads"},   {"--kv-bits", "16", "--kv-clip"},        {"--sym", "", "--sym-signed"},
-                          {"--rotate-offline", "", "--rotate-only"},     {"--rotation", "", "--learn-rotation"}};
-    std::string name;
-    for (size_t i = 0; i + 1 < words.size(); i++)
-        if (words[i] == "--preset") name = words[i + 1];
-    std::string method = name == "foem-w4a4kv4" ? "foem" : "gptq";
-    for (size_t i = 0; i + 1 < words.size(); i++)
-        if (words[i] == "-q") method = words[i + 1];
+    } contradictions[] = {{"-a", "16", "--a-clip --a-asym --a-heads"}, {"--sym", "", "--sym-signed"}, {"--rotate-offline", "", "--rotate-only"},
+                          {"--rotation", "", "--learn-rotation"}};
+    auto last = [&](const char* flag, std::string value) {
+        for (size_t i = 0; i + 1 < words.size(); i++)
+            if (words[i] == flag) value = words[i + 1];
+        return value;
+    };
+    const std::string name = last("--preset", ""), method = last("-q", name == "foem-w4a4kv4" ? "foem" : "gptq");
     std::vector<std::string> all, known;
     auto has = [&](const char* flag) { return std::find(words.begin(), words.end(), flag) != words.end(); };
+    const std::string kv = last("--kv-bits", "4");
+    const bool keys = last("--k-bits", kv) != "16", values = last("--v-bits", kv) != "16";  // of few bits
     for (const auto& p : presets) {
         known.push_back(p.first);
         if (name != p.first) continue;
@@ -430,7 +432,9 @@ inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, cons
         for (std::string flag, value; in >> flag;) {
             const Flag& f = *std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return flag == f.name; });
             if (*f.argument) in >> value;
+            if (flag == "--rotate-only" && !keys) value.erase(value.find(",r3"), 3);  // it serves the keys' grid alone
             bool dropped = f.methods && !is_word_of(method, f.methods) && !(learns && is_word_of(flag, "-c -l"));
+            dropped = dropped || (flag == "--kv-clip" && !keys && !values);
             for (const auto& c : contradictions)
                 for (size_t i = 0; i < words.size() && is_word_of(flag, c.dropped); i++)
                     dropped = dropped || (words[i] == c.given && (!*c.value || (i + 1 < words.size() && words[i + 1] == c.value)));
@@ -450,7 +454,7 @@ inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, cons
 inline Options options_parse(int argc, const char* const* argv) {
     Options o;
     const std::vector<Flag> flags = all_flags(o);
-    const std::vector<std::string> argv_words(argv + 1, argv + argc), words = with_preset(flags, argv_words, o.preset_text);
+    const std::vector<std::string> words = with_preset(flags, std::vector<std::string>(argv + 1, argv + argc), o.preset_text);
     std::vector<const char*> expanded;
     for (const std::string& word : words) expanded.push_back(word.c_str());
     argc = (int)expanded.size(), argv = expanded.data();
@@ -494,10 +498,6 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.method == "rptq" && !o.given.count("--p-bits") && o.quant.abits < 16) o.quant.p_bits = 8;
     if (!o.given.count("--k-bits")) o.quant.k_bits = o.kv_bits;
     if (!o.given.count("--v-bits")) o.quant.v_bits = o.kv_bits;
-    auto typed = [&](const char* flag) { return std::find(argv_words.begin(), argv_words.end(), flag) != argv_words.end(); };
-    if (o.quant.k_bits == 16 && o.quant.v_bits == 16 && !typed("--kv-clip")) o.given.erase("--kv-clip"), o.quant.kv_clip = 1;  // a preset's
-    const size_t r3 = o.rotate_only.find(",r3");
-    if (o.quant.k_bits == 16 && !typed("--rotate-only") && r3 != std::string::npos) o.rotate_only.erase(r3, 3);  // it serves the keys' grid alone
     check_flow_grids(o);
     if (o.quant.group_size < 1 && o.quant.group_size != -1)
         usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
@@ -540,6 +540,7 @@ inline Options options_parse(int argc, const char* const* argv) {
     for (const char* flag : {"-c", "-n", "-l", "--alpha"})
         if (!o.quant.smooth && o.given.count(flag))
             usage_fail("%s has no meaning with --no-smooth, which calibrates nothing", flag);
+    if (!o.given.count("--rotate-only") && o.quant.k_bits == 16) o.rotate_only = "r1,r2,r4";  // r3 serves the keys' grid alone
     if (o.rotate_offline) {
         if (o.given.count("--rotate-only")) usage_fail("--rotate-offline and --rotate-only: one at a time");
         o.rotate_only = "r1,r2";

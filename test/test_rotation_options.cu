@@ -23,6 +23,8 @@ TEST(presets_are_the_papers_settings) {
     CHECK_EQ(q.rotate_only, "r1,r2,r3,r4,heads");
     CHECK_EQ(parse({"--preset", "quarot", "--kv-bits", "16"}).rotate_only, "r1,r2,r4,heads");
     CHECK_EQ(parse({"--preset", "quarot", "--k-bits", "16"}).rotate_only, "r1,r2,r4,heads");
+    CHECK_EQ(parse({"--preset", "quarot", "--k-bits", "16"}).preset_text.find("r3"), std::string::npos);  // nor does the log say so
+    CHECK_EQ(parse({"--preset", "quarot", "--k-bits", "16", "--v-bits", "16"}).preset_text.find("--kv-clip"), std::string::npos);
     CHECK_EQ(parse({"--preset", "quarot", "--k-bits", "16", "--rotate-only", "r1,r3"}).rotate_only, "r1,r3");
     CHECK_EQ(parse({"--rotate"}).rotate_only, "r1,r2,r4");
     CHECK_EQ(parse({"-q", "rtn", "--rotate", "--kv-bits", "4"}).rotate_only, "r1,r2,r3,r4");
