@@ -34,14 +34,18 @@ import time
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
-import numpy as np
-import tokenizers
-import torch
-import transformers
+try:
+    import numpy as np
+    import tokenizers
+    import torch
+    import transformers
+except ImportError as error:
+    sys.exit(f"check_real.py: {error}. HINT: pip install numpy torch tokenizers transformers")
 
 ROOT = Path(__file__).resolve().parent.parent
 WINDOW, LOGIT_TOKENS, SHOTS = 2048, 512, 5
 ZERO_SHOT = ("piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq")
+SET_OF = {"arc_easy": "arc", "arc_challenge": "arc"}  # data/NAME of a task whose own name it isn't
 # Bounds by the program's precision: logits as a share of the largest, perplexity in percent, a score s by a + b |s|.
 BOUNDS = {"fp32": {"logits": 1e-5, "ppl": 0.02, "score": (1e-4, 1e-4)}, "bf16": {"logits": 0.05, "ppl": 0.3, "score": (0.5, 0.05)}}
 
@@ -370,10 +374,16 @@ def main():
             setattr(o, name, few if o.quick else many)
         elif getattr(o, name) < 1:
             parser.error(f"--{name} {getattr(o, name)}: expected a positive number")
+    if o.threads < 1:
+        parser.error(f"--threads {o.threads}: expected a positive number")
+    o.qwen3 = os.path.abspath(o.qwen3)
+    sets = ("wikitext2/wiki.test.raw", "c4/validation.jsonl", "mmlu/test", *(SET_OF.get(task, task) for task in ZERO_SHOT))
     for path, hint in ((o.qwen3, "make"), (f"{o.model}/config.json", "-m takes a checkpoint's folder"),
-                       (f"{o.data}/wikitext2/wiki.test.raw", "scripts/download.sh all-data, or --data DIR")):
+                       *((f"{o.data}/{name}", "scripts/download.sh all-data, or --data DIR") for name in sets)):
         if not Path(path).exists():
             sys.exit(f"check_real.py: {path}: there is no such file. HINT: {hint}")
+    if o.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("check_real.py: --device cuda: torch finds no GPU. HINT: --device cpu")
     if o.bf16_scores and not importlib.util.find_spec("lm_eval"):
         sys.exit("check_real.py: --bf16-scores: expected lm-eval, whose rounding it is. HINT: pip install lm-eval")
     start = time.time()

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """Makes a file for --rotation of SpinQuant's published R.bin.  usage: convert_rotation.py R.bin rotation.safetensors"""
 import sys
+
+if len(sys.argv) != 3 or sys.argv[1].startswith("-"):
+    sys.exit(__doc__)
 import torch
 from safetensors.torch import save_file
 

@@ -11,7 +11,7 @@
 #              DOWNLOAD_RETRY_WAIT  seconds to wait before a failed transfer is tried again (5)
 #              DOWNLOAD_HTTP=1      allows http in place of https; only for a server on this machine, as the test's
 set -u -o pipefail
-cd "$(dirname "$0")/.." || exit 1
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 
 hub=${HF_ENDPOINT:-https://huggingface.co}
 web=${DOWNLOAD_MIRROR:-https:/}
@@ -83,7 +83,7 @@ curl_https() { curl -g --proto "=$schemes" --proto-redir "=$schemes" --connect-t
 # Prints "SIZE SHA256" of a URL, "-" for what its server doesn't say. The hub says both of a large file in the answer
 # that redirects to where it is stored; the storage itself may refuse this kind of request.
 remote_facts() {
-    curl_https -sSIL --max-time 60 "$1" 2>/dev/null | tr -d '\r"' | awk '
+    curl_https -sSIL --max-time 60 --retry 2 --retry-delay "$retry_wait" "$1" 2>/dev/null | tr -d '\r"' | awk '
         /^HTTP\// { code = $2; length_ = "" }
         { field = tolower($1) }
         field == "content-length:" { length_ = $2 }
@@ -149,14 +149,29 @@ transfer() { # URL PART SIZE
     done
 }
 
-# Returns 1 if there is no such URL.
+# Returns 1 if there is no such URL. One call at a time fetches into a folder: the lock is on the folder, and the kernel frees it.
 try_fetch() { # URL FILE [LINES]
+    local folder
+    [ -f "$2" ] && return 0
+    folder=$(dirname "$2")
+    mkdir -p "$folder" || die "$folder: the folder can't be created"
+    {
+        if command -v flock >/dev/null && ! flock -n 9; then
+            say "$folder: waits for another call, which fetches into it"
+            flock 9
+        fi
+        fetch_locked "$@"
+    } 9<"$folder"
+}
+
+fetch_locked() { # URL FILE [LINES]
     local url=$1 file=$2 lines=${3:--} part=$2.part size sha found
     [ -f "$file" ] && return 0
-    mkdir -p "$(dirname "$file")" || die "$(dirname "$file"): the folder can't be created"
     read -r size sha < <(remote_facts "$url")
     found=$(known_sha256 "$url")
     sha=${found:-$sha}
+    [ "$size" = - ] && rm -f "$part" # whether it is the beginning of this file can't be told
+    [ "$size$sha$lines" = --- ] && say "$url: its server tells neither size nor checksum: neither is checked"
     [ "$size" != - ] && check_space $((size - $(size_of "$part"))) "$(dirname "$file")"
     say "$file$([ "$size" != - ] && echo " ($size bytes)")"
     transfer "$url" "$part" "$size" || return 1

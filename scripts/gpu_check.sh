@@ -3,13 +3,13 @@
 # file of tests that reaches the GPU in a process of its own (after an illegal address a process is lost), the benchmark, and with what
 # time is left compute-sanitizer's memcheck and racecheck of the kernels' tests, and memcheck of the bundled model. Tests and the
 # sanitizer's runs share the GPU, several at a time; what is timed runs alone. Ends with one table: the benchmark's, and what passed.
-#   usage: scripts/gpu_check.sh [LOG_FOLDER]    the folder is build/gpu_check unless it is named
+#   usage: scripts/gpu_check.sh [FOLDER]    logs go to FOLDER/gpu_check (build/gpu_check)
 # `make test GPU=1` has all tests, with those of scripts and downloads, which take a minute and no GPU.
 set -u
-cd "$(dirname "$0")/.." || exit 1
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 case ${1-} in -h | --help) sed -n '2,/^# `make/s/^# *//p' scripts/gpu_check.sh && exit ;; esac
-logs=${1:-build/gpu_check}
-mkdir -p "$logs" && rm -f "$logs"/*.log "$logs"/*.row
+case ${1-} in -*) echo "gpu_check.sh: $1: there is no such option. HINT: scripts/gpu_check.sh -h" >&2 && exit 2 ;; esac
+logs=${1:-build}/gpu_check
 export PATH=$PATH:/usr/local/cuda/bin
 deadline=540
 # The tests that launch kernels of our own, and the program that has them; the shortest first.
@@ -36,6 +36,7 @@ at_most() { while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do wait -n; done; }  # N: 
 
 if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L >/dev/null 2>&1; then echo "no GPU was found: nothing to check"; exit 1; fi
 if ! command -v nvcc >/dev/null; then echo "nvcc was not found. HINT: install the CUDA Toolkit"; exit 1; fi
+mkdir -p "$logs" && rm -f "$logs"/*.log "$logs"/*.row || exit 1
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 out=$(make -s GPU=1 print-out)
 

@@ -125,12 +125,12 @@ def read_report(path):
         if task in tasks and number(tasks[task].get("value")) is not None:
             values[column] = number(tasks[task]["value"]), number(tasks[task].get("stderr"))
     if all(task in tasks for task in ZERO_SHOT):
-        errors = [number(tasks[task].get("stderr")) or 0 for task in ZERO_SHOT]
+        errors = [number(tasks[task].get("stderr")) for task in ZERO_SHOT]  # None: of one question
         mean = sum(number(tasks[task]["value"]) for task in ZERO_SHOT) / len(ZERO_SHOT)
-        values["avg"] = mean, math.sqrt(sum(e * e for e in errors)) / len(ZERO_SHOT)
+        values["avg"] = mean, None if None in errors else math.sqrt(sum(e * e for e in errors)) / len(ZERO_SHOT)
     if report.get("limit"):
         remarks.append(f"ours: only the first {report['limit']} windows or documents of a task")
-    key = row_key(report["model"], report["method"], report["wbits"], report["abits"], report["group"])
+    key = row_key(str(report["model"]), str(report["method"]), report["wbits"], report["abits"], report["group"])
     return {
         "key": key,
         "values": values,
@@ -146,7 +146,7 @@ def read_results(folder, paper):
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.json"))):
         try:
             report = read_report(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             print(f"{path}: not a report of qwen3, left out ({type(error).__name__}: {error})", file=sys.stderr)
             continue
         if report["stand_in"] or report["key"] not in known:
@@ -309,7 +309,7 @@ def set_up_axes(grid, models, column, values):
             axes.set_yscale("function", functions=(log_of_loss, lambda y: numpy.exp(numpy.exp(y))))
             ticks = [5, 10, 20, 50, 100, 1000, 1e5, 1e8]
             axes.set_yticks(ticks, [f"{t:g}" if t <= 1000 else f"1E{math.log10(t):.0f}" for t in ticks])
-            axes.set_ylim(max(1.01, min(values) * 0.85), max(values) ** 1.25)
+            axes.set_ylim(max(1.01, min(values) * 0.85), min(max(values), 1e200) ** 1.25)
         else:
             axes.set_ylim(min(values + [CHANCE]) - 3, max(values) + 3)
         axes.grid(axis="y", color="#ececec", linewidth=0.8)

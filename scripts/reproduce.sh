@@ -10,7 +10,7 @@
 #
 # Environment: QWEN3   the program (./qwen3)
 set -u -o pipefail
-cd "$(dirname "$0")/.." || exit 1
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 
 paper=data/paper/tables.csv others=(data/paper/foem.csv)  # others: later papers in the study's protocol
 qwen3=${QWEN3:-./qwen3}
@@ -37,7 +37,7 @@ values, as in --model Qwen3-8B,Qwen3-14B, and may be repeated; rows that meet al
   --slurm          submit the unfinished rows as a Slurm job array, a task a row
   --sbatch-args S  further arguments of sbatch, as in "--gres=gpu:1 --time=12:00:00"
   -h               this text
-  -- ARGUMENT...   further arguments for qwen3
+  -- ARGUMENT...   further arguments for qwen3; folders are seen from the project's
 
 Exit status: 0 all rows are finished or being run, 1 a row failed or is there with other settings, 2 wrong usage.
 TEXT
@@ -69,7 +69,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[[ $limit =~ ^[0-9]+$ ]] || wrong_usage "--limit $limit: expected 0 or a positive number"
+[[ $limit =~ ^[0-9]{1,9}$ ]] || wrong_usage "--limit $limit: expected 0 or a positive number"
 [ -n "$results" ] || wrong_usage "--results: expected a folder"
 case " ${extra[*]-} " in *" --json "*) wrong_usage "--json after --: the reports are named by this script" ;; esac
 [ -z "${QWEN3_DATA-}" ] || case " ${extra[*]-} " in *" --data "*) ;; *) extra+=(--data "$QWEN3_DATA") ;; esac  # it is a setting, too

@@ -9,10 +9,11 @@
 #   -n N             calibration samples, of 2048 tokens, awq's of 512 (the methods' own: 128 samples, awq's documents)
 #   --results DIR    a cell whose report is there is not computed again (results/table-MODEL); refused if it is of another model or data
 #   -- ARGUMENT...   further arguments for every run but full precision's, as in -- --kl
+# Folders are seen from the project's.
 # Environment: QWEN3   the program (./qwen3)
 set -u
 export LC_ALL=C
-cd "$(dirname "$0")/.." || exit 1
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 wrong_usage() { echo "table.sh: $*. HINT: scripts/table.sh -h" >&2; exit 2; }
 model=data/tiny data="" group=128 limit=128 samples="" results="" extra=()
 while [ $# -gt 0 ]; do
@@ -31,7 +32,8 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-[[ $group,$limit,${samples:-1} =~ ^[0-9]+,[0-9]+,[0-9]+$ ]] || wrong_usage "--group $group --limit $limit -n $samples: expected numbers"
+model=${model%/}
+[[ $group,$limit,${samples:-1} =~ ^[0-9]{1,9},[0-9]{1,9},[0-9]{1,9}$ ]] || wrong_usage "--group $group --limit $limit -n $samples: expected numbers"
 qwen3=${QWEN3:-./qwen3}
 results=${results:-results/table-$(basename "$model")}
 if [ -z "$data" ]; then

@@ -23,9 +23,10 @@ www=$tmp/www log=$tmp/log message=$tmp/message
 #   FILE.sha     makes it a large file of the hub: a redirect with this X-Linked-ETag (and FILE.size as X-Linked-Size)
 #   FILE.drop    breaks the connection once, after this many bytes
 #   FILE.norange ignores ranges             FILE.status answers with this status
+#   FILE.head    answers HEAD with it       FILE.slow   waits so many seconds amid the bytes
 #   FILE.location redirects to this URL
 cat >"$tmp/server.py" <<'PYTHON'
-import http.server, os, re, sys
+import http.server, os, re, sys, time
 
 www, log = sys.argv[1:3]
 
@@ -44,6 +45,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status = text(path + ".status")
         if status or not os.path.isfile(path):
             return self.reply(int(status or 404), b"no such file", {}, with_body)
+        if text(path + ".head") and not with_body:
+            return self.reply(int(text(path + ".head")), b"", {}, False)
         location = text(path + ".location")
         if location:
             return self.reply(302, b"", {"Location": location}, with_body)
@@ -74,6 +77,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if drop:
             os.remove(path + ".drop")
             body = body[:int(drop)]
+        slow = path and with_body and text(path + ".slow")
+        if slow:
+            self.wfile.write(body[:1000])
+            self.wfile.flush()
+            time.sleep(float(slow))
+            body = body[1000:]
         if with_body:
             self.wfile.write(body)
         if drop:
@@ -231,6 +240,32 @@ resume_without_ranges() {
     head -c 60000 "$repo/$shard1" >"$model/$shard1.part"
     download 0 Qwen3-8B
     same "$model/$shard1" "$repo/$shard1"
+}
+
+# What lies there is perhaps no beginning of a file of which the server says nothing.
+resume_of_nothing_known() {
+    publish_model Qwen/Qwen3-8B
+    rm "$repo/$shard1.sha"
+    mkdir -p "$model"
+    echo 503 >"$repo/$shard1.head"
+    bytes 100000 >"$model/$shard1.part"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+    says "$shard1: its server tells neither size nor checksum: neither is checked"
+    check [ "$(grep -c "HEAD .*$shard1" "$log")" -eq 3 ]
+}
+
+two_at_once() {
+    publish_model Qwen/Qwen3-8B
+    echo 2 >"$repo/$shard1.slow"
+    bash "$tmp/root/scripts/download.sh" Qwen3-8B >"$tmp/first" 2>&1 &
+    local first=$!
+    for _ in $(seq 100); do [ -e "$model/$shard1.part" ] || sleep 0.1; done
+    download 0 Qwen3-8B
+    wait $first || problem "the first: $(tail -n 1 "$tmp/first")"
+    says "models/Qwen3-8B: waits for another call, which fetches into it"
+    same "$model/$shard1" "$repo/$shard1"
+    check [ "$(grep -c "GET /stored.*$shard1" "$tmp/log")" -le 1 ]
 }
 
 connection_breaks() {
@@ -534,7 +569,7 @@ usage() {
 }
 
 for name in model_with_shards model_in_one_file other_repository resume_truncated resume_complete_part resume_too_long_part \
-    resume_without_ranges connection_breaks checksum_mismatch missing_files http_errors https_only hostile_names \
+    resume_without_ranges resume_of_nothing_known two_at_once connection_breaks checksum_mismatch missing_files http_errors https_only hostile_names \
     known_names disk_full set_wikitext2 set_broken_zip set_known_checksums set_plain_files set_c4 set_mmlu set_tokenizer usage; do
     run $name
 done
