@@ -1,6 +1,6 @@
 // options.h: the command line: every flag with its default and its line of -h, and what is refused before any work.
 //
-// defines: Options, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates, output_files
+// defines: Options, Flag, all_flags, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates, output_files
 #pragma once
 #include <algorithm>
 #include <cctype>

@@ -39,7 +39,7 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
     const size_t rotary = positions * c.D * sizeof(float), plans = tokens * 4 * sizeof(int);
     const size_t small = 64 * (widest_input(c) + widest_output(c));  // what has one value a row or column
     size_t layers = layer_size(c) * x * (reading ? 2 : 1);
-    if (method.order == Order::PAIRED) {  // the layer as it was, the difference of the inputs, and where x~ is on the host its input
+    if (method.order == Order::PAIRED) {  // the layer as it was, the differences of inputs, x~'s experts' inputs, and on a GPU room for x~'s input
         layers += layer_size(c) * x + longest_chunk(streams) * (widest_input(c) + pair_room(c)) * x;
 #ifdef __CUDACC__
         layers += longest_chunk(streams) * widest_input(c) * x;
@@ -77,15 +77,31 @@ inline int plan_groups_at_once(Options o, const Config& c, const Method& method,
     return 1;
 }
 
+// What the methods leave of a layer for a packed checkpoint, on the host: codes, and of each grid a scale and a zero.
+inline size_t packed_layer_bytes(const Config& c, const QuantOptions& opt) {
+    size_t most = 0;
+    for (int l = 0; opt.pack && l < c.L; l++) {
+        size_t bytes = 0;
+        for (const Group& group : layer_shapes(c, l).groups)
+            bytes += (size_t)group.O * (group.I + grids_in_row(opt, group.I) * (sizeof(float) + 1));
+        most = std::max(most, bytes);
+    }
+    return most;
+}
+
 // Decides where each stream's activations live, and refuses at once what cannot fit. Returns the bytes planned on the device.
 inline size_t place_streams(Options& o, const Model& m, const Method& method, std::vector<Stream>& streams) {
     const Config& c = m.config;
     const size_t x = sizeof(floatX);
     size_t device = device_free_bytes(), host = host_free_bytes(), on_host = 0;
     if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
+    const size_t packed = packed_layer_bytes(c, o.quant);
 #ifdef __CUDACC__
     if (!m.random) on_host += layer_size(c) * x;  // LayerReader's
+    on_host += packed;
     device -= std::min(device, CUDA_BYTES);
+#else
+    device -= std::min(device, packed);
 #endif
     size_t room = device;  // for all but activations, which a GPU need not hold
     for (Stream& s : streams) {

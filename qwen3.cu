@@ -17,6 +17,7 @@
 //     K are a token's, O x I a weight's output rows and input columns
 #ifndef QWEN3_CU  // the tests include this file
 #define QWEN3_CU
+#include <functional>
 #include <memory>
 // defines: launch, Array, copy, floatX, block_sum ...: one kernel source for GPU and CPU
 #include "cuda/device.cuh"
@@ -181,7 +182,8 @@ KERNEL round_logits_kernel(float* logits /*[n, V]*/, int V) {
 
 // Buffers for one chunk at a time.
 struct Scratch {
-    Array<floatX> x, x2;          // [chunk, C or 2 C]     residual stream of a host-resident Stream, and of another
+    Array<floatX> x, x2;          // [chunk, C or 2 C]  x: the stream at hand, if it lives on the host or must stay as it is; x2: a
+                                  // second one, or x as it came (fail_at_module)
     Array<floatX> in;             // [chunk, widest input]   input of a linear group
     Array<floatX> out;            // [chunk, widest output]  its product
     Array<floatX> routed;         // [chunk K, C]          inputs of experts, where there are some
@@ -381,7 +383,7 @@ struct ForwardContext {
     Scratch& scratch;
 };
 
-// Stage 1 reads the products of q, k and v and leaves o's inputs.
+// Stage 1 makes q, k and v from X and leaves o's inputs; it does not touch the residual stream, which is null here.
 inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X /*[n, C]*/, floatX* out /*[n, C]*/) {
     const Config& c = q.forward->config;
     Scratch& scratch = q.forward->scratch;
@@ -836,10 +838,21 @@ inline void refuse_fused_experts(const Model& m) {
         }
 }
 
+// A folder without config.json is perhaps another kind of model's.
+inline void require_hub_folder(const std::string& dir) {
+    if (file_exists(dir + "/config.json")) return;
+    if (is_directory(dir + "/snapshots"))
+        fail("%s: expected a model's folder, found the hub's cache of one. HINT: -m %s/snapshots/HASH", dir.c_str(), dir.c_str());
+    const std::string found = checkpoint_format_found(dir);
+    if (!found.empty() && !file_exists(dir + "/model.safetensors"))
+        fail("%s: expected config.json and model.safetensors, found %s. HINT: get or save the model as safetensors", dir.c_str(), found.c_str());
+}
+
 // The model with its shape and its tensors' places; what is noteworthy of them goes to `notes`.
 inline Model model_open(const Options& o, std::vector<std::string>* notes = nullptr) {
     Model m = model_find(o);
     if (m.random) return m;
+    require_hub_folder(m.dir);
     m.config = config_load(m.dir + "/config.json");
     m.quantization = quantization_format(json_parse_file(m.dir + "/config.json", limit_line), m.dir + "/config.json");
     m.checkpoint = checkpoint_open(m.dir);
@@ -916,8 +929,8 @@ struct Run {
     Options options;
     Model model;
     Method method;
-    std::vector<Stream> streams;  // calibration first, where the method needs it, or a pair; then one a text set and one an exam; then,
-                                  // with --kl, one a text set that goes through the full-precision model
+    std::vector<Stream> streams;  // calibration first, where the method needs it, or a pair; then one a text set and one an exam, or with
+                                  // --logits the given tokens; then, with --kl, one a text set that goes through the full-precision model
     std::vector<TextSet> sets;
     std::vector<Exam> exams;
     size_t calibrated() const { return !method.collect ? 0 : method.order == Order::PAIRED ? 2 : 1; }  // streams
@@ -1088,7 +1101,7 @@ inline void add_exam(Run& run, const Tokenizer& tokenizer, const std::string& da
     run.exams.push_back(std::move(exam));
 }
 
-// All streams of the run, in the order that Run says.
+// All streams of the run but that of --logits, in the order that Run says.
 inline void add_streams(Run& run, const std::string& data_dir) {
     const Options& o = run.options;
     if (!run.calibrated() && o.tasks.empty()) return;
@@ -1121,7 +1134,7 @@ inline void rotate_streams(Run& run, bool inverse, Scratch& scratch) {
 }
 
 // --learn-rotation: one pass of the full-precision model over a few calibration samples, before any activations are in memory. Returns the
-// bytes that it took on the device.
+// bytes planned for it on the device.
 inline size_t learn_rotations(Run& run, const std::string& data_dir) {
     const Options& o = run.options;
     const Config& c = run.model.config;
@@ -1287,6 +1300,8 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
             for (const Param& p : layer_params(c, layer))
                 if (p.linear) export_require(run.packed, linear_name(p), p.shape[0], p.shape[1]);
         }
+        if (has_mixture(c) && (run.packed.kind != QuantFormat::PACK || !run.packed.symmetric))
+            r.notes.push_back("transformers 5.24 loads no packed mixture but those on symmetric grids with 16 bits of activations");
         if (run.packed.act_order)
             r.notes.push_back(
                 "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads");
@@ -1320,10 +1335,10 @@ inline void save_end(Run& run, CheckpointWriter& writer) {
             fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
 }
 
-// The rows of the study and of later papers with the same model and setting.
-inline void find_published(Report& r) {
+// The rows of the study and of later papers with the same model and setting; a folder of that name whose shape is another's has none.
+inline void find_published(Report& r, const Config& c) {
+    const std::string model = r.loaded ? unquantized_name(r.model) : r.model;
     auto find = [&](const char* tables) {
-        const std::string model = r.loaded ? unquantized_name(r.model) : r.model;
         return paper_row_find(project_file(tables), model, r.method, r.wbits, r.abits, r.group);
     };
     r.paper = find("data/paper/tables.csv");
@@ -1332,6 +1347,9 @@ inline void find_published(Report& r) {
         row.label = other.second;
         if (!row.cells.empty()) r.others.push_back(row);
     }
+    if ((r.paper.cells.empty() && r.others.empty()) || has_official_shape(c, model)) return;
+    r.notes.push_back(format("the folder's name is %s, but the model's shape isn't: without the papers' cells", model.c_str()));
+    r.paper = PaperRow(), r.others.clear();
 }
 
 // Quantizes and evaluates one model, as the options say.
@@ -1368,7 +1386,7 @@ inline Report run_model(const Options& options) {
     r.limit = o.limit;
     r.not_the_papers = not_the_papers(o);
     report_saved(r, run.model.dir);
-    if (r.not_the_papers.empty()) find_published(r);
+    if (r.not_the_papers.empty()) find_published(r, c);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
     require_tensors(run.model, r.notes);

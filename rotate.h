@@ -10,8 +10,8 @@
 #include "options.h"
 #include "quant/learn_rotation.cuh"
 
-// A matrix [n, n] of the file, whose transpose has to undo it: a run takes that for granted.
-inline Array<float> orthogonal_matrix(const std::vector<float>& host, int n, const std::string& path, const std::string& name) {
+// The matrix [n, n] of the file, on the device; refused unless its transpose undoes it, which a run takes for granted.
+inline Array<float> require_orthogonal(const std::vector<float>& host, int n, const std::string& path, const std::string& name) {
     Array<float> device(host.size(), "a given rotation");
     copy(device.data, host.data(), host.size());
     const double off = off_orthogonal(device, n);
@@ -27,7 +27,7 @@ inline void rotation_load(Rotation& r, const std::string& path, const Config& c)
     const TensorView& R1 = checkpoint_get(ck, "R1", {C, C});
     std::vector<float> host(C * C);
     tensor_to_f32(R1, 0, host.size(), host.data());
-    rotation_set_r1(r, orthogonal_matrix(host, c.C, path, "R1"));
+    rotation_set_r1(r, require_orthogonal(host, c.C, path, "R1"));
     const TensorView* R2 = checkpoint_find(ck, "R2");
     if (!R2) return;
     const bool shared = R2->shape == std::vector<size_t>{L, 1, D, D};
@@ -38,7 +38,7 @@ inline void rotation_load(Rotation& r, const std::string& path, const Config& c)
     for (size_t k = 0; k < L * KV; k++) {
         if (!shared || k % KV == 0) tensor_to_f32(*R2, (shared ? k / KV : k) * n, n, host.data());
         if (r.has.r2 && (!shared || k % KV == 0))
-            orthogonal_matrix(host, c.D, path, format("R2 of layer %zu, kv head %zu,", k / KV, k % KV));
+            require_orthogonal(host, c.D, path, format("R2 of layer %zu, kv head %zu,", k / KV, k % KV));
         std::copy(host.begin(), host.end(), r.all_R2.begin() + k * n);
     }
 }

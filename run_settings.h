@@ -34,7 +34,7 @@ inline Settings method_settings(const Options& o, const Method& method) {
         s.push_back({"static_groups", flag(q.static_groups)});
         s.push_back({"true_sequential", flag(q.true_sequential)});
         s.push_back({"damp", json_format(q.damp)});
-        if (q.abits < 16) s.push_back({"a_in_calibration", flag(q.a_in_calibration)});
+        if (q.abits < 16 || q.a_in_calibration) s.push_back({"a_in_calibration", flag(q.a_in_calibration)});
     }
     if (name == "rptq" && q.abits < 16) s.push_back({"norm_activation_bits", std::to_string(q.norm_abits)});
     if (name == "rptq" && std::min({q.abits, q.k_bits, q.v_bits}) < 16)

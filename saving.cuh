@@ -5,6 +5,7 @@
 //          quantization_json, report_saved
 #pragma once
 #include <string>
+#include <unordered_set>
 #include <vector>
 #include "data/export.h"
 #include "data/save.h"
@@ -32,15 +33,38 @@ inline std::vector<TensorSpec> checkpoint_specs(const Config& c, const QuantForm
     return specs;
 }
 
+// Tensors that the shape in config.json has no place for: what is evaluated is perhaps not the model that was meant.
+inline void note_unread(const Checkpoint& ck, const std::unordered_set<std::string>& used, const std::unordered_set<std::string>& packed_linears,
+                        std::vector<std::string>& notes) {
+    size_t n = 0;
+    std::string first;
+    for (const TensorView& t : ck.tensors) {
+        const size_t dot = t.name.rfind('.');
+        const bool of_linear = dot != std::string::npos && t.name.substr(dot) != ".bias" && packed_linears.count(t.name.substr(0, dot));
+        // A tied head is the embedding again; older files hold the rotary embedding's angles.
+        if (used.count(t.name) || of_linear || t.name == "lm_head.weight" || ends_with(t.name, ".rotary_emb.inv_freq")) continue;
+        if (n++ == 0) first = t.name;
+    }
+    if (n)
+        notes.push_back(format("%zu tensors are left unread, %s for one: the model that config.json says has no place for them", n,
+                               first.c_str()));
+}
+
 // A tensor that is missing or of another shape shows before the work starts, not hours later at its layer; so does a quantized
 // checkpoint that is not what its config.json says. What is noteworthy goes to `notes`.
 inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
     if (m.random) return;
     const Config& c = m.config;
     const size_t C = c.C, V = c.V;
+    std::unordered_set<std::string> used, packed_linears;  // tensors; linears all of whose tensors but a bias are
     auto plain = [&](const std::string& name, const std::vector<size_t>& shape) {
+        const std::string packed = checkpoint_find(m.checkpoint, name) ? "" : tensors_format_found(m.checkpoint, name);
+        if (m.quantization.kind != QuantFormat::NONE && !packed.empty())
+            fail("%s: \"%s\" is packed (%s), which only linears of layers may be here, and no router. HINT: take a checkpoint that leaves "
+                 "routers, embeddings and head as they are", m.checkpoint.path.c_str(), name.c_str(), packed.c_str());
         const TensorView& t = checkpoint_get(m.checkpoint, name, shape);
         if (!is_float_dtype(t.dtype)) tensor_wrong_dtype(t);
+        used.insert(name);
     };
     plain("model.embed_tokens.weight", {V, C});
     size_t linears = 0, quantized = 0;
@@ -51,12 +75,14 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
         for (const Param& p : layer_params(c, layer)) {
             linears += p.linear;
             if (!p.linear) plain(p.name, p.shape);
-            else if (param_linear(m, p).quantized) quantized++;
-            else if (as_it_is.empty()) as_it_is = p.name;
+            else if (param_linear(m, p).quantized) quantized++, packed_linears.insert(linear_name(p));
+            else if (used.insert(p.name); as_it_is.empty()) as_it_is = p.name;
+            if (p.linear && m.quantization.unpacked) packed_linears.insert(linear_name(p));
         }
     }
     plain("model.norm.weight", {C});
     if (!c.tied) plain(head_name(c), {V, C});
+    note_unread(m.checkpoint, used, packed_linears, notes);
     if (m.quantization.kind == QuantFormat::NONE || as_it_is.empty()) return;
     if (quantized == 0)
         fail("%s says that the checkpoint is quantized (%s), but its linears are not. HINT: does it belong to these files? If it was "
@@ -104,15 +130,13 @@ inline void save_layer(CheckpointWriter& writer, const Config& c, const Layer& l
 
 // Bytes of all tensors, and bits a weight of the linears with all that belongs to them but biases.
 inline void report_size(Report& r, const Config& c, const std::vector<std::pair<std::string, size_t>>& tensor_bytes) {
-    Layer layer = layer_alloc(c);
     double weights = 0, bytes = 0;
-    for (int l = 0; l < c.L; l++) {
-        layer_place(c, layer, l);
-        for (const Group& group : layer.groups) weights += (double)group.O * group.I;
-    }
+    for (int l = 0; l < c.L; l++)
+        for (const Group& group : layer_shapes(c, l).groups) weights += (double)group.O * group.I;
     for (const auto& t : tensor_bytes) {
         r.stored_bytes += t.second;
-        const size_t dot = t.first.rfind('.');
+        const size_t dot = t.first.rfind('.'), layer = t.first.find(".layers.");
+        if (layer != std::string::npos && atoll(t.first.c_str() + layer + 8) >= c.L) continue;  // stored, but not the model's
         if (dot != std::string::npos && ends_with(t.first.substr(0, dot), "_proj") && t.first.substr(dot) != ".bias")
             bytes += t.second;
     }
@@ -128,7 +152,8 @@ inline void save_unquantized(CheckpointWriter& writer, const Model& m, const std
     save_param(writer, p);
 }
 
-// The embeddings, or the head with the final norm's gain, multiplied by R1. The two are then no longer the same matrix.
+// The embeddings, or the head with the final norm's gain, multiplied by R1. The two are then no longer the same matrix. With
+// the head goes the final norm, whose gain is 1 from then on.
 inline void save_rotated(CheckpointWriter& writer, const Model& m, bool head, const Rotation& rotation) {
     const size_t C = m.config.C, V = m.config.V;
     Param p = {head ? head_name(m.config) : "model.embed_tokens.weight", {V, C}, nullptr};
@@ -187,6 +212,17 @@ inline void report_saved(Report& r, const std::string& dir) {
     if (!j.find("fake_quantized") || !method || method->type != Json::STRING) return;  // not of this program
     if (r.loaded) {
         r.method = method->string;
+    } else if (method->string != "fp16" && r.method == "fp16") {  // as it is
+        const Json* options = j.find("options");
+        r.method = method->string, r.loaded = true;
+        if (options && options->type == Json::OBJECT)
+            r.wbits = (int)json_int(*options, "bits", path, 16), r.group = (int)json_int(*options, "group_size", path, -1);
+        r.options = {{"format", "\"bf16\""},
+                     {"bits", std::to_string(r.wbits)},
+                     {"activation_bits", "16"},
+                     {"group_size", std::to_string(r.group)}};
+        const Json* rotation = j.find("rotation");
+        if (rotation && !rotation->object.empty()) r.rotation = {{"parts", json_quote(json_string(*rotation, "parts", path, ""))}};
     } else if (method->string != "fp16") {
         r.notes.push_back("the weights were quantized before, by -q " + method->string + ": quantization.json");
         r.not_the_papers.push_back("quantized weights");

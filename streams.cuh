@@ -45,7 +45,7 @@ struct Stream {
     std::vector<Chunk> chunks;
     Activations x;                        // the residual stream, [T, C]
     bool rest = false;                    // each chunk's [T, C] of it is followed by as many rests, which rounding left of their sums
-    Activations in;                       // calibration only: inputs of the current linear group, [T, widest input]
+    Activations in;                       // calibration only: inputs of the current stage, each chunk's [rows, I] in room for [T, widest input]
     bool bf16_logits = false;             // --bf16-scores: logits are rounded before anything is made of them
     std::vector<float> logits, logprobs;  // [targets]
     std::vector<float> kl, same_top;      // --kl, one a row that has targets: divergence from full precision, the same first choice

@@ -3,9 +3,9 @@
 //
 // shapes: C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, V vocabulary, L layers, E experts, O x I a weight
 // defines: qkv_rows, widest_input, widest_output, Model, Param, load_param, param_values, require_finite, layer_params, layer_size,
-//          layers_size, layer_place, layer_shapes, layer_alloc, layer_copy, LayerReader, head_name
+//          layers_size, layer_place, layer_shapes, layer_alloc, layer_copy, LayerReader, head_name,
+//          checkpoint_values, linear_name, param_linear
 #pragma once
-#include <memory>
 #include <thread>
 #include "cuda/device.cuh"
 #include "cuda/random.cuh"
@@ -94,7 +94,7 @@ inline void require_finite_param(const Model& m, const Param& p) {
 inline void load_param(const Model& m, const Param& p) {
     const size_t n = p.size(), I = p.shape.back();
     if (m.random) {
-        random_values(p.name, m.seed, I, 0, n, p.data);
+        random_values(p.name, m.seed, I, n, p.data);
         return;
     }
 #ifdef __CUDACC__
@@ -111,7 +111,7 @@ inline void load_param(const Model& m, const Param& p) {
     require_finite_param(m, p);
 }
 
-// The tensors of the layer, in checkpoint order, at the places that layer_alloc set.
+// The tensors of the layer, in checkpoint order, at the places that layer_place set.
 inline std::vector<Param> layer_params(const Config& c, const Layer& layer) {
     const std::string prefix = format("model.layers.%d.", layer.index);
     std::vector<Param> params;
@@ -196,7 +196,7 @@ inline void layer_place(const Config& c, Layer& layer, int l) {
     layer.q_norm = c.qk_norm ? take(c.D) : nullptr, layer.k_norm = c.qk_norm ? take(c.D) : nullptr;
 }
 
-// A layer of which only the shapes count.
+// A layer of which only the shapes of its groups count: all pointers are null, and layer_params would leave out norms, biases and router.
 inline Layer layer_shapes(const Config& c, int l) {
     Layer layer;
     layer_place(c, layer, l);

@@ -12,7 +12,7 @@
 // that it reads.
 //
 // defines: Bf16Product, tile_support, slow_pairs, bf16_product, bf16_product_text, TILE, tiles_begin, tiles_end, tile_zero,
-//          tile_load, tile_store, tile_dot, TileFactor, TileSums, tile_product
+//          tile_load, tile_store, tile_dot, TileFactor, TileSums, tile_product, tiles_used
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -13,6 +13,7 @@
 //
 // defines: launch_cpu; for tests: exp2_vector
 #pragma once
+#include <memory>
 #include "attention_plan.cuh"
 #include "gemm_cpu.h"
 
@@ -61,8 +62,8 @@ inline void store_two(Bf16Pair* words, Vector<float> p0, Vector<float> p1) {
 #endif
 }
 
-// 2^x for x <= 0, to 2e-7 relative; 0 below 2^-126; a NaN stays one. 2^x = 2^n 2^f with |f| <= 1/2: 2^n is a float's exponent
-// bits, 2^f a polynomial (fitted for this file: least largest relative error).
+// 2^x for x <= 0, to 2e-7 relative; 0 below 2^-127, with AVX-512 below 2^-126; a NaN stays one. 2^x = 2^n 2^f with |f| <= 1/2: 2^n is
+// a float's exponent bits, 2^f a polynomial (fitted for this file: least largest relative error).
 inline Vector<float> exp2_vector(Vector<float> x) {
 #ifdef __AVX512F__
     const __mmask16 above = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-126), _CMP_NLT_UQ);
@@ -105,7 +106,12 @@ template <class Word> void multiply_words(Vector<float> (&sum)[STEP<Word>][PANEL
     for (int k = 0; k < words; k++, a += step, b += LANE)
         for (int n = 0; n < PANEL<Word>; n++) {
             Vector<Word> bk = load_vector(b + n * column * LANE);
-            asm("" : "+v"(bk));  // g++ would load it again for each product, and loads would be the bound
+            // g++ would load it again for each product, and loads would be the bound.
+#if defined(__x86_64__)
+            asm("" : "+v"(bk));
+#elif defined(__aarch64__)
+            asm("" : "+w"(bk));
+#endif
             for (int i = 0; i < STEP<Word>; i++) sum[i][n] = multiply_add(sum[i][n], a[i * row], bk);
         }
 }
@@ -283,7 +289,8 @@ template <class Word> void attend_tile(CpuTile<Word>& c, const AttentionTile& t,
 
 template <class Word> KERNEL attention_cpu(AttentionArgs args) {
     const AttentionTile t = attention_tile(args, blockIdx.x);
-    CpuTile<Word> c;
+    const std::unique_ptr<CpuTile<Word>> tile(new CpuTile<Word>);  // 700 KB, which a thread's stack may not have
+    CpuTile<Word>& c = *tile;
     if constexpr (TILED<Word>) tiles_begin();
     load_tile(c, t);
     if (t.levels == 0) attend_tile(c, t, Pass::ONLY);

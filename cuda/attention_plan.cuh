@@ -12,8 +12,8 @@
 //
 // The kernels are FlashAttention-2 (Dao, 2023): keys pass by in blocks, and a row keeps its largest score so far, m, its sum of
 // exp(score - m), l, and its output before the division by l; when m grows, l and the output are multiplied by
-// alpha = exp(old m - new m). Blocks that no row at hand sees are left out. Scores, softmax and sums are float; in a bf16 build
-// the p that multiply v are rounded to bf16.
+// alpha = exp(old m - new m). Blocks that no row at hand sees are left out. Scores, softmax and sums are float; where
+// p and v are multiplied as bf16, p is rounded to it.
 //     CPU   attention_cpu           any D; with AMX's tiles where D is a multiple of 32
 //     GPU   attention_tensor_core   bf16, D = 64 or 128
 //     both  attention_rows          any D: the plain statement of the same. The GPU's kernel for float and for other D, and:

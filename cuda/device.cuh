@@ -11,7 +11,8 @@
 //
 // defines: KERNEL, DEVICE, HOST_DEVICE, SHARED, launch, launch_shared, block_sync, block_sum, block_max, block_min, bf16, floatX,
 //          to_float, to_bf16, to_floatX, store_float, FLOATX_NAME, exp_float, Place, Array, copy, copy_beside, fill_zero,
-//          device_wait, memory_used, device_name, device_free_bytes, cgroup_free_bytes, host_free_bytes, host_peak_bytes, ceil_div
+//          device_wait, memory_used, device_name, device_free_bytes, cgroup_free_bytes, host_free_bytes, host_peak_bytes, ceil_div, touch,
+//          place_malloc
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -17,7 +17,7 @@
 
 static constexpr int MOST_EXPERTS = 1024, MOST_EXPERTS_OF_A_TOKEN = 64;
 
-// One block a token. A logit that is NaN or Inf gives the token to the first K experts, with NaN for weights.
+// One block a token. A logit that is NaN or +Inf, or none that is finite, gives the token to the first K experts, with NaN for weights.
 KERNEL route_kernel(int* experts /*[T, K] ascending*/, floatX* weights /*[T, K]*/, const floatX* logits /*[T, E]*/, int E, int K,
                     bool renormalize) {
     SHARED float p[MOST_EXPERTS], value[MOST_EXPERTS_OF_A_TOKEN];

@@ -9,7 +9,7 @@
 //                  q = clamp(round(x / s) + z, 0, 2^b - 1),             x^ = s (q - z)
 //     static       s and z of each channel are given:
 //                  q = clamp(round(x / s) + z, -2^(b-1), 2^(b-1) - 1),  x^ = s (q - z)
-// round is half to even. Where all values of an asymmetric grid are the same, it is drawn to 0, and holds them exactly.
+// round is half to even. Where all values of an asymmetric grid are the same, it is drawn to 0, and with c = 1 holds them exactly.
 //
 // Sources: SmoothQuant's per-token grid is the symmetric one with c = 1; QuaRot, SpinQuant and GPTAQ use all of the first two (whole rows
 // hold the 0, groups need not); static ones and clusters are RPTQ's.
@@ -63,7 +63,7 @@ template <bool ORDERED> DEVICE void flow_round_run(floatX* row, const int* order
 }
 
 // One block a row and grid.
-KERNEL flow_grid_kernel(floatX* x, size_t ld, int I, FlowGrid g) {
+KERNEL flow_grid_kernel(floatX* x /*[rows, I], ld apart*/, size_t ld, int I, FlowGrid g) {
     floatX* row = x + (size_t)blockIdx.x * ld;
     const int c = blockIdx.y;
     if (g.order) flow_round_run<true>(row, g.order, g.starts[c], g.starts[c + 1], g);
@@ -71,7 +71,7 @@ KERNEL flow_grid_kernel(floatX* x, size_t ld, int I, FlowGrid g) {
     else flow_round_run<false>(row, nullptr, c * g.group, (c + 1) * g.group, g);
 }
 
-KERNEL flow_static_kernel(floatX* x, size_t ld, int I, FlowGrid g) {
+KERNEL flow_static_kernel(floatX* x /*[rows, I], ld apart*/, size_t ld, int I, FlowGrid g) {
     floatX* row = x + (size_t)blockIdx.x * ld;
     const float top = (float)((1 << (g.bits - 1)) - 1);
     for (int i = threadIdx.x; i < I; i += blockDim.x) {
@@ -80,8 +80,8 @@ KERNEL flow_static_kernel(floatX* x, size_t ld, int I, FlowGrid g) {
     }
 }
 
-// Rounds `rows` rows of I values that lie ld apart.
-inline void flow_grid_apply(floatX* x, int rows, size_t ld, int I, const FlowGrid& g) {
+// Rounds x.
+inline void flow_grid_apply(floatX* x /*[rows, I], ld apart*/, int rows, size_t ld, int I, const FlowGrid& g) {
     if (g.bits >= 16) return;
     if (g.group != -1 && (g.group < 1 || I % g.group != 0))
         fail("a grid of %d neighbours does not divide rows of %d values", g.group, I);

@@ -66,7 +66,6 @@ void cublas_product(T* C, int ldc, Factor<S> A, Factor<S> B, int M, int N, int K
                               A.ld, &beta, C, out, ldc, compute, CUBLAS_GEMM_DEFAULT));
 }
 
-
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@
 // defines: Vector, LANES, load_vector, store_vector, on the CPU
 #include "gemm.cuh"
 
-static constexpr int HADAMARD_MAX = 40960;      // values of a row: 160 KB of shared memory, of which sm_80 has 163, and others less
+static constexpr int HADAMARD_MAX = 40960;      // values of a row: 160 KB of shared memory; a block may have 163 on sm_80, 227 on sm_90, 99 on sm_86
 static constexpr int HADAMARD_MAX_ORDER = 160;  // of a Paley matrix: a thread holds so many values
 static constexpr int HADAMARD_MAX_FACTORS = 6;  // Paley matrices in a product
 
@@ -135,8 +135,9 @@ struct Hadamard {
     int inner = 1;  // neighbours that are left alone: the matrix is H (x) I_inner
     int order = 0;
     HadamardFactors factors;
-    Array<float> signs;  // for each Paley order, the last first: its H^T [m, m], whose row c has what input c adds to each output
-    Array<float> transposed;  // the same of H
+    Array<float> signs;       // for y = H x: of each Paley order, the last first, [m, m], whose row c has H[r, c] for all r: what input
+                              // c adds to output r
+    Array<float> transposed;  // the same for y = H^T x
 };
 
 // H (x) I_inner with H of order n / inner. `what` names n in the refusal.

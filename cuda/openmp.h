@@ -2,13 +2,14 @@
 //
 // At the end of a parallel loop OpenMP's threads wait for the last of them, and for the next loop; they spin (libgomp some 10 ms,
 // LLVM's library 200 ms) before they sleep. On a machine that others use too, the thread that all wait for is often one that waits
-// for a core itself, and the spinning keeps it from one: two threads took longer than one. So they spin for some 50 us, which covers
-// the gaps between the program's loops, and then sleep.
+// for a core itself, and the spinning keeps it from one: two threads took longer than one. So libgomp's spin for some 50 us, which
+// covers the gaps between the program's loops, and then sleep; LLVM's, which count in whole ms, sleep at once.
 //
 // defines: spin_briefly
 #pragma once
 #include <cstdlib>
 #include <initializer_list>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 // To be called first in main. libgomp reads its environment before main begins, so the program starts itself once more with the
@@ -16,6 +17,7 @@
 inline void spin_briefly(char** argv) {
     for (const char* name : {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"})
         if (getenv(name)) return;
+    if (getauxval(AT_BASE) == 0) return;  // started by way of the loader, which /proc/self/exe then is
     setenv("GOMP_SPINCOUNT", "1000", 1);  // turns
     setenv("KMP_BLOCKTIME", "0", 1);      // ms
     char program[4096];

@@ -24,9 +24,9 @@ inline uint64_t random_key(const std::string& name, uint64_t seed) {  // FNV-1a 
 
 static constexpr int RANDOM_PER_BLOCK = 4096;
 
-KERNEL random_kernel(floatX* out /*[n]*/, uint64_t key, uint64_t first, size_t n, float offset, float scale) {
+KERNEL random_kernel(floatX* out /*[n]*/, uint64_t key, size_t n, float offset, float scale) {
     const size_t start = (size_t)blockIdx.x * RANDOM_PER_BLOCK, end = start + RANDOM_PER_BLOCK < n ? start + RANDOM_PER_BLOCK : n;
-    for (size_t i = start + threadIdx.x; i < end; i += blockDim.x) out[i] = to_floatX(offset + scale * random_unit(key, first + i));
+    for (size_t i = start + threadIdx.x; i < end; i += blockDim.x) out[i] = to_floatX(offset + scale * random_unit(key, i));
 }
 
 static constexpr float RANDOM_EMBEDDING_SCALE = 0.034641016f;  // a standard deviation of 0.02
@@ -38,16 +38,12 @@ KERNEL random_rows_kernel(floatX* out /*[n, C]*/, const int* ids /*[n]*/, uint64
         out[row + i] = to_floatX(RANDOM_EMBEDDING_SCALE * random_unit(key, first + i));
 }
 
-inline bool ends_with(const std::string& s, const std::string& end) {
-    return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0;
-}
-
-// out [n] = values [first, first + n) of the made-up tensor `name` whose rows have I values.
-inline void random_values(const std::string& name, uint64_t seed, size_t I, size_t first, size_t n, floatX* out) {
+// out [n] = the made-up tensor `name`, whose rows have I values.
+inline void random_values(const std::string& name, uint64_t seed, size_t I, size_t n, floatX* out) {
     float offset = 0, scale = std::sqrt(3.0f / (float)I);  // keeps the variance of what passes through
     if (ends_with(name, "norm.weight")) offset = 1, scale = 0.25f;
     if (ends_with(name, "embed_tokens.weight") || ends_with(name, "lm_head.weight")) scale = RANDOM_EMBEDDING_SCALE;
     if (ends_with(name, ".bias")) scale = 0.1f;
-    launch(random_kernel, (unsigned)ceil_div(n, (size_t)RANDOM_PER_BLOCK), 256, out, random_key(name, seed), (uint64_t)first, n,
-           offset, scale);
+    launch(random_kernel, (unsigned)ceil_div(n, (size_t)RANDOM_PER_BLOCK), 256, out, random_key(name, seed), n, offset,
+           scale);
 }

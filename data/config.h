@@ -1,7 +1,7 @@
 // config.h: a model's shape, from its checkpoint's config.json as transformers 4 and 5 write it, or the official shapes of
 // -m random:SIZE. What the forward pass in qwen3.cu does not compute is refused by name.
 //
-// defines: RopeScaling, Mixture, Config, is_mixture, config_load, config_official, config_json
+// defines: RopeScaling, Mixture, Config, is_mixture, config_load, config_official, has_official_shape, config_json
 #pragma once
 #include <algorithm>
 #include <cerrno>
@@ -151,7 +151,7 @@ inline Config config_load(const std::string& path) {
     const bool qwen3 = c.model_type == "qwen3", qwen2 = c.model_type == "qwen2", moe = c.model_type == "qwen3_moe";
     if (!qwen3 && !qwen2 && !moe && c.model_type != "llama")
         fail("%s: expected model_type qwen3, qwen3_moe, qwen2 or llama, found \"%s\"%s", path.c_str(), c.model_type.c_str(),
-             c.model_type.find("moe") != std::string::npos ? ": of mixtures of experts only Qwen3's are supported" : "");
+             c.model_type.find("moe") != std::string::npos ? ": of mixtures of experts only Qwen3's are supported" : ". HINT: -m another checkpoint");
     config_refuse_unsupported(j, c.model_type, path);
     auto dimension = [&](const char* key, long long fallback, int most) {
         long long x = fallback ? json_int(j, key, path, fallback) : json_int(j, key, path);
@@ -205,6 +205,15 @@ inline Config config_official(const std::string& size) {
         known += std::string(" random:") + s.name;
     }
     usage_fail("-m random:%s: expected one of%s", size.c_str(), known.c_str());
+}
+
+// Whether c has the shape of Qwen's model of this name, Qwen3-8B-Base; of Qwen3's tables, which know no other models.
+inline bool has_official_shape(const Config& c, const std::string& name) {
+    std::string size = name.substr(0, name.rfind("-Base")).substr(std::min(name.size(), (size_t)6));  // behind "Qwen3-"
+    std::transform(size.begin(), size.end(), size.begin(), [](unsigned char ch) { return (char)tolower(ch); });
+    const Config o = config_official(size);
+    return c.C == o.C && c.F == o.F && c.L == o.L && c.H == o.H && c.KV == o.KV && c.D == o.D && c.V == o.V &&
+           c.mixture.E == o.mixture.E && c.mixture.F == o.mixture.F;
 }
 
 // config.json of a shape that came from no file, for the checkpoint that --save makes of it.

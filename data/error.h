@@ -2,7 +2,7 @@
 // and a HINT what to do about it. `fail` throws; main() prints the sentence and exits with status 1 (2 for wrong usage),
 // temporaries are cleaned up on the way out, and tests can read the message.
 //
-// defines: fail, usage_fail, UsageError, format, is_word_of, printable
+// defines: fail, usage_fail, UsageError, format, is_word_of, ends_with, printable
 #pragma once
 #include <cstdarg>
 #include <cstdio>
@@ -67,6 +67,10 @@ inline std::string printable(const std::string& text) {
     std::string s = vformat(fmt, args);
     va_end(args);
     throw UsageError(printable(s));
+}
+
+inline bool ends_with(const std::string& s, const std::string& end) {
+    return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0;
 }
 
 // Whether `words`, separated by blanks, has this word; two of them are none.

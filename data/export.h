@@ -28,18 +28,17 @@ inline void export_require(const QuantFormat& f, const std::string& name, size_t
              shape_text({O, I}).c_str());
     if (!gptq && f.act_order)
         fail("format compressed-tensors holds no order of columns, but with --act-order each group's columns lie anywhere. HINT: "
-             "add "
-             "--static-groups (or --no-act-order), or -g -1, or take --format gptq, which vLLM won't read");
+             "add --static-groups (or --no-act-order), or -g -1; --format gptq, which vLLM won't read, holds it, but of no mixture");
     if (f.group_size != -1 && I % (size_t)f.group_size != 0)
         fail("%s has %zu columns, which groups of %d do not divide: no reader takes a narrower last group. HINT: another -g",
              name.c_str(), I, f.group_size);
+    if (gptq && f.abits != 16)
+        fail("format gptq holds no activation bits, found -a %d. HINT: --format compressed-tensors", f.abits);
     if (f.abits != 16 && f.abits != 8)
         fail("format compressed-tensors with activations of %d bits: readers round them to other grids than this program. HINT: -a "
              "8, or "
              "-a 16",
              f.abits);
-    if (gptq && f.abits != 16)
-        fail("format gptq holds no activation bits, found -a %d. HINT: --format compressed-tensors", f.abits);
 }
 
 // The tensors of linear `name`, in the order that export_write writes them. Scales are stored in `dtype` (gptq: always F16).

@@ -293,13 +293,13 @@ inline const Json& json_get(const Json& object, const char* key, const std::stri
     if (object.type != Json::OBJECT)
         fail("%s: expected an object with \"%s\", found %s", what.c_str(), key, json_describe(object).c_str());
     const Json* member = object.find(key);
-    if (!member) fail("%s: \"%s\" is missing", what.c_str(), key);
+    if (!member) fail("%s: \"%s\" is missing. HINT: is the file whole, and what it should be?", what.c_str(), key);
     return *member;
 }
 
 [[noreturn]] inline void json_wrong_type(const std::string& what, const char* key, const char* expected,
                                          const Json& found) {
-    fail("%s: \"%s\" should be %s, found %s", what.c_str(), key, expected, json_describe(found).c_str());
+    fail("%s: \"%s\" should be %s, found %s. HINT: is the file what it should be?", what.c_str(), key, expected, json_describe(found).c_str());
 }
 
 inline long long json_int(const Json& object, const char* key, const std::string& what) {

@@ -66,7 +66,7 @@ inline void unpack_columns(const unsigned char* words /*[4 packed_words(n, bits)
 // A linear as a method leaves it: w[o, i] = scale[o, g] (code[o, i] - zero[o, g]), g = group[i]. The scales are numbers of the dtype
 // that they are stored in.
 struct PackedLinear {
-    std::string name;  // "model.layers.0.self_attn.q_proj"
+    std::string name;  // "q_proj" as a method leaves it; save_layer makes it "model.layers.0.self_attn.q_proj"
     size_t O, I, n;    // n groups
     int bits;
     std::vector<uint8_t> codes;  // [O, I]

@@ -65,7 +65,7 @@ inline std::string quantization_text(const QuantFormat& f) {
 // "Qwen3-8B-AWQ" and the like: the model that was quantized.
 inline std::string unquantized_name(const std::string& name) {
     for (const char* suffix : {"-AWQ", "-GPTQ-Int4", "-GPTQ-Int8", "-FP8"})
-        if (name.size() > strlen(suffix) && name.compare(name.size() - strlen(suffix), strlen(suffix), suffix) == 0)
+        if (name.size() > strlen(suffix) && ends_with(name, suffix))
             return name.substr(0, name.size() - strlen(suffix));
     return name;
 }
@@ -125,13 +125,13 @@ inline void quantization_compressed_tensors(const Json& j, QuantFormat& f) {
     const std::string& where = f.where;
     const std::string status = json_string(j, "quantization_status", where);
     if (status != "compressed" && status != "decompressed") quantization_refuse(where, "quantization_status " + json_quote(status));
-    for (const char* key : {"kv_cache_scheme", "transform_config", "sparsity_config", "moe_sparsity_config"})
-        quantization_refuse_key(j, key, where);
+    for (const char* key : {"kv_cache_scheme", "transform_config", "moe_sparsity_config"}) quantization_refuse_key(j, key, where);
+    if (const Json* sparsity = j.find("sparsity_config"); !sparsity || sparsity->type != Json::OBJECT ||
+                                                          json_string(*sparsity, "format", where, "") != "dense")  // dense: not sparse
+        quantization_refuse_key(j, "sparsity_config", where);
     const Json& groups = json_object(j, "config_groups", where);
     if (groups.object.size() != 1) quantization_refuse(where, format("config_groups with %zu groups", groups.object.size()));
     const Json& group = groups.object[0].second;
-    const std::vector<Json>& targets = json_array(group, "targets", where);
-    if (targets.size() != 1 || targets[0].string != "Linear") quantization_refuse(where, "a target other than [\"Linear\"]");
     const std::string layout = json_string(j, "format", where), of_group = json_string(group, "format", where, layout);
     if (of_group != layout)
         fail("%s: the format is %s, but %s in config_groups. HINT: which of them is meant can't be told",
@@ -152,6 +152,10 @@ inline void quantization_compressed_tensors(const Json& j, QuantFormat& f) {
     if (strategy == "group") f.group_size = quantization_group_size(weights, "group_size", where);
     else if (strategy != "channel") quantization_refuse(where, "strategy " + json_quote(strategy));
     f.abits = quantization_abits(group, where);
+    // Which linears are quantized each one's tensors tell, but not whose inputs.
+    const std::vector<Json>& targets = json_array(group, "targets", where);
+    if (f.abits < 16 && (targets.size() != 1 || targets[0].string != "Linear"))
+        quantization_refuse(where, "a target other than [\"Linear\"] with input_activations");
     if (status == "compressed") return;
     // What transformers saves of a model that it has unpacked: plain weights, and scales beside them that nothing asks for.
     if (f.abits < 16) quantization_refuse(where, "activations' bits beside unpacked weights (quantization_status \"decompressed\")");
@@ -166,7 +170,13 @@ inline void quantization_gptq(const Json& j, QuantFormat& f) {
     if (layout != "gptq" && layout != "gptq_v2") quantization_refuse(where, "checkpoint_format " + json_quote(layout));
     if (!json_absent(j, "format") && newer != layout) quantization_refuse(where, "format " + json_quote(newer) + " beside checkpoint_format " + json_quote(layout));
     quantization_require(j, "pack_dtype", "int32", where);
-    for (const char* key : {"dynamic", "is_marlin_format", "lm_head"}) quantization_refuse_key(j, key, where);
+    for (const char* key : {"is_marlin_format", "lm_head"}) quantization_refuse_key(j, key, where);
+    // Rules for modules of certain names. Those that begin with "-:" leave a module as it is, as each one's tensors tell, too.
+    const Json* rules = j.find("dynamic");
+    const bool leaves = rules && rules->type == Json::OBJECT && std::all_of(rules->object.begin(), rules->object.end(), [](const auto& rule) {
+        return rule.first.compare(0, 2, "-:") == 0;
+    });
+    if (!leaves) quantization_refuse_key(j, "dynamic", where);
     f.bits = quantization_bits(j, "bits", {2, 3, 4, 8}, where);
     f.group_size = quantization_group_size(j, "group_size", where);
     f.symmetric = json_bool(j, "sym", where);
@@ -309,6 +319,7 @@ inline QuantizedLinear quantized_find(const Checkpoint& ck, const QuantFormat& f
     quantized_refuse_others(ck, q);
     if (!q.quantized) {
         q.codes = &checkpoint_get(ck, name + ".weight", {O, I});
+        if (!is_float_dtype(q.codes->dtype)) tensor_wrong_dtype(*q.codes);
         return q;
     }
     switch (f.kind) {

@@ -107,6 +107,7 @@ inline std::vector<TensorView> safetensors_parse(const unsigned char* bytes, siz
     constexpr uint64_t max_header = 100000000;  // the format's own limit
     uint64_t n_header = 0;
     if (n < 8) fail("%s: expected a safetensors file, found only %zu bytes. HINT: get it again", path.c_str(), n);
+    if (memcmp(bytes, "version ", 8) == 0) fail("%s: expected a safetensors file, found Git LFS's pointer to it. HINT: git lfs pull", path.c_str());
     memcpy(&n_header, bytes, 8);
     if (n_header > max_header || n_header > n - 8)
         fail("%s: the header should be %llu bytes, but the file has %zu bytes, and a header at most %llu. "
@@ -163,9 +164,6 @@ inline std::string checkpoint_hint(const std::string& dir) {
 
 // What a folder or file holds that is weights, but in a form that isn't read here; empty if nothing like that is seen.
 inline std::string checkpoint_format_found(const std::string& path) {
-    auto ends = [](const std::string& name, const std::string& end) {
-        return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
-    };
     static const std::pair<const char*, const char*> kinds[] = {
         {".gguf", "GGUF (llama.cpp's format)"},
         {".ggml", "GGML (an old format of llama.cpp's)"},
@@ -187,7 +185,7 @@ inline std::string checkpoint_format_found(const std::string& path) {
     std::sort(names.begin(), names.end());
     for (const auto& kind : kinds)
         for (const std::string& name : names)
-            if (ends(name, kind.first)) return std::string(kind.second) + ": " + name;
+            if (ends_with(name, kind.first)) return std::string(kind.second) + ": " + name;
     return "";
 }
 
@@ -218,7 +216,8 @@ inline Checkpoint checkpoint_open(const std::string& dir) {
         const std::string& shard = member.second.string;
         if (member.second.type != Json::STRING || shard.empty() || shard[0] == '.' ||
             shard.find('/') != std::string::npos)
-            fail("%s: tensor %s should be mapped to a file name in the same folder, found %s", index_path.c_str(),
+            fail("%s: tensor %s should be mapped to a file name in the same folder, found %s. HINT: move the shards there, and name them so",
+                 index_path.c_str(),
                  json_quote(member.first).c_str(), json_describe(member.second).c_str());
         shard_of[member.first] = shard;
         shards.push_back(shard);

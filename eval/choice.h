@@ -7,7 +7,7 @@
 //
 // Symbols: score = sum over the continuation's tokens of log p(token | what comes before).
 // defines: Choice, Question, QuestionSet, hellaswag_text, CHOICE_TASKS, choice_set, question_requests, request_scores,
-//          QuestionResult, question_result, question_lines
+//          QuestionResult, question_result, question_lines, set_variant
 #pragma once
 #include <algorithm>
 #include <cmath>

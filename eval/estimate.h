@@ -15,7 +15,7 @@ struct Estimate {
 
 typedef std::vector<std::pair<std::string, Estimate>> NamedEstimates;
 
-// stderr = s / sqrt(n), s^2 with n - 1; 0 for a single value. A mean over nothing is an error.
+// stderr = s / sqrt(n), s^2 with n - 1; a single value has none: NaN. A mean over nothing is an error.
 inline Estimate mean_estimate(const std::vector<double>& values) {
     const size_t n = values.size();
     if (n == 0) fail("expected values to take the mean of, found none");
@@ -23,5 +23,5 @@ inline Estimate mean_estimate(const std::vector<double>& values) {
     for (double x : values) sum += x;
     const double mean = sum / (double)n;
     for (double x : values) squares += (x - mean) * (x - mean);
-    return {mean, n > 1 ? std::sqrt(squares / (double)(n - 1) / (double)n) : 0, n};
+    return {mean, n > 1 ? std::sqrt(squares / (double)(n - 1) / (double)n) : NAN, n};
 }

@@ -20,16 +20,14 @@
 #include "choice.h"
 
 static constexpr int MMLU_SHOTS = 5, MMLU_PROMPT_TOKENS = 2048;
-static constexpr size_t MMLU_QUESTIONS = 14042, MMLU_SUBJECTS = 57;
+static constexpr size_t MMLU_QUESTIONS = 14042, MMLU_SUBJECTS = 57, MMLU_FIELD_BYTES = 1 << 16;
 
 const char* mmlu_category(const std::string& subject);
 
-// One row of a subject's file: question, four choices, the right one's letter.
-static constexpr size_t MMLU_FIELD_BYTES = 1 << 16;
-
+// The rows of a subject's file, each a question, four choices and the right one's letter; anything else is refused.
 inline std::vector<CsvRow> mmlu_rows(const std::string& path) {
     if (!file_exists(path))
-        fail("%s: expected MMLU's questions, found no such file. HINT: scripts/download.sh mmlu, or --data DIR", path.c_str());
+        fail("%s: expected MMLU's questions, found no such file. HINT: scripts/download.sh mmlu (all-data: every set), or --data DIR", path.c_str());
     std::vector<size_t> lines;  // where each row begins
     std::vector<CsvRow> rows = csv_parse_file(path, &lines);
     if (rows.empty()) fail("%s: expected questions, found an empty file. HINT: scripts/download.sh mmlu", path.c_str());
@@ -56,13 +54,13 @@ inline std::vector<std::string> mmlu_subjects(const std::string& data_dir) {
     if (DIR* dir = opendir(folder.c_str())) {
         while (const dirent* entry = readdir(dir)) {
             const std::string name = entry->d_name;
-            if (name.size() > ending.size() && name.compare(name.size() - ending.size(), ending.size(), ending) == 0)
+            if (name.size() > ending.size() && ends_with(name, ending))
                 subjects.push_back(name.substr(0, name.size() - ending.size()));
         }
         closedir(dir);
     }
     if (subjects.empty())
-        fail("%s: expected MMLU's files, SUBJECT_test.csv, found none. HINT: scripts/download.sh mmlu, or --data DIR",
+        fail("%s: expected MMLU's files, SUBJECT_test.csv, found none. HINT: scripts/download.sh mmlu (all-data: every set), or --data DIR",
              folder.c_str());
     std::sort(subjects.begin(), subjects.end());
     return subjects;

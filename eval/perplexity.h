@@ -21,7 +21,6 @@
 #pragma once
 #include <charconv>
 #include <cmath>
-#include <functional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -67,10 +66,11 @@ inline std::string wikitext_text(const std::string& path) {
 // `instead`: what else may help.
 inline void require_file(const std::string& path, const char* set, const char* instead = "") {
     if (!file_exists(path))
-        fail("%s: expected the %s texts, found no such file. HINT: scripts/download.sh %s, or --data DIR%s", path.c_str(), set, set, instead);
+        fail("%s: expected the %s texts, found no such file. HINT: scripts/download.sh %s (all-data: every set), or --data DIR%s", path.c_str(),
+             set, set, instead);
 }
 
-// Keeps the first n_windows windows.
+// Cuts set.tokens into whole windows and keeps the first `limit` of them, 0: all. What is left over is dropped.
 inline void cut_windows(TextSet& set, size_t limit) {
     set.tokens_in_text = set.tokens.size();
     set.n_windows = set.tokens.size() / set.window;

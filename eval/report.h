@@ -1,7 +1,7 @@
 // report.h: the result row, the paper's cells beside it, and the same as JSON.
 //
-// defines: TaskResult, ExpertReport, Report, PaperRow, OTHER_PAPERS, paper_row_find, paper_column, zero_shot_average, report_text,
-//          report_json
+// defines: Settings, json_settings, json_texts, TaskResult, ExpertReport, Report, PaperRow, OTHER_PAPERS, paper_row_find, paper_column,
+//          zero_shot_average, error_text, report_text, report_json
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -50,7 +50,7 @@ struct ExpertReport {
     };
     std::vector<OfLayer> layers;
     bool calibration = false;       // whose tokens: the calibration's, or all that were evaluated
-    size_t starved = 0;             // modules that were rounded to nearest for want of tokens
+    size_t starved = 0;             // modules of experts that too few calibration tokens reached: solved by their weights alone
     size_t moved = 0, compared = 0; // with --kl: tokens, a layer each, that quantization sends to other experts, of so many
 };
 
@@ -160,6 +160,9 @@ inline double paper_number(const std::string& cell) {
     return x;
 }
 
+// " +-0.12", or nothing where a value has no standard error.
+inline std::string error_text(double stderr_) { return std::isnan(stderr_) ? "" : " +-" + format("%.2g", stderr_); }
+
 // Columns of text, each line a vector of cells.
 inline std::string text_table(const std::vector<std::vector<std::string>>& lines) {
     std::string text;
@@ -204,7 +207,7 @@ inline std::string report_text(const Report& r) {
     // `cell` is the paper's, `key` names the column in which the others have theirs.
     auto column = [&](const std::string& name, const Estimate& value, bool percent, const std::string& cell, const std::string& key) {
         head.push_back(name);
-        row.push_back((percent ? format("%.2f", value.value) : number_text(value.value)) + " +-" + format("%.2g", value.stderr_));
+        row.push_back((percent ? format("%.2f", value.value) : number_text(value.value)) + error_text(value.stderr_));
         norm.push_back("");
         for (Beside& p : papers) {
             const std::string text = &p == &papers[0] ? cell : key.empty() ? "" : p.row.cell(key);
@@ -226,7 +229,7 @@ inline std::string report_text(const Report& r) {
         if (t.task == "mmlu" && average.n) column("avg", average, true, paper_average(r), others_average);
         column(t.task + " " + t.metric, {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper, t.official ? paper_column(t.task) : "");
         if (t.acc_norm.empty()) continue;
-        norm.back() = format("%.2f +-%.2g", t.acc_norm[0].value, t.acc_norm[0].stderr_);
+        norm.back() = format("%.2f", t.acc_norm[0].value) + error_text(t.acc_norm[0].stderr_);
         any_norm = true;
     }
     if (average.n && r.tasks.back().task != "mmlu") column("avg", average, true, paper_average(r), others_average);
@@ -258,8 +261,11 @@ inline std::string json_paper(const std::string& cell) {
     return cell.empty() ? "null" : cell == "NaN" ? "\"NaN\"" : json_format(paper_number(cell));
 }
 
+// null where there is one value, which has no standard error.
+inline std::string json_error(double stderr_, size_t n) { return n == 1 ? "null" : json_format(stderr_); }
+
 inline std::string json_estimate(const Estimate& e) {
-    return "\"value\": " + json_format(e.value) + ", \"stderr\": " + json_format(e.stderr_) + ", \"n\": " + std::to_string(e.n);
+    return "\"value\": " + json_format(e.value) + ", \"stderr\": " + json_error(e.stderr_, e.n) + ", \"n\": " + std::to_string(e.n);
 }
 
 inline std::string json_estimates(const NamedEstimates& estimates) {
@@ -318,7 +324,7 @@ inline std::string report_json(const Report& r) {
                    json_estimate({t.value, t.stderr_, t.n}) + ", \"tokens\": " + std::to_string(t.tokens);
         if (t.tokens_asked) results += ", \"tokens_asked\": " + std::to_string(t.tokens_asked);
         for (const Estimate& norm : t.acc_norm)
-            results += ", \"acc_norm\": " + json_format(norm.value) + ", \"acc_norm_stderr\": " + json_format(norm.stderr_);
+            results += ", \"acc_norm\": " + json_format(norm.value) + ", \"acc_norm_stderr\": " + json_error(norm.stderr_, norm.n);
         results += ", \"variant\": " + json_quote(t.variant) + ", \"official\": " + (t.official ? "true" : "false") +
                    ", \"paper\": " + json_paper(t.paper);
         if (!t.categories.empty()) results += ", \"categories\": " + json_estimates(t.categories);
@@ -342,8 +348,8 @@ inline std::string report_json(const Report& r) {
     for (size_t i = 0; i < r.kl.size(); i++) {
         const DivergenceResult& d = r.kl[i];
         kl += (i ? ", " : "") + json_quote(d.task) + ": {\"mean\": " + json_format(d.kl) +
-              ", \"stderr\": " + json_format(d.kl_stderr) + ", \"top1_percent\": " + json_format(d.top1) +
-              ", \"top1_stderr\": " + json_format(d.top1_stderr) + ", \"n\": " + std::to_string(d.n) + "}";
+              ", \"stderr\": " + json_error(d.kl_stderr, d.n) + ", \"top1_percent\": " + json_format(d.top1) +
+              ", \"top1_stderr\": " + json_error(d.top1_stderr, d.n) + ", \"n\": " + std::to_string(d.n) + "}";
     }
     line("kl", kl + "}");
     std::string modules = "[";

@@ -16,7 +16,7 @@
 //          what is scaled    what x / s is folded into    judged on the output of
 //      a   q k v             gain of the input norm       attention, through o
 //      b   o                 rows (and biases) of v       o
-//      c   gate up           gain of the norm after it    the MLP, through down
+//      c   gate up           gain of the post norm        the MLP, through down
 //      d   down              rows of up                   down
 //      b only if v's weights have o's shape, as where each head has a v of its own; Qwen3's heads share theirs. c of a mixture has one
 //      s for all experts, and the router's columns take it, too; d is an expert's own, on the tokens that reach it. In each, for
@@ -36,7 +36,8 @@
 // which unlike GPTQ's need not hold the 0.
 //
 // The scales go into float copies of the weights, which are rounded to floatX once, at the end of step 4. What the gain of a norm
-// loses by its own rounding to floatX is made good in W: s is taken as gain / floatX(gain / s). Biases of v are rounded as they are.
+// loses by its own rounding to floatX is made good in W: s is taken as gain / floatX(gain / s). Biases of v, divided by s, are
+// simply rounded.
 //
 // symbols: W [O, I], X [n, I] inputs of n tokens, s and s_x [I], G group_size, maxq = 2^bits - 1
 // defaults: 20 ratios, 10 of 20 clipping steps, 512 tokens or more to clip by: llm-awq's. -b 4 -g 128, and for calibration C4's
@@ -45,10 +46,9 @@
 //       each ratio; down, which has a search of its own, once more of all but the first. All else is small
 //
 // defines: awq_collect, awq_solve; in the order of the steps: awq_channel_means, AwqSearch, awq_search, AwqSample, awq_sample, awq_clip,
-//          AwqGroup, awq_layer
+//          AwqGroup, awq_layer, awq_device_bytes
 #pragma once
 #include <array>
-#include <chrono>
 #include <functional>
 #include "rtn.cuh"
 
@@ -183,11 +183,6 @@ inline std::vector<float> awq_scales(const std::vector<float>& s_x, int k) {
     return s;
 }
 
-KERNEL awq_scale_columns_kernel(float* out /*[O, I]*/, const float* W /*[O, I]*/, const float* s /*[I]*/, int I) {
-    const size_t row = (size_t)blockIdx.x * I;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = W[row + i] * s[i];
-}
-
 KERNEL awq_divide_rows_kernel(float* W /*[O, I]*/, const float* s /*[O]*/, int I) {
     const size_t row = (size_t)blockIdx.x * I;
     for (int i = threadIdx.x; i < I; i += blockDim.x) W[row + i] /= s[blockIdx.x];
@@ -217,7 +212,7 @@ struct AwqScaled {
 };
 
 // The search for groups of one shape that share their scales. `judge` writes the judged output [n, width] with the groups' W as they are
-// at the time of the call; it is called first with the weights as they were, then once a candidate. They are left holding one.
+// at the time of the call; it is called first with the weights as they were, then once a candidate. The groups' W are left holding the last.
 inline AwqSearch awq_search(const std::vector<AwqScaled>& groups, const std::vector<float>& s_x, const QuantOptions& opt, size_t n,
                             int width, const std::function<void(floatX*)>& judge, const std::string& where) {
     const int O = groups[0].group->O, I = groups[0].group->I, G = opt.group_size == -1 ? I : opt.group_size;
@@ -231,7 +226,7 @@ inline AwqSearch awq_search(const std::vector<AwqScaled>& groups, const std::vec
         const std::vector<float> s = awq_scales(s_x, k);
         copy(s_d.data, s.data(), I);
         for (const AwqScaled& of : groups) {
-            launch(awq_scale_columns_kernel, O, 256, scaled.data, of.W->data, s_d.data, I);
+            launch(scale_columns_kernel, O, 256, scaled.data, of.W->data, s_d.data, I);
             launch(awq_quantize_kernel, dim3(O, I / G), std::min(G, 256), of.group->W, scaled.data, s_d.data, (const int*)nullptr, I, G,
                maxq, opt.scale, GroupCodes());
         }
@@ -265,7 +260,7 @@ inline void awq_divide_gain(floatX* gain, std::vector<float>& s) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Steps 3 and 4
 
-// Xt[j, t] = X[t * stride, j] / s[j], in tiles so that both sides are read and written along rows.
+// Xt[j, t] = X[t * stride, j] / s[j]. Reads go along rows; writes go down columns, in tiles, so that their lines are still in a cache.
 KERNEL awq_sample_kernel(float* Xt /*[I, m]*/, const floatX* X /*[n, I]*/, const float* s /*[I]*/, int I, int m, int stride) {
     const int tile = 32, j0 = blockIdx.x * tile, t0 = blockIdx.y * tile;
     for (int k = threadIdx.x; k < tile * tile; k += blockDim.x) {
@@ -388,11 +383,7 @@ inline void awq_find_scales(Quantizer& q, Layer& layer, int first, int end, std:
 inline void awq_scale_columns(const Group& group, AwqGroup& a) {
     Array<float> s(group.I, "scales");
     copy(s.data, a.s.data(), group.I);
-    launch(awq_scale_columns_kernel, group.O, 256, a.W.data, a.W.data, s.data, group.I);
-}
-
-KERNEL awq_divide_bias_kernel(floatX* bias /*[O]*/, const float* s /*[O]*/, int O) {
-    for (int i = threadIdx.x; i < O; i += blockDim.x) bias[i] = to_floatX(to_float(bias[i]) / s[i]);
+    launch(scale_columns_kernel, group.O, 256, a.W.data, a.W.data, s.data, group.I);
 }
 
 // The rows of `linear` and their biases /= s [linear.O].
@@ -400,7 +391,7 @@ inline void awq_divide_rows(const Group& group, const Linear& linear, AwqGroup& 
     Array<float> s_d(linear.O, "scales");
     copy(s_d.data, s.data(), linear.O);
     launch(awq_divide_rows_kernel, linear.O, 256, a.W.data + (size_t)linear.row * group.I, s_d.data, group.I);
-    if (group.bias) launch(awq_divide_bias_kernel, 1, 256, group.bias + linear.row, s_d.data, linear.O);
+    if (group.bias) launch(divide_kernel, 1, 256, group.bias + linear.row, s_d.data, linear.O);
     std::copy(s.begin(), s.end(), a.row_scale.begin() + linear.row);
 }
 
@@ -467,10 +458,10 @@ inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
         a[g].s.assign(group.I, 1), a[g].row_scale.assign(group.O, 1);
     }
     auto timed = [&](int first, int end, const std::function<void()>& work) {
-        auto start = std::chrono::steady_clock::now();
+        const Clock clock;
         work();
         device_wait();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        const double seconds = clock.seconds();
         for (int g = first; g < end; g++) a[g].seconds += seconds / (end - first);
     };
     // Of group g alone, on its own output.

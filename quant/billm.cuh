@@ -29,12 +29,11 @@
 //
 // symbols: W [O, I], H and U [I, I], S and E [O, 128]; in the code n columns of a block (the last may be narrower), n_salient step 3's k
 // defaults: Hessian metric, damp 0.01, block 128, 128 x 2048 tokens of C4: the paper's flags
-// cost: 49 + 81 candidates, each a few passes over the weights, one sort of them; O I^2 multiply-adds for the corrections,
-//       I^3 for U; H costs T I^2 / 2
+// cost: 49 + 81 candidates, each a few passes over the weights, one sort of them; multiply-adds: O I^2 / 2 for the
+//       corrections, I^3 / 3 for U, T I^2 / 2 for H
 //
-// defines: billm_solve, billm_weights
+// defines: billm_solve, billm_weights, billm_device_bytes
 #pragma once
-#include <chrono>
 #include "../cuda/sort.cuh"
 #include "hessian.cuh"
 
@@ -193,11 +192,6 @@ KERNEL billm_binarize_kernel(float* W /*[O, I]*/, float* E /*[O, 128]*/, uint8_t
     }
 }
 
-KERNEL billm_store_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, int I) {
-    const size_t row = (size_t)blockIdx.x * I;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = to_floatX(W[row + i]);
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 
 struct BillmResult {
@@ -270,7 +264,7 @@ inline BillmResult billm_weights(floatX* W, const float* W0, int O, int I, const
         result.n_salient.push_back(n_salient), result.thresholds.push_back(t);
         all_salient += n_salient;
     }
-    launch(billm_store_kernel, O, 256, W, V.data, I);
+    launch(round_rows_kernel, O, 256, W, V.data, I);
     result.bits = 1 + (double)all_salient / I;
     return result;
 }
@@ -288,14 +282,14 @@ inline size_t billm_device_bytes(const Layer& layer, const QuantOptions& opt, si
 }
 
 inline void billm_solve(Quantizer& q, Layer& layer, int g) {
-    auto start = std::chrono::steady_clock::now();
+    const Clock clock;
     Group& group = layer.groups[g];
     const int I = group.I;
     const bool hessian_metric = q.opt.salient_metric == "hessian";
     Hessian h = std::move(q.hessian[g]);  // freed when this returns
     mirror_upper(h.H.data, I);
     Array<float> W0 = checked_weights(layer, group);
-    const HessianFactor f = hessian_factor(h.H.data, I, h.n, q.opt.damp, false, format("layer %d, %s", layer.index, group.name));
+    HessianFactor f = hessian_factor(h.H.data, I, h.n, q.opt.damp, false, format("layer %d, %s", layer.index, group.name));
     std::vector<double> bits;
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
@@ -304,8 +298,9 @@ inline void billm_solve(Quantizer& q, Layer& layer, int g) {
         bits.push_back(billm_weights(group.W + first, W0.data + first, linear.O, I, f, hessian_metric, where).bits);
         q.weights += (double)linear.O * I, q.weight_bits += bits[k] * linear.O * I;
     }
+    f.U.clear();  // hessian_solve_bytes counts on it: output_errors needs the room
     const std::vector<double> errors = output_errors(group, W0.data, h.H.data);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = clock.seconds();
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         if (!std::isfinite(errors[k]))

@@ -34,7 +34,7 @@
 // cost: a second forward pass, T I^2 multiply-adds for D (twice H's), 2/3 I^3 for P, O I^2 / 2 for its corrections; of a mixture the
 // products of gate and up once more
 //
-// defines: pair_collect, gptaq_correction, gptaq_weights, gptaq_solve; for foem.cuh: gptaq_solve_with
+// defines: pair_collect, gptaq_correction, gptaq_weights, gptaq_solve, gptaq_device_bytes; for foem.cuh: gptaq_solve_with
 #pragma once
 #include "gptq.cuh"
 
@@ -121,7 +121,7 @@ inline GptqResult gptaq_weights(Group& group, const float* W0, const Hessian& h,
 }
 
 inline void gptaq_solve_with(Quantizer& q, Layer& layer, int g, double beta) {
-    auto start = std::chrono::steady_clock::now();
+    const Clock clock;
     Group& group = layer.groups[g];
     Hessian h = std::move(q.hessian[g]);  // freed when this returns
     mirror_upper(h.H.data, group.I);
@@ -130,7 +130,7 @@ inline void gptaq_solve_with(Quantizer& q, Layer& layer, int g, double beta) {
     std::vector<double> objectives;
     const std::vector<double> errors = output_errors(group, W0.data, h.H.data, h.D.n ? h.D.data : nullptr, &objectives);
     gptq_report(q, layer, g, result, errors, objectives,
-                std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+                clock.seconds());
 }
 
 inline void gptaq_solve(Quantizer& q, Layer& layer, int g) { gptaq_solve_with(q, layer, g, 0); }

@@ -22,9 +22,10 @@
 //
 // symbols: W [O, I], X [T, I], H and U [I, I], E [O, 128] errors, G columns that share a grid, maxq = 2^bits - 1
 // defaults: -b 4 -g 128, --act-order, asymmetric, damp 0.01, 128 x 2048 tokens of C4, true-sequential: the paper's flags
-// cost: O I^2 multiply-adds for the corrections, I^3 for U; H costs T I^2 / 2 and dominates
+// cost: multiply-adds: O I^2 / 2 for the corrections, I^3 / 3 for U (linalg.cuh); T I^2 / 2 for H, which dominates
 //
-// defines: gptq_solve, gptq_weights; for gptaq.cuh, foem.cuh and rptq.cuh: gptq_columns, gptq_columns_bytes, gptq_report
+// defines: gptq_solve, gptq_weights; for gptaq.cuh, foem.cuh and rptq.cuh: GPTQ_BLOCK, FixedGrids, GptqResult, gptq_columns,
+//          gptq_columns_bytes, gptq_device_bytes, gptq_report
 #pragma once
 #include "hessian.cuh"
 #include "rtn.cuh"
@@ -127,7 +128,7 @@ struct GptqResult {
 };
 
 // Steps 5 and 6: quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats. P [I, I] (null: none) and beta are a
-// descendant's, and so are grids that are `fixed`.
+// descendant's, and so are grids that are `fixed`, which are taken from it.
 inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFactor& f, const QuantOptions& opt,
                                const float* P = nullptr, double beta = 0, FixedGrids* fixed = nullptr) {
     const int O = group.O, I = group.I;
@@ -227,12 +228,12 @@ inline void gptq_report(Quantizer& q, const Layer& layer, int g, const GptqResul
 }
 
 inline void gptq_solve(Quantizer& q, Layer& layer, int g) {
-    auto start = std::chrono::steady_clock::now();
+    const Clock clock;
     Group& group = layer.groups[g];
     Hessian h = std::move(q.hessian[g]);  // freed when this returns
     mirror_upper(h.H.data, group.I);
     const Array<float> W0 = checked_weights(layer, group);
     const GptqResult result = gptq_weights(group, W0.data, h.H.data, h.n, q.opt, format("layer %d, %s", layer.index, group.name));
     const std::vector<double> errors = output_errors(group, W0.data, h.H.data);
-    gptq_report(q, layer, g, result, errors, {}, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    gptq_report(q, layer, g, result, errors, {}, clock.seconds());
 }

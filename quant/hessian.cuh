@@ -10,7 +10,7 @@
 // If the factorization fails all the same, damping goes up: times 10, up to 1.
 //
 // symbols: H and U [I, I]; in step 3 I is the identity; a sequence is a calibration sample
-// defines: HessianFactor, hessian_factor, hessian_solve_bytes, hessian_factor_note
+// defines: hessian_diagonal_kernel, HessianFactor, hessian_factor, hessian_solve_bytes, hessian_factor_note
 #pragma once
 #include <algorithm>
 #include <numeric>

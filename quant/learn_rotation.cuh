@@ -20,7 +20,7 @@
 // defaults: 200 steps of 4096 rows, from 16 calibration samples: ours
 // cost: 4 N n^2 + 12 n^3 operations a step; five n x n and three N x n float matrices
 //
-// defines: LearnedRotation, learn_rotation, learn_rotation_bytes, normalize_rows, off_orthogonal, RotationSamples,
+// defines: LEARN_WINDOWS, LEARN_EVERY, LearnedRotation, learn_rotation, learn_rotation_bytes, normalize_rows, off_orthogonal, RotationSamples,
 //          rotation_samples_bytes, require_room_to_learn
 #pragma once
 #include "rotation.cuh"

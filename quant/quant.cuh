@@ -14,11 +14,12 @@
 //
 // symbols: W [O, I] weight, W^ the same on its grid, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid,
 //          maxq = 2^bits - 1. In every file "the paper" is arXiv 2505.02214, a method's own is "its paper"
-// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_cache_grids, layer_set_grids, quantize_inputs, Scale, QuantOptions, symmetry, grid_columns,
-//          grids_in_row, Hessian, ModuleReport, Quantizer, quantizer_expect, Order, Method, hessian_collect, mirror_upper, weights_to_float,
-//          check_weights, checked_weights, rows_nonfinite, count_nonfinite, output_errors, weight_errors; for Method's device_bytes:
-//          float_bytes, hessian_bytes, output_error_bytes, two_copies_bytes; for mixtures: group_starves, white_hessian, router_rows, scale_router;
-//          of qwen3.cu, for methods: attention_forward, mlp_forward
+// defines: Linear, Group, STAGES, Layer, input_grid, layer_set_cache_grids, layer_set_grids, quantize_inputs, Scale, QuantOptions, symmetry,
+//          grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer, quantizer_expect, Order, Method, hessian_collect, mirror_upper,
+//          weights_to_float, round_rows_kernel, scale_columns_kernel, divide_kernel, check_weights, checked_weights, rows_nonfinite, count_nonfinite,
+//          relative_errors, weight_difference_kernel, output_errors, weight_errors; Extremes, FlowClusters for RPTQ; for Method's device_bytes:
+//          float_bytes, hessian_bytes, output_error_bytes, OUTPUT_ERROR_ROWS, two_copies_bytes; for mixtures: group_starves, white_hessian,
+//          router_rows, scale_router; of qwen3.cu, for methods: attention_forward, mlp_forward
 #pragma once
 #include <algorithm>
 #include <cfloat>
@@ -30,6 +31,7 @@
 #include "../cuda/device.cuh"
 #include "../cuda/flow_grid.cuh"
 #include "../cuda/gemm.cuh"
+#include "../data/clock.h"
 #include "../data/packed.h"
 
 struct Linear {
@@ -138,14 +140,14 @@ struct Quantizer {
     Array<floatX> difference;                     // [n, I] of a pair's inputs, for pair_collect
     std::vector<Extremes> extremes;               // of the groups' inputs, then of q, k and v, for RPTQ
     std::vector<FlowClusters> clusters;           // of the same places: what the layer's grids point to
-    std::vector<Array<floatX>> inputs;            // [n_calibration, I], for AWQ, of which n_inputs are there
+    std::vector<Array<floatX>> inputs;            // [n_calibration, I], of an expert [its tokens, I], for AWQ; n_inputs are there
     std::vector<size_t> n_inputs;
     std::vector<std::vector<Array<floatX>>> pieces;  // of inputs to be
     std::vector<size_t> n_tokens;                 // that were collected
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
     size_t n_sequences = 1;               // calibration samples that it consists of
-    int sample_length = 0;                // of each of them, where all are equally long
+    int sample_length = 0;                // tokens of each of them: they are equally long
     const std::vector<int>* first_rows = nullptr;  // of what is collected next, those of samples' first tokens; null: every
                                                    // sample_length-th
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
@@ -209,6 +211,22 @@ struct Method {
 KERNEL weights_to_float_kernel(float* out /*[O, I]*/, const floatX* W /*[O, I]*/, int I) {
     const size_t row = (size_t)blockIdx.x * I;
     for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = to_float(W[row + i]);
+}
+
+KERNEL round_rows_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = to_floatX(W[row + i]);
+}
+
+// out = W diag(s); out may be W.
+KERNEL scale_columns_kernel(float* out /*[O, I]*/, const float* W /*[O, I]*/, const float* s /*[I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = W[row + i] * s[i];
+}
+
+// x /= s; one block.
+KERNEL divide_kernel(floatX* x /*[n]*/, const float* s /*[n]*/, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) x[i] = to_floatX(to_float(x[i]) / s[i]);
 }
 
 // A float copy of a group's weights, [O, I].
@@ -319,7 +337,7 @@ inline void scale_router(Layer& layer, const float* s /*[C]*/) {
     launch(scale_floatX_columns_kernel, router_rows(layer), 256, layer.router, s, layer.groups[layer.first_group[2]].I);
 }
 
-// H[j, i] = H[i, j] for j > i, in tiles so that both sides are read and written along rows.
+// H[j, i] = H[i, j] for j > i. Writes go along rows; reads go down columns, in tiles, so that their lines are still in a cache.
 KERNEL mirror_upper_kernel(float* H /*[I, I]*/, int I) {
     const int tile = 32, i0 = blockIdx.x * tile, j0 = blockIdx.y * tile;
     if (j0 < i0) return;

@@ -34,8 +34,8 @@
 //
 // Sources: QuaRot (Ashkboos et al. 2024), SpinQuant (Liu et al. 2024), DartQuant (R2 per kv head).
 // symbols: C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, of dense layers or of experts
-// defines: Rotation, rotation_make, rotation_set_r1, rotation_draw_r2, rotate_rows, rotate_stream_rows, rotate_layer, rotate_layer_bytes,
-//          rotate_queries_and_keys, rotate_down_input, rotate_o_input, transpose
+// defines: RotationShape, Rotation, random_signs, rotation_make, rotation_set_r1, rotation_draw_r2, rotate_rows, rotate_stream_rows,
+//          rotate_layer, rotate_layer_bytes, rotate_queries_and_keys, rotate_down_input, rotate_o_input, transpose, fill_kernel, kv_head
 #pragma once
 #include "../cuda/hadamard.cuh"
 #include "../data/random.h"
@@ -65,7 +65,8 @@ struct Rotation {
 // ---------------------------------------------------------------------------------------------------------------------
 // Kernels and small helpers
 
-// out [n, rows] = in^T, where `in` has n of its columns, whose rows are ld apart; in tiles, so that both sides go along rows.
+// out [n, rows] = the transpose of in [rows, n]; rows of out and of in lie out_ld and ld apart. In tiles, so that both sides go along
+// rows.
 template <class T> KERNEL transpose_kernel(T* out, size_t out_ld, const T* in, size_t ld, int rows, int n) {
     constexpr int tile = 32;
     SHARED T values[tile][tile + 1];
@@ -90,11 +91,6 @@ KERNEL gain_to_float_kernel(float* out /*[n, I]*/, const floatX* W /*[n, I]*/, c
     for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = to_float(W[row + i]) * (gain ? to_float(gain[i]) : 1);
 }
 
-KERNEL round_rows_kernel(floatX* out /*[n, I]*/, const float* in /*[n, I]*/, int I) {
-    const size_t row = (size_t)blockIdx.x * I;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = to_floatX(in[row + i]);
-}
-
 // in += rest, and rest = in - x.
 KERNEL add_rest_kernel(float* in /*[n, I]*/, const floatX* rest /*[n, I]*/, int I) {
     const size_t row = (size_t)blockIdx.x * I;
@@ -103,11 +99,6 @@ KERNEL add_rest_kernel(float* in /*[n, I]*/, const floatX* rest /*[n, I]*/, int 
 KERNEL take_rest_kernel(floatX* rest /*[n, I]*/, const float* in /*[n, I]*/, const floatX* x /*[n, I]*/, int I) {
     const size_t row = (size_t)blockIdx.x * I;
     for (int i = threadIdx.x; i < I; i += blockDim.x) rest[row + i] = to_floatX(in[row + i] - to_float(x[row + i]));
-}
-
-KERNEL copy_rows_kernel(float* out /*[n, I]*/, const float* in /*[n, I]*/, int I) {
-    const size_t row = (size_t)blockIdx.x * I;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = in[row + i];
 }
 
 KERNEL fill_kernel(floatX* out /*[n]*/, float value, int n) {
@@ -193,9 +184,9 @@ inline void rotate_rows(float* x, size_t n, const Rotation& r, bool inverse = fa
                              inverse ? r.signs.data : nullptr);
     Array<float> in(std::min(n, (size_t)ROTATION_ROWS) * C, "rows to be rotated");
     for (size_t row = 0; row < n; row += ROTATION_ROWS) {
-        const int now = (int)std::min((size_t)ROTATION_ROWS, n - row);
-        launch(copy_rows_kernel, now, 256, in.data, x + row * C, C);
-        gemm_float(x + row * C, C, in.data, C, inverse ? r.R1_transposed.data : r.R1.data, C, now, C, C, 1, 0);
+        const size_t now = std::min((size_t)ROTATION_ROWS, n - row);
+        copy(in.data, x + row * C, std::min(in.n, (n - row) * C));
+        gemm_float(x + row * C, C, in.data, C, inverse ? r.R1_transposed.data : r.R1.data, C, (int)now, C, C, 1, 0);
     }
 }
 

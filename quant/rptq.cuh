@@ -62,7 +62,7 @@ KERNEL rptq_extremes_kernel(float* lo, float* hi, const floatX* x /*[windows * l
 
 // Adds the windows of n rows to a place's extremes.
 inline void collect_extremes(Extremes& e, const Quantizer& q, const floatX* x /*[n, I], rows ld apart*/, int n, size_t ld, int I) {
-    const int length = q.sample_length ? q.sample_length : n, windows = n / length;  // chunks are made of whole ones
+    const int length = q.sample_length, windows = n / length;  // chunks are made of whole ones
     const int at_once = std::min(windows, RPTQ_WINDOWS);
     Array<float> lo((size_t)at_once * I, "least values"), hi((size_t)at_once * I, "largest values");
     for (int w = 0; w < windows; w += at_once) {
@@ -329,7 +329,7 @@ inline GptqResult rptq_weights(Group& group, const float* W0, const float* H, si
 }
 
 inline void rptq_solve(Quantizer& q, Layer& layer, int g) {
-    auto start = std::chrono::steady_clock::now();
+    const Clock clock;
     Group& group = layer.groups[g];
     const std::string where = format("layer %d, %s", layer.index, group.name);
     const bool norm = g == 0 || g == 2;
@@ -351,7 +351,7 @@ inline void rptq_solve(Quantizer& q, Layer& layer, int g) {
         layer.k_grid = place_grid(q, K_PLACE, clusters_of_heads(qk, KV, KV, D), q.opt.k_bits);
         layer.v_grid = place_grid(q, V_PLACE, clusters_of_heads(labels, KV, KV, D), q.opt.v_bits);
     }
-    gptq_report(q, layer, g, result, errors, {}, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    gptq_report(q, layer, g, result, errors, {}, clock.seconds());
 }
 
 // A group's Hessian is freed when it is solved.

@@ -10,7 +10,7 @@
 //     scale = (hi - lo) / maxq                     maxq = 2^bits - 1
 //     zero  = round(-lo / scale)                   the code of 0, so that 0 is always on the grid
 // --sym: hi = max(|lo|, hi), lo = -hi where lo < 0, zero = (maxq + 1) / 2.
-// --sym-signed (QuaRot's, SpinQuant's): scale = max |w| / (2^(bits-1) - 1), zero = 2^(bits-1): the codes of the largest are +-7 of -8 .. 7.
+// --sym-signed (QuaRot's, SpinQuant's): scale = max |w| / (2^(bits-1) - 1), zero = 2^(bits-1): at 4 bits the codes of the largest are +-7 of -8 .. 7.
 // --mse: shrink lo and hi by p = 1 - i/100, i = 0..79, and keep the p with the least sum |w^ - w|^2.4 over the grid's weights.
 // Where the scale will be stored in fewer bits (--format) it is rounded before zero and q are taken, and zero can't exceed maxq.
 // Step 2.  q = clamp(round(w / scale) + zero, 0, maxq),  w^ = scale (q - zero);  round is half to even.
@@ -20,9 +20,9 @@
 //           the paper's RTN rows are per channel, as its script ignores the group size (and rounds in bf16; this is float32 throughout)
 // cost: a few passes over the weights; --mse 80 more
 //
-// defines: Grid, grid_fit, grid_code, grid_round, round_scale, GroupCodes, leave_codes, rtn_solve
+// defines: Grid, grid_fit, grid_code, grid_round, round_scale, GroupCodes, GroupCodesArray, group_codes_bytes, leave_codes,
+//          columns_in_groups, rtn_solve
 #pragma once
-#include <chrono>
 #include "quant.cuh"
 
 struct Grid {
@@ -143,7 +143,7 @@ KERNEL rtn_kernel(floatX* W /*[O, I]*/, const float* W0 /*[O, I]*/, int I, int G
 }
 
 inline void rtn_solve(Quantizer& q, Layer& layer, int g) {
-    auto start = std::chrono::steady_clock::now();
+    const Clock clock;
     Group& group = layer.groups[g];
     const int G = grid_columns(q.opt, group.I), n_grids = grids_in_row(q.opt, group.I);
     const float maxq = (float)((1 << q.opt.wbits) - 1);
@@ -155,7 +155,7 @@ inline void rtn_solve(Quantizer& q, Layer& layer, int g) {
         leave_codes(q, group, made, columns_in_groups(group.I, G));
     }
     std::vector<double> errors = weight_errors(layer, group, W0.data);
-    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = clock.seconds();
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         q.reports.push_back({layer.index, linear.name, "weight", errors[k], seconds * linear.O / group.O, {}, ""});

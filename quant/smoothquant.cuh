@@ -21,14 +21,13 @@
 //
 // defines: smoothquant_collect, smoothing_factors, smooth_stage, symmetric_grid, smoothquant_solve
 #pragma once
-#include <chrono>
 #include "rtn.cuh"
 
-static constexpr int MAX_ROWS = 128;  // rows that one block of column_max_kernel looks at
+static constexpr int COLUMN_MAX_ROWS = 128;  // that one block of column_max_kernel looks at
 
 // out[b, j] = max |x| over the rows [128 b, 128 b + 128) of column j. A block has 256 columns and 128 rows.
 template <class T> KERNEL column_max_kernel(float* out /*[ceil(n / 128), I]*/, const T* X /*[n, I]*/, int n, int I) {
-    const int first = blockIdx.y * MAX_ROWS, last = first + MAX_ROWS < n ? first + MAX_ROWS : n;
+    const int first = blockIdx.y * COLUMN_MAX_ROWS, last = first + COLUMN_MAX_ROWS < n ? first + COLUMN_MAX_ROWS : n;
     const int end = (int)(blockIdx.x + 1) * 256 < I ? (int)(blockIdx.x + 1) * 256 : I;
     for (int j = blockIdx.x * 256 + threadIdx.x; j < end; j += blockDim.x) {
         float most = 0;
@@ -42,7 +41,7 @@ template <class T> KERNEL column_max_kernel(float* out /*[ceil(n / 128), I]*/, c
 
 // max |x| of every column of X [n, I], on the host.
 template <class T> std::vector<float> column_max(const T* X, int n, int I) {
-    const int blocks = ceil_div(n, MAX_ROWS);
+    const int blocks = ceil_div(n, COLUMN_MAX_ROWS);
     Array<float> partial((size_t)blocks * I, "column maxima");
     launch(column_max_kernel<T>, dim3(ceil_div(I, 256), blocks), 256, partial.data, X, n, I);
     std::vector<float> rows((size_t)blocks * I), most(I, 0);
@@ -71,22 +70,12 @@ inline std::vector<float> smoothing_factors(const std::vector<float>& a, const s
     return s;
 }
 
-KERNEL divide_gain_kernel(floatX* gain /*[I]*/, const float* s /*[I]*/, int I) {
-    for (int j = threadIdx.x; j < I; j += blockDim.x) gain[j] = to_floatX(to_float(gain[j]) / s[j]);
-}
-
-// W = W0 diag(s), one block a row.
-KERNEL scale_columns_kernel(float* W /*[O, I]*/, const float* s /*[I]*/, int I) {
-    float* row = W + (size_t)blockIdx.x * I;
-    for (int j = threadIdx.x; j < I; j += blockDim.x) row[j] *= s[j];
-}
-
 // The columns of a group's float copy W [O, I] times s.
 inline void scale_columns(Array<float>& W, const std::vector<float>& s) {
     const int I = (int)s.size();
     Array<float> s_d(I, "smoothing factors");
     copy(s_d.data, s.data(), I);
-    launch(scale_columns_kernel, (unsigned)(W.n / I), 256, W.data, s_d.data, I);
+    launch(scale_columns_kernel, (unsigned)(W.n / I), 256, W.data, W.data, s_d.data, I);
 }
 
 // Step 2 but for the groups' weights: s of a stage behind a norm, or nothing where no inputs were collected. Experts share the norm, so
@@ -109,7 +98,7 @@ inline std::vector<float> smooth_stage(Quantizer& q, Layer& layer, int stage) {
     const std::vector<float> s = smoothing_factors(a, w, q.opt.alpha);
     Array<float> s_d(I, "smoothing factors");
     copy(s_d.data, s.data(), I);
-    launch(divide_gain_kernel, 1, 256, stage == 0 ? layer.input_norm : layer.post_norm, s_d.data, I);
+    launch(divide_kernel, 1, 256, stage == 0 ? layer.input_norm : layer.post_norm, s_d.data, I);
     if (stage == 2) scale_router(layer, s_d.data);
     return s;
 }
@@ -147,7 +136,7 @@ inline void smoothquant_solve(Quantizer& q, Layer& layer) {
         }
         const std::vector<float> s = smooth_stage(q, layer, stage);
         for (int g = first; g < end; g++) {
-            auto start = std::chrono::steady_clock::now();
+            const Clock clock;
             Group& group = layer.groups[g];
             Array<float> W = weights_to_float(group);
             std::vector<std::pair<std::string, double>> values;
@@ -159,7 +148,7 @@ inline void smoothquant_solve(Quantizer& q, Layer& layer) {
             q.channel_max[g].clear();
             symmetric_grid(q, group, W.data);
             const std::vector<double> errors = weight_errors(layer, group, W.data);
-            const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            const double seconds = clock.seconds();
             for (int k = 0; k < group.n_linears; k++)
                 q.reports.push_back(
                     {layer.index, group.linears[k].name, "weight", errors[k], seconds * group.linears[k].O / group.O, values, ""});

@@ -58,6 +58,9 @@ fails empty_value              2 '--save: expected a value (DIR), found an empty
 fails device_memory_huge       2 'expected 0 to 1e6 GB' --device-memory 1e300
 fails json_is_a_folder         1 'expected the name of a file, found a folder' -m $tiny --data $tiny --limit 1 --json "$tmp"
 fails missing_set              1 'HINT: scripts/download.sh wikitext2' -m $tiny --data "$tmp"
+mkdir -p "$tmp/llama.cpp" "$tmp/cache/snapshots/0a" && : >"$tmp/llama.cpp/qwen3.gguf"
+fails gguf_alone               1 "found GGUF (llama.cpp's format): qwen3.gguf. HINT: get or save the model as safetensors" -m "$tmp/llama.cpp"
+fails hubs_cache               1 "HINT: -m $tmp/cache/snapshots/HASH" -m "$tmp/cache"
 fails missing_text             1 "$tmp/none: the file can't be opened" -m $tiny --tokenize "$tmp/none"
 fails empty_word               2 'expected a flag, found an empty word' -q rtn ""
 fails save_dot                 2 '--save ./: expected the name of a new folder' -m $tiny -q rtn --save ./
@@ -124,6 +127,15 @@ if [ -w /dev/full ] && (ulimit -f 100 && :) 2>/dev/null; then
     (ulimit -f 100; "$QWEN3" -m $tiny -q rtn --save "$tmp/full" >/dev/null 2>"$tmp/err")
     if [ $? -eq 1 ] && grep -q "$tmp/full" "$tmp/err" && [ ! -e "$tmp/full" ] && ! ls -d "$tmp"/full.tmp-* >/dev/null 2>&1; then ok full_disk
     else bad full_disk "$(tail -n 1 "$tmp/err"); $(ls -d "$tmp"/full* 2>/dev/null)"; fi
+fi
+
+# Threads whose stacks are small, and the program started by the loader of another libc, which it must not start anew.
+if (ulimit -s 512; "$QWEN3" -m $tiny --data $tiny --limit 1 2>"$tmp/err" >"$tmp/out") && grep -q '^tiny' "$tmp/out"; then ok small_stack
+else bad small_stack "$(tail -n 1 "$tmp/err")"; fi
+loader=$(ldd "$QWEN3" | sed -n 's,^[[:space:]]*\(/[^ ]*/ld-[^ ]*\) (.*,\1,p')
+if [ -x "$loader" ]; then
+    if "$loader" "$QWEN3" -h 2>&1 | grep -q '^usage: ./qwen3'; then ok by_the_loader
+    else bad by_the_loader "$("$loader" "$QWEN3" -h 2>&1 | tail -n 1)"; fi
 fi
 
 program=$(realpath "$QWEN3")
@@ -198,6 +210,12 @@ status=$?
 if [ $status -eq 1 ] && grep -q 'wikitext2' "$tmp/out" && tail -n 1 "$tmp/err" | grep -q "$tmp/taken: what was written can't be given this name" &&
     [ "$(ls "$tmp/taken")" = file ] && cmp -s "$tmp/plain/model.safetensors" "$tmp"/taken.tmp-*/model.safetensors; then ok save_name_taken
 else bad save_name_taken "status $status, $(tail -n 1 "$tmp/err"); $(cat "$tmp/out")"; fi
+
+# Nothing of a folder that is named for logs is removed, by a machine without a GPU least of all.
+mkdir -p "$tmp/bin" "$tmp/logs" && printf '#!/bin/sh\nexit 1\n' >"$tmp/bin/nvidia-smi" && chmod +x "$tmp/bin/nvidia-smi" && : >"$tmp/logs/mine.log"
+PATH=$tmp/bin:$PATH bash scripts/gpu_check.sh "$tmp/logs" >"$tmp/out" 2>&1
+if [ $? -eq 1 ] && grep -q '^no GPU was found' "$tmp/out" && [ -e "$tmp/logs/mine.log" ]; then ok gpu_check_keeps_logs
+else bad gpu_check_keeps_logs "$(tail -n 1 "$tmp/out")"; fi
 
 # The disk is full amid the work: the row goes on, and what can't be completed is not left there. Without a row there is no work either.
 for row in "-e wikitext2" ""; do

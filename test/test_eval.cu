@@ -11,7 +11,7 @@ TEST(perplexity_is_the_exponential_of_the_mean_window_loss) {
     CHECK_NEAR(p.value, std::exp(3.0), 1e-9);
     CHECK_NEAR(p.stderr_, std::exp(3.0) * std::sqrt((4 + 1 + 9) / 2.0) / std::sqrt(3.0), 1e-9);
     CHECK_EQ(p.n, (size_t)3);
-    CHECK_EQ(perplexity({-1, -1, -1}, 1, 4).stderr_, 0.0);
+    CHECK(std::isnan(perplexity({-1, -1, -1}, 1, 4).stderr_));  // one window has no standard error
 }
 
 TEST(wikitext_rows_are_joined_with_two_newlines) {
@@ -230,7 +230,7 @@ TEST(report_row_has_the_paper_beside_it) {
 TEST(report_row_has_later_papers_beside_it) {
     Report r;
     r.model = "Qwen3-8B-Base", r.method = "fp16", r.wbits = r.abits = 16, r.group = -1;
-    find_published(r);
+    find_published(r, config_official("8b"));
     CHECK_EQ(r.others.size(), (size_t)1);
     CHECK_EQ(r.paper.cell("wikitext2"), "6.99");
     r.tasks.push_back({"wikitext2", "ppl", "test", 7.18, 0.05, 146, 299008, r.paper.cell("wikitext2")});
@@ -245,12 +245,45 @@ TEST(report_row_has_later_papers_beside_it) {
     CHECK(json.find("\"other_papers\": [{\"paper\": \"FOEM's paper\", \"wikitext2\": 7, \"c4\": 10.43,") != std::string::npos);
     // One that the study has not, and one that nobody has.
     r.method = "foem", r.wbits = 3, r.group = 128, r.others.clear();
-    find_published(r);
+    find_published(r, config_official("8b"));
     CHECK(r.paper.cells.empty());
     CHECK_EQ(r.others[0].cell("c4"), "11.52");
     r.wbits = 4, r.others.clear();
-    find_published(r);
+    find_published(r, config_official("8b"));
     CHECK(r.others.empty());
+}
+
+// A folder's name alone is not the model.
+TEST(cells_are_of_the_models_shape) {
+    for (const char* size : {"0.6b", "1.7b", "4b", "8b", "14b", "32b"}) {
+        std::string name = std::string("Qwen3-") + size;
+        name.back() = 'B';
+        CHECK(has_official_shape(config_official(size), name));
+        CHECK(has_official_shape(config_official(size), name + "-Base"));
+        CHECK(!has_official_shape(config_official(std::string(size) == "8b" ? "4b" : "8b"), name));
+    }
+    Report r;
+    r.model = "Qwen3-8B", r.method = "fp16", r.wbits = r.abits = 16, r.group = -1;
+    find_published(r, config_official("8b"));
+    CHECK(!r.paper.cells.empty() && r.notes.empty());
+    Config other = config_official("8b");
+    other.L = 35;
+    find_published(r, other);
+    CHECK(r.paper.cells.empty() && r.others.empty());
+    CHECK_EQ(r.notes.back(), "the folder's name is Qwen3-8B, but the model's shape isn't: without the papers' cells");
+    r.model = "mine", r.notes.clear();
+    find_published(r, other);
+    CHECK(r.notes.empty());
+}
+
+// One window has no standard error, and no difference of it is significant.
+TEST(one_value_has_no_standard_error) {
+    Report r = example_report();
+    r.tasks = {{"wikitext2", "ppl", "test", 20.5, mean_estimate({20.5}).stderr_, 1, 2048, "18.2"}};
+    r.kl.clear();
+    const std::string text = report_text(r);
+    CHECK(text.find("20.50\n") != std::string::npos && text.find("+2.3\n") != std::string::npos && text.find("+-") == std::string::npos);
+    CHECK(report_json(r).find("\"value\": 20.5, \"stderr\": null, \"n\": 1") != std::string::npos);
 }
 
 TEST(report_row_has_the_whole_row) {

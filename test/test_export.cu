@@ -101,7 +101,7 @@ static Report row_of(const std::string& dir, std::vector<const char*> more = {})
 static void check_same_results(const Report& a, const Report& b) {
     CHECK_EQ(a.tasks.size(), b.tasks.size());
     for (size_t i = 0; i < a.tasks.size(); i++)
-        CHECK(a.tasks[i].value == b.tasks[i].value && a.tasks[i].stderr_ == b.tasks[i].stderr_);
+        CHECK(a.tasks[i].value == b.tasks[i].value && error_text(a.tasks[i].stderr_) == error_text(b.tasks[i].stderr_));
 }
 
 static QuantFormat format_of(QuantFormat::Kind kind, int bits, int group_size, bool symmetric) {
@@ -122,6 +122,8 @@ TEST(packed_checkpoints_run_as_they_are) {
         make_packed(f, tmp / "Packed-GPTQ-Int4", none);
         const Report packed = row_of(tmp / "Packed-GPTQ-Int4"), dense = row_of(tmp / "Packed-GPTQ-Int4-dense");
         check_same_results(packed, dense);
+        for (const Report* r : {&packed, &dense})
+            for (const std::string& note : r->notes) CHECK(note.find("left unread") == std::string::npos);
         CHECK(packed.loaded && !dense.loaded);
         CHECK_EQ(packed.wbits, f.bits);
         CHECK_EQ(packed.group, f.group_size);
@@ -166,15 +168,16 @@ TEST(packed_checkpoints_are_refused) {
     f.abits = 8;
     make_packed(f, tmp / "mixed8", one);
     CHECK_ERROR(row_of(tmp / "mixed8"), "layers.2.mlp.down_proj.weight\" is not quantized");
-    // Of other tensors no values but plain ones are read; that shows before the work.
-    {
+    // Of tensors that aren't quantized no values but plain ones are read; that shows before the work.
+    for (const std::string name : {"model.layers.3.input_layernorm.weight", "model.layers.3.mlp.down_proj.weight"}) {
+        const std::string dir = tmp / name.c_str();
         std::vector<TensorSpec> specs;
-        const std::string gain = "model.layers.3.input_layernorm.weight";
-        each_tensor([&](const TensorView& t, bool) { specs.push_back({t.name, t.name == gain ? "I16" : t.dtype, t.shape}); });
-        CheckpointWriter writer(tmp / "gain", specs);
+        each_tensor([&](const TensorView& t, bool) { specs.push_back({t.name, t.name == name ? "I16" : t.dtype, t.shape}); });
+        CheckpointWriter writer(dir, specs);
         each_tensor([&](const TensorView& t, bool) { writer.write(t.name, t.data, t.n_bytes); });
         write_config(writer, "");
-        CHECK_ERROR(row_of(tmp / "gain"), "tensor \"" + gain + "\" should be BF16, F16 or F32, found I16. HINT: take a checkpoint whose layers'");
+        CHECK_ERROR(run_quietly({"-m", dir.c_str(), "--data", "nowhere", "-q", "rtn"}),
+                    "tensor \"" + name + "\" should be BF16, F16 or F32, found I16. HINT: take a checkpoint whose layers'");
     }
     // A file that ends early.
     const std::string file = tmp / "mixed/model.safetensors", bytes = read_bytes(file);
@@ -372,9 +375,15 @@ TEST(saved_checkpoints_say_what_they_are) {
     auto has = [](const Report& r, const char* other) { return std::count(r.not_the_papers.begin(), r.not_the_papers.end(), other) == 1; };
     run_quietly(joined(TINY, {"-q", "rtn", "-b", "3", "--save", plain.c_str()}));
     const Report as_plain = row_of(plain);
-    CHECK_EQ(as_plain.method, "fp16");
-    CHECK(as_plain.paper.cells.empty() && has(as_plain, "quantized weights"));
-    CHECK_EQ(as_plain.notes.back(), "the weights were quantized before, by -q rtn: quantization.json");
+    CHECK(as_plain.method == "rtn" && as_plain.loaded && as_plain.wbits == 3 && as_plain.abits == 16 && as_plain.group == -1);
+    CHECK(report_text(as_plain).find("rtn, loaded  3  16  -") != std::string::npos);
+    CHECK(as_plain.paper.cells.empty());  // of its name there are some, but not of its shape
+    const Report again = row_of(plain, {"-q", "rtn", "-b", "4"});
+    CHECK(again.method == "rtn" && !again.loaded && again.wbits == 4 && has(again, "quantized weights"));
+    CHECK_EQ(again.notes.back(), "the weights were quantized before, by -q rtn: quantization.json");
+    const std::string rotated = tmp / "rotated";
+    run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "--rotate-offline", "--save", rotated.c_str()}));
+    CHECK(report_text(row_of(rotated)).find("rtn rotated, loaded  4  16  -") != std::string::npos);
 
     run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "-g", "128", "--sym", "--format", "gptq", "--save", packed.c_str()}));
     const Report as_packed = row_of(packed);
@@ -431,6 +440,7 @@ TEST(unpacked_checkpoints_are_plain) {
         writer.finish();
     }
     std::filesystem::rename(tmp / "both", plain + "/model.safetensors");
+    std::filesystem::remove(plain + "/quantization.json");  // which transformers doesn't write
     const Report found = row_of(plain);
     check_same_results(expected, found);
     CHECK(!found.loaded && found.method == "fp16");
@@ -467,6 +477,23 @@ TEST(mixtures_of_experts_are_packed) {
         linears++;
     }
     CHECK(linears > 30);
+    // What reads it is said where not everything does.
+    auto of_transformers = [](const Report& r) {
+        return std::count_if(r.notes.begin(), r.notes.end(), [](const std::string& note) { return note.find("transformers 5.24 loads no") == 0; });
+    };
+    CHECK_EQ(of_transformers(saved), 0);
+    CHECK_EQ(of_transformers(run_quietly({"-m", "test/golden/moe", "-q", "rtn", "-g", "16", "--save", (tmp / "asym").c_str(), "--format",
+                                          "compressed-tensors"})), 1);
+    // A router that is packed.
+    std::vector<TensorSpec> specs;
+    for (const TensorView& t : packed.tensors)
+        specs.push_back({ends_with(t.name, "2.mlp.gate.weight") ? t.name + "_packed" : t.name, t.dtype, t.shape});
+    SafetensorsWriter writer(tmp / "renamed", specs);
+    for (size_t i = 0; i < specs.size(); i++) writer.write(specs[i].name, packed.tensors[i].data, packed.tensors[i].n_bytes);
+    writer.finish();
+    std::filesystem::rename(tmp / "renamed", dir + "/model.safetensors");
+    CHECK_ERROR(run_quietly({"-m", dir.c_str(), "--data", "nowhere"}),
+                "\"model.layers.2.mlp.gate.weight\" is packed (compressed-tensors), which only linears of layers may be here, and no router");
 }
 
 // 4 bits g128 with a scale of 16 bits and a zero point of 4 bits: 4 + 20 / 128.
@@ -482,6 +509,15 @@ TEST(stored_bits_count_scales_and_zeros) {
     });
     CHECK_NEAR(r.stored_bits, 4 + 20 / 128.0 + g_idx / weights, 1e-9);
     CHECK(report_json(r).find("\"bits_per_weight\": 4.") != std::string::npos);
+    // The same of half of its layers, with the files as they are.
+    std::string config = read_bytes(dir + "/config.json");
+    const size_t at = config.find("\"num_hidden_layers\": 4");
+    CHECK(at != std::string::npos);
+    write_bytes(dir + "/config.json", config.replace(at, 22, "\"num_hidden_layers\": 2"));
+    const Report half = row_of(dir);
+    CHECK_NEAR(half.stored_bits, 4 + 20 / 128.0 + g_idx / weights, 1e-9);
+    const std::string& note = half.notes.back();  // of a layer: 7 linears of 4 tensors, 4 gains
+    if (note.find("64 tensors are left unread, model.layers.2.") != 0) fail("found the note \"%s\"", note.c_str());
 }
 
 TEST(formats_refuse_before_the_work) {
@@ -500,6 +536,7 @@ TEST(formats_refuse_before_the_work) {
     refused({"-q", "rtn", "-a", "8", "--a-asym", "--format", "compressed-tensors"}, "one symmetric grid a token");
     refused({"-q", "rtn", "-a", "8", "--a-group", "64", "--format", "compressed-tensors"}, "one symmetric grid a token");
     refused({"-q", "smoothquant", "--format", "gptq"}, "no activation bits");
+    refused({"-q", "rtn", "-a", "4", "--format", "gptq"}, "no activation bits");
     refused({"-q", "smoothquant", "-a", "4", "--format", "compressed-tensors"}, "activations of 4 bits");
     CHECK_ERROR(run_quietly(joined(TINY, {"-q", "rtn", "--format", "gptq"})), "without --save");
     CHECK_EQ(config_with_quantization("{\"a\": 1}", "{}"), "{\n  \"quantization_config\": {},\"a\": 1}");

@@ -354,6 +354,11 @@ TEST(the_235b_mixture_is_planned_within_24_gb) {
     CHECK(working_bytes(o, c, method, streams, true) < whole - (size_t)7e9);
     const Config small = config_official("30b-a3b");
     CHECK_EQ(plan_groups_at_once(o, small, method, planned_streams(small), true, (size_t)23.2e9), 128);
+    // Codes of a layer, which wait on the host for --format: attention's and 128 experts', a byte each, and 5 bytes a grid of 128.
+    CHECK_EQ(packed_layer_bytes(small, o.quant), (size_t)0);
+    o.quant.pack = true;
+    const size_t linears = 2048 * (4096 + 2 * 512 + 4096) + (size_t)128 * 3 * 2048 * 768;
+    CHECK_EQ(packed_layer_bytes(small, o.quant), linears + linears / 128 * 5);
 }
 
 // Whatever collects Hessians: of all groups from one pass, and two of each group with a pair's D.

@@ -222,6 +222,12 @@ TEST(packed_refuses_configs) {
     refused(ct, "\"ignore\"", "\"transform_config\": {\"config_groups\": {}}, \"ignore\"", "transform_config");
     refused(ct, "\"group_0\"", "\"group_1\": {}, \"group_0\"", "2 groups");
     refused(ct, "[\"Linear\"]", "[\"re:.*down_proj\"]", "target");
+    refused(ct, "\"ignore\"", "\"sparsity_config\": {\"format\": \"sparse-24-bitmask\"}, \"ignore\"", "sparsity_config");
+    // Not sparse; targets that each linear's own tensors repeat.
+    f.abits = 16;
+    const std::string weights_alone = replaced(export_config(f), "[\"Linear\"]", "[\"re:.*experts.*\"]"),
+                      dense = replaced(weights_alone, "\"ignore\"", "\"sparsity_config\": {\"format\": \"dense\"}, \"ignore\"");
+    CHECK(quantization_format(config_of(parse(dense)), "c").kind == QuantFormat::PACK);
     refused(ct, "\"num_bits\": 4", "\"num_bits\": 9", "num_bits 9");
     refused(ct, "\"num_bits\": 4", "\"num_bits\": \"4\"", "should be an integer");
     refused(ct, "\"type\": \"int\"", "\"type\": \"float\"", "type \"float\"");
@@ -251,7 +257,9 @@ TEST(packed_refuses_configs) {
     refused(gptq, "\"bits\": 4", "\"bits\": 5", "bits 5");
     refused(gptq, "\"int32\"", "\"int16\"", "pack_dtype");
     refused(gptq, "\"lm_head\": false", "\"lm_head\": true", "lm_head");
-    refused(gptq, "\"lm_head\": false", "\"dynamic\": {\"-:.*down.*\": {}}", "dynamic");
+    refused(gptq, "\"lm_head\": false", "\"dynamic\": {\"-:.*gate\": {}, \"+:.*down.*\": {\"bits\": 8}}", "dynamic");
+    refused(gptq, "\"lm_head\": false", "\"dynamic\": {\".*down.*\": {\"bits\": 8}}", "dynamic");
+    CHECK(quantization_format(config_of(parse(replaced(gptq, "\"lm_head\": false", "\"dynamic\": {\"-:.*gate\": {}}"))), "c").bits == 4);
     refused(gptq, "\"sym\": false", "\"sym\": 0", "true or false");
     refused(gptq, "\"desc_act\"", "\"desc\"", "desc_act");
 
@@ -394,7 +402,9 @@ TEST(packed_export_refuses) {
     CHECK_ERROR(export_require(f, "X", 32, 192), "groups of 128 do not divide");
     f.abits = 8;
     CHECK_ERROR(export_require(f, "X", 32, 128), "no activation bits");
-    f.kind = QuantFormat::PACK;
+    f.abits = 4;
+    CHECK_ERROR(export_require(f, "X", 32, 128), "no activation bits");
+    f.kind = QuantFormat::PACK, f.abits = 8;
     export_require(f, "X", 33, 128);
     f.abits = 4;
     CHECK_ERROR(export_require(f, "X", 33, 128), "activations of 4 bits");

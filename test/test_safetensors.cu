@@ -285,6 +285,8 @@ TEST(checkpoint_in_another_form) {
     write_bytes(tmp / "config.json", "{}");
     CHECK_EQ(checkpoint_format_found(tmp.path), "");
     CHECK_EQ(checkpoint_format_found(tmp / "none"), "");
+    write_bytes(tmp / "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+    CHECK_ERROR(checkpoint_open(tmp.path), "model.safetensors: expected a safetensors file, found Git LFS's pointer to it. HINT: git lfs pull");
 }
 
 TEST(checkpoint_with_packed_tensors) {

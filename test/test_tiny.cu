@@ -90,7 +90,7 @@ TEST(divergence_from_full_precision) {
 }
 
 TEST(every_module_is_reported) {
-    const Report r = run_tiny({"-q", "gptq", "-n", "4", "--limit", "1"});
+    const Report r = run_tiny({"-q", "gptq", "-n", "4", "-l", "512", "--limit", "1"});
     CHECK_EQ(r.modules.size(), (size_t)4 * 7);
     for (const ModuleResult& m : r.modules) {
         CHECK(m.error > 0 && m.error < 0.2);

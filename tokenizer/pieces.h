@@ -10,7 +10,6 @@
 // defines: Splitting, qwen_pattern, llama3_pattern, gpt2_pattern, run_end, stretch_end, piece_end
 #pragma once
 #include <cstdint>
-#include <string>
 #include "unicode.h"
 
 inline constexpr const char* qwen_pattern = R"re((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)re"

@@ -5,7 +5,6 @@
 //          token_lists, is_token_list, is_token_key, token_lists_of, take_qwen_class
 #pragma once
 #include <algorithm>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
