@@ -92,67 +92,87 @@ TEST(the_gradient_is_that_of_finite_differences) {
     }
 }
 
-// A step in float64, by the formulas. `bounded`: by the largest turn of a plane and not by eta.
-static void check_one_step(double eta, bool bounded) {
-    const int n = 12, rows = 40;
-    const std::vector<float> X = outlier_rows(rows, n, 3), R0 = orthogonal(n, 4);
-    const Array<floatX> data = stored(X);
-    Array<float> R(R0.size(), "test");
-    copy(R.data, R0.data(), R0.size());
-    RotationLearner learner(n, rows);
-    copy(learner.R.data, R0.data(), R0.size());
-    std::vector<int> which(rows);
-    std::iota(which.begin(), which.end(), 0);
-    learner.losses_of(data.data, which), learner.gradient(rows), learner.step(eta);
-    if (eta == 0.05) {  // what a first step's is
-        learn_rotation(R.data, data.data, rows, n, 0, 1);
-        CHECK(on_host(R) == on_host(learner.R));
-    }
-    Matrix at(R0.begin(), R0.end()), G(at.size()), omega(at.size()), Z(at.size());
-    for (size_t i = 0; i < at.size(); i++) {
-        Matrix up = at, down = at;
+// A step of R and M in float64, by the formulas. Returns whether the largest turn of a plane bounds it, and not eta.
+static bool step_in_float64(const std::vector<float>& X, int n, Matrix& R, Matrix& M, double eta) {
+    Matrix G(R.size());
+    for (size_t i = 0; i < R.size(); i++) {
+        Matrix up = R, down = R;
         up[i] += 1e-5, down[i] -= 1e-5;
         G[i] = (loss_ref(X, up, n) - loss_ref(X, down, n)) / 2e-5;
     }
     auto product = [&](const Matrix& a, const Matrix& b, bool b_transposed, bool a_transposed = false) {
-        Matrix c(at.size(), 0);
+        Matrix c(R.size(), 0);
         for (int i = 0; i < n; i++)
             for (int j = 0; j < n; j++)
                 for (int k = 0; k < n; k++)
                     c[i * n + j] += (a_transposed ? a[k * n + i] : a[i * n + k]) * (b_transposed ? b[j * n + k] : b[k * n + j]);
         return c;
     };
-    const Matrix a = product(G, at, true), b = product(at, G, true);
+    const Matrix a = product(G, R, true), b = product(R, G, true);
     double norm = 0;
-    for (size_t i = 0; i < omega.size(); i++) omega[i] = a[i] - b[i], norm += omega[i] * omega[i];
-    const Matrix move = product(omega, at, false);
+    for (size_t i = 0; i < M.size(); i++) M[i] = 0.9 * M[i] + a[i] - b[i], norm += M[i] * M[i];
+    const Matrix move = product(M, R, false);
     Matrix longest(n, 0);
     double largest = 0;
     for (int i = 0; i < n; i++) {
-        const double row = std::inner_product(&omega[i * n], &omega[i * n] + n, &omega[i * n], 0.0);
-        if (row > largest) largest = row, longest.assign(&omega[i * n], &omega[i * n] + n);
+        const double row = std::inner_product(&M[i * n], &M[i * n] + n, &M[i * n], 0.0);
+        if (row > largest) largest = row, longest.assign(&M[i * n], &M[i * n] + n);
     }
     double size = std::sqrt(largest);
     for (int k = 0; k < 8; k++) {
         Matrix next(n, 0);
         for (int i = 0; i < n; i++)
-            for (int j = 0; j < n; j++) next[j] += longest[i] / size * omega[i * n + j];
+            for (int j = 0; j < n; j++) next[j] += longest[i] / size * M[i * n + j];
         longest = next, size = std::sqrt(std::inner_product(next.begin(), next.end(), next.begin(), 0.0));
     }
     const double turn = std::min(eta * std::sqrt(n / norm), 0.1 / size);
-    CHECK_EQ(turn < eta * std::sqrt(n / norm), bounded);
-    for (size_t i = 0; i < Z.size(); i++) Z[i] = at[i] - turn * move[i];
+    for (size_t i = 0; i < R.size(); i++) R[i] -= turn * move[i];
     for (int k = 0; k < 2; k++) {
-        const Matrix S = product(Z, product(Z, Z, false, true), false);
-        for (size_t i = 0; i < Z.size(); i++) Z[i] = 1.5 * Z[i] - 0.5 * S[i];
+        const Matrix S = product(R, product(R, R, false, true), false);
+        for (size_t i = 0; i < R.size(); i++) R[i] = 1.5 * R[i] - 0.5 * S[i];
     }
-    const std::vector<float> found = on_host(learner.R);
-    for (size_t i = 0; i < Z.size(); i++) CHECK_NEAR(found[i], Z[i], 1e-5);
+    return turn < eta * std::sqrt(n / norm);
 }
 
-TEST(one_step_is_the_formulas) {
-    check_one_step(0.05, true);
-    check_one_step(0.005, false);
+// Steps of all rows, the first with M = 0 and the others with what the ones before left of it.
+static void check_steps(const std::vector<double>& etas, bool bounded) {
+    const int n = 12, rows = 40;
+    const std::vector<float> X = outlier_rows(rows, n, 3), R0 = orthogonal(n, 4);
+    const Array<floatX> data = stored(X);
+    RotationLearner learner(n, rows);
+    copy(learner.R.data, R0.data(), R0.size());
+    Matrix R(R0.begin(), R0.end()), M(R0.size(), 0);
+    std::vector<int> which(rows);
+    std::iota(which.begin(), which.end(), 0);
+    for (double eta : etas) {
+        learner.losses_of(data.data, which), learner.gradient(rows), learner.step(eta);
+        CHECK_EQ(step_in_float64(X, n, R, M, eta), bounded);
+    }
+    const std::vector<float> found = on_host(learner.R);
+    for (size_t i = 0; i < R.size(); i++) CHECK_NEAR(found[i], R[i], 1e-5);
+}
+
+TEST(steps_are_the_formulas) {
+    check_steps({0.05}, true);
+    check_steps({0.005}, false);
+    check_steps({0.005, 0.003, 0.002}, false);
+}
+
+// eta falls by half a cosine, from 0.05 to nearly 0: the last of the three steps is below the bound of a turn.
+TEST(learning_is_its_steps) {
+    const int n = 12, rows = 40, steps = 3;
+    const std::vector<float> X = outlier_rows(rows, n, 3), R0 = orthogonal(n, 4);
+    Array<float> found(R0.size(), "test");
+    copy(found.data, R0.data(), R0.size());
+    const LearnedRotation learned = learn_rotation(found.data, stored(X).data, rows, n, 0, steps);
+    Matrix R(R0.begin(), R0.end()), M(R0.size(), 0);
+    CHECK_NEAR(learned.before, loss_ref(X, R, n), 1e-5 * learned.before);
+    bool bounded = true;
+    for (int k = 0; k < steps; k++) bounded = step_in_float64(X, n, R, M, 0.05 * (1 + std::cos(M_PI * k / steps)) / 2);
+    CHECK(!bounded);
+    CHECK_NEAR(learned.after, loss_ref(X, R, n), 1e-5 * learned.before);
+    const std::vector<float> host = on_host(found);
+    for (size_t i = 0; i < R.size(); i++) CHECK_NEAR(host[i], R[i], 1e-5);
 }
 
 TEST(learning_lowers_the_loss_and_stays_orthogonal) {
@@ -248,5 +268,44 @@ TEST(rows_are_normalized) {
         double sum = 0;
         for (int i = 0; i < n; i++) sum += std::pow(to_float(host[t * n + i]), 2);
         CHECK_NEAR(sum / n, t == 2 ? 0 : 1, 1e-2);
+    }
+}
+
+// From two chunks of 70 and 40 tokens, of which 0, 32 and 64, and 0 and 32 are kept: rows for R1 one after another, and for the R2 of a
+// kv head token after token those of its query heads. All divided by their root mean square.
+TEST(samples_lie_where_they_are_learned_from) {
+    const int C = 20, H = 6, KV = 2, D = 8, most = 7;
+    Rotation r = rotation_make({C, 16, H, KV, D}, 0);
+    RotationSamples samples(r, 1, most);
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    auto rows_of = [&](int width, int T) {
+        std::vector<float> x;
+        for (int i = 0; i < width * T; i++) x.push_back(to_float(to_floatX(3 * normal(random))));
+        return x;
+    };
+    const int chunks[] = {70, 40};
+    std::vector<float> stream, heads;  // of the tokens that are kept
+    for (int T : chunks) {
+        const std::vector<float> x = rows_of(C, T), y = rows_of(H * D, T);
+        samples.take_stream(stored(x).data, T), samples.take_heads(stored(y).data, T);
+        for (int t = 0; t < T; t += 32) {
+            stream.insert(stream.end(), x.begin() + t * C, x.begin() + (t + 1) * C);
+            heads.insert(heads.end(), y.begin() + t * H * D, y.begin() + (t + 1) * H * D);
+        }
+    }
+    CHECK(samples.n_stream == 5 && samples.n_tokens == 5);
+    auto check_row = [](const Array<floatX>& found, size_t at, const float* x, int n) {
+        double squares = 0;
+        for (int i = 0; i < n; i++) squares += (double)x[i] * x[i] / n;
+        std::vector<floatX> host(n);
+        copy(host.data(), found.data + at, n);
+        for (int i = 0; i < n; i++) CHECK_NEAR(to_float(host[i]), x[i] / std::sqrt(squares), sizeof(floatX) == 4 ? 1e-6 : 0.01);
+    };
+    for (int t = 0; t < 5; t++) {
+        check_row(samples.stream, (size_t)t * C, &stream[t * C], C);
+        for (int k = 0; k < KV; k++)
+            for (int i = 0; i < H / KV; i++)  // query head k H / KV + i reads kv head k
+                check_row(samples.heads, ((size_t)(k * most + t) * (H / KV) + i) * D, &heads[(t * H + k * (H / KV) + i) * D], D);
     }
 }

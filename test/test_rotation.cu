@@ -3,20 +3,10 @@
 #include "../quant/rotation.cuh"
 #include "golden.h"
 #include "matrix.h"
+#include "small_model.h"
 #include "temp.h"
 #include "test.h"
 #include <random>
-
-// A small model whose head_dim is not hidden / heads, and whose hidden size, ffn and heads need all constructions: 20 x 4, 76 x 2.
-static Config small_config(bool bias, int H = 6) {
-    Config c = {};
-    c.model_type = bias ? "qwen2" : "qwen3";
-    c.C = 80, c.F = 152, c.L = 2, c.H = H, c.KV = 2, c.D = 32, c.V = 97;
-    c.eps = 1e-6f, c.rope_theta = 1e4f, c.tied = true, c.qk_norm = !bias, c.qkv_bias = bias, c.max_position = 256;
-    return c;
-}
-
-static RotationShape shape_of(const Config& c) { return {c.C, c.F, c.H, c.KV, c.D}; }
 
 static Layer random_layer(const Config& c, int index) {
     Layer layer = layer_alloc(c);
@@ -189,12 +179,6 @@ TEST(a_streams_rows_come_back) {
 // ---------------------------------------------------------------------------------------------------------------------
 // The whole model
 
-static Model small_model(const Config& c) {
-    Model m;
-    m.name = "small", m.random = true, m.config = c;
-    return m;
-}
-
 enum Mistake { NONE, EMBEDDINGS, FINAL_NORM, GAIN, QK_GAIN, KV_MAP, BEFORE_ROTARY };
 
 // R3 on the rows of q and k, as if it could stand before the rotary embedding.
@@ -256,13 +240,6 @@ static double difference(const std::vector<float>& a, const std::vector<float>& 
     for (size_t i = 0; i < a.size(); i++)
         most = std::max(most, std::fabs((double)a[i] - b[i])), largest = std::max(largest, std::fabs((double)a[i]));
     return most / largest;
-}
-
-static Rotation small_rotation(const Config& c) {
-    Rotation r = rotation_make(shape_of(c), 5);
-    r.has.over_heads = c.H != 6;
-    if (r.has.over_heads) r.heads = hadamard_make(c.H * c.D, "heads", c.D);
-    return r;
 }
 
 TEST(a_rotated_model_is_the_same_function) {
@@ -337,75 +314,7 @@ TEST(a_saved_rotated_model_is_the_same_function) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Keys, values and inputs on few bits
-
-// q, k and v [T, (H + 2 KV) D] as attention sees them, and o's input [T, H D] as its product sees it (after the next stage).
-struct Flow {
-    std::vector<float> qkv, o;
-};
-static Flow flow_of(const Model& m, const Rotation* r, const QuantOptions& opt) {
-    const Config& c = m.config;
-    std::vector<int> tokens;
-    for (int i = 0; i < 40; i++) tokens.push_back((i * i + 5) % c.V);
-    std::vector<Stream> one;
-    one.push_back(stream_of_windows(c, "tokens", tokens, 40, false));
-    Stream& s = one[0];
-    s.x.width = c.C, s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
-    stream_embed(m, s);
-    Scratch scratch = scratch_alloc(c, one);
-    Layer layer = layer_alloc(c);
-    for (const Param& p : layer_params(c, layer)) load_param(m, p);
-    layer.rotation = r;
-    QuantOptions cache = opt;
-    cache.abits = 16;  // the inputs of q, k and v stay
-    layer_set_grids(layer, cache, c.D, true);
-    Flow flow;
-    for (int stage = 0; stage <= 1; stage++) layer_stage(c, layer, stage, s.x.data.data, scratch.in.data, s.chunks[0], scratch);
-    const size_t n = tokens.size() * (c.H + 2 * c.KV) * c.D;
-    flow.qkv = download(scratch.out);
-    flow.qkv.resize(n);
-    layer_set_grids(layer, opt, c.D, true);
-    flow_grid_apply(scratch.in.data, 40, c.H * c.D, c.H * c.D, layer.groups[1].grid);
-    flow.o = download(scratch.in);
-    flow.o.resize(tokens.size() * c.H * c.D);
-    return flow;
-}
-
-static size_t distinct(const std::vector<float>& x, size_t first, size_t n) {
-    return std::set<float>(x.begin() + first, x.begin() + first + n).size();
-}
-
-TEST(keys_values_and_os_input_have_a_grid_a_head) {
-    const Config c = small_config(false);
-    const Model m = small_model(c);
-    const Rotation r = small_rotation(c);
-    const int D = c.D, heads = c.H + 2 * c.KV;
-    for (const Rotation* rotation : {(const Rotation*)nullptr, &r}) {
-        const Flow plain = flow_of(m, rotation, QuantOptions());
-        for (bool k : {true, false}) {
-            QuantOptions o;
-            (k ? o.k_bits : o.v_bits) = 3, o.abits = 4, o.a_asym = true, o.a_heads = true;
-            const Flow few = flow_of(m, rotation, o);
-            for (int t = 0; t < 40; t++)
-                for (int h = 0; h < heads; h++) {
-                    const size_t at = ((size_t)t * heads + h) * D;
-                    const bool on_grid = k ? h >= c.H && h < c.H + c.KV : h >= c.H + c.KV;
-                    if (on_grid) {  // each value is that of the unquantized head, to half a step of its own range
-                        float lo = 0, hi = 0;
-                        for (int d = 0; d < D; d++) lo = std::min(lo, plain.qkv[at + d]), hi = std::max(hi, plain.qkv[at + d]);
-                        for (int d = 0; d < D; d++)
-                            CHECK_NEAR(few.qkv[at + d], plain.qkv[at + d], 1.05 * (hi - lo) / 7 / 2 + 0.01 * hi);
-                        CHECK(distinct(few.qkv, at, D) <= 8 && distinct(plain.qkv, at, D) > 8);
-                    } else {
-                        for (int d = 0; d < D; d++) CHECK_EQ(few.qkv[at + d], plain.qkv[at + d]);
-                    }
-                }
-            for (int t = 1; t < 40; t++)
-                for (int h = 0; h < c.H; h++) CHECK(distinct(few.o, ((size_t)t * c.H + h) * D, D) <= 16);
-            CHECK(distinct(few.o, (size_t)c.H * D, c.H * D) > 16);  // not one grid for all heads
-        }
-    }
-}
+// Few bits
 
 static double divergence(std::vector<const char*> method) {
     std::vector<const char*> args = {"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "--kl", "-b", "4", "-g", "-1"};
@@ -461,6 +370,86 @@ TEST(a_learned_rotation_is_better_than_a_random_one_and_comes_back_from_its_file
     CHECK_EQ(run_quietly(args).kl[0].kl, learned.kl[0].kl);
     args.resize(args.size() - 2);
     CHECK(learned.kl[0].kl < run_quietly(args).kl[0].kl);
+}
+
+// Matrices that are diag(signs) times Sylvester's, [n, n] each; signs are the draws of Python's random.Random(seed).
+static std::vector<Matrix> signed_sylvesters(int matrices, int n, uint64_t seed) {
+    PythonRandom random(seed);
+    std::vector<Matrix> all(matrices, Matrix((size_t)n * n));
+    for (Matrix& R : all)
+        for (int i = 0; i < n; i++) {
+            const double value = (random.getrandbits(1) ? 1 : -1) / std::sqrt((double)n);
+            for (int j = 0; j < n; j++) R[(size_t)i * n + j] = __builtin_popcount(i & j) % 2 ? -value : value;
+        }
+    return all;
+}
+
+// The smooth range, squared, of x R, where x [n] is divided by its root mean square and stored first.
+static double soft_range(const float* x, const Matrix& R, int n) {
+    double squares = 0, m = 0;
+    for (int i = 0; i < n; i++) squares += (double)x[i] * x[i] / n;
+    for (int j = 0; j < n; j++) {
+        double y = 0;
+        for (int i = 0; i < n; i++) y += to_float(to_floatX((float)(x[i] / std::sqrt(squares)))) * R[(size_t)i * n + j];
+        m += std::pow(y, 8) / n;
+    }
+    return std::pow(m, 0.25);
+}
+
+// Where learning begins, its losses are means over all that is to be learned from: of R1 every 32nd token's rows before both norms of each
+// layer, of R2 the same tokens' heads. Taken here from a pass of the test's own.
+TEST(rotations_are_learned_from_both_norms_and_all_heads) {
+    skip_when_emulated();
+    Config c = small_config(false);
+    c.C = 64, c.V = 2048;
+    const TempFolder tmp;
+    std::filesystem::create_directory_symlink(std::filesystem::absolute("data/tiny"), tmp / "qwen3-tokenizer");
+    std::filesystem::create_directory_symlink(std::filesystem::absolute("data/tiny/c4"), tmp / "c4");
+    Run run;
+    run.options.learn_rotation = run.options.rotate = true, run.options.sample_length = 40, run.options.seed = 3;
+    run.model = small_model(c);
+    run.rotation = rotation_for(run.options, c);
+    learn_rotations(run, tmp.path);
+
+    const TextSet set = calibration_set(model_tokenizer(run.model, tmp.path), tmp.path, "c4", 16, 40, 3);
+    std::vector<Stream> one;
+    one.push_back(stream_of_windows(c, "tokens", set.tokens, 40, false));
+    Stream& s = one[0];
+    const int T = (int)s.tokens.size(), group = c.H / c.KV;
+    CHECK(T == 640 && s.chunks.size() == 1);
+    s.x.width = c.C, s.x.data = Array<floatX>((size_t)T * c.C, "activations");
+    stream_embed(run.model, s);
+    Scratch scratch = scratch_alloc(c, one);
+    Layer layer = layer_alloc(c);
+    const Matrix R1 = signed_sylvesters(1, c.C, 3)[0];
+    double r1 = 0, r2 = 0;
+    auto add_stream = [&] {
+        const std::vector<float> x = download(s.x.data);
+        for (int t = 0; t < T; t += 32) r1 += soft_range(&x[(size_t)t * c.C], R1, c.C) / (2 * c.L * (T / 32));
+    };
+    for (int l = 0; l < c.L; l++) {
+        const std::vector<Matrix> R2 = signed_sylvesters(c.KV, c.D, 3 + ((uint64_t)(l + 1) << 32));
+        layer_place(c, layer, l);
+        for (const Param& p : layer_params(c, layer)) load_param(run.model, p);
+        add_stream();
+        for (int stage = 0; stage <= 4; stage++) {
+            layer_stage(c, layer, stage, s.x.data.data, scratch.in.data, s.chunks[0], scratch);
+            if (stage == 2) add_stream();
+            if (stage != 1) continue;
+            const std::vector<float> x = download(scratch.in);
+            for (int t = 0; t < T; t += 32)
+                for (int h = 0; h < c.H; h++)
+                    r2 += soft_range(&x[((size_t)t * c.H + h) * c.D], R2[h / group], c.D) / (c.L * (T / 32) * c.H);
+        }
+    }
+    auto setting = [&](const char* key) {
+        for (const auto& setting : run.report.rotation)
+            if (setting.first == key) return std::stod(setting.second);
+        return (double)NAN;
+    };
+    CHECK_NEAR(setting("r1_before"), r1, 1e-4 * r1);
+    CHECK_NEAR(setting("r2_before"), r2, 1e-4 * r2);
+    CHECK(setting("r1_after") < r1 && setting("r2_after") < r2);
 }
 
 TEST(a_file_of_rotations) {

@@ -78,3 +78,31 @@ TEST(methods_that_a_rotation_does_not_go_with_say_why) {
     CHECK_ERROR(parse({"-q", "rtn", "--rotate-offline", "--learn-rotation", "--rotation", "s/r", "--save", "s"}),
                 "--rotation s/r: this is in the folder of --save");
 }
+
+// Parts, blocks, signs, and the rest that the stream keeps.
+TEST(options_reach_the_rotation) {
+    const Config c = config_official("0.6b");
+    CHECK(c.C == 1024 && c.F == 3072 && c.H == 16 && c.D == 128);
+    auto rotation_of = [&](std::vector<const char*> args) { return rotation_for(parse(args), c); };
+    const std::string parts[] = {"r1", "r2", "r3", "r4", "heads"};
+    for (const std::string& part : parts) {
+        const Rotation r = rotation_of({"--rotate", "--rotate-only", part.c_str()});
+        const bool has[] = {r.has.r1, r.has.r2, r.has.r3, r.has.r4, r.has.over_heads};
+        for (int i = 0; i < 5; i++) CHECK_EQ(has[i], parts[i] == part);
+        CHECK(r.hidden.n == (part == "r1" ? 1024 : 0) && r.ffn.n == (part == "r4" ? 3072 : 0));
+        CHECK(r.head.n == (part == "r2" || part == "r3" ? 128 : 0) && r.heads.n == (part == "heads" ? 2048 : 0));
+        CHECK_EQ(r.rest, part == "r1" && sizeof(floatX) == 2);
+    }
+    CHECK(!rotation_for(parse({"--rotate"}), config_official("30b-a3b")).rest);  // a mixture's stream has none
+    for (uint64_t seed : {0, 7})
+        for (bool learned : {false, true}) {  // learning begins from the whole width
+            const std::string text = std::to_string(seed);
+            const Rotation r = rotation_of({learned ? "--learn-rotation" : "--rotate", "--rotate-block", "64", "--seed", text.c_str()});
+            CHECK(r.hidden.n == (learned ? 1024 : 64) && r.ffn.n == 64 && r.rest == (sizeof(floatX) == 2));
+            std::vector<float> signs(c.C);
+            CHECK(r.signs.n == signs.size() && r.seed == seed);
+            copy(signs.data(), r.signs.data, signs.size());
+            PythonRandom random(seed);
+            for (float sign : signs) CHECK_EQ(sign, random.getrandbits(1) ? 1 : -1);
+        }
+}

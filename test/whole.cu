@@ -11,6 +11,7 @@
 #include "matrix.h"
 #include "moe_layer.h"
 #include "rptq_layer.h"
+#include "small_model.h"
 #include "temp.h"
 #include "test.h"
 
@@ -46,6 +47,9 @@ namespace test_smoothquant {
 }
 namespace test_billm {
 #include "test_billm.cu"
+}
+namespace test_flow_of_a_layer {
+#include "test_flow_of_a_layer.cu"
 }
 namespace test_rotation {
 #include "test_rotation.cu"
