@@ -172,6 +172,25 @@ TEST(awq_search_is_its_definition) {
     CHECK(moved >= 12);  // the outlier channels are worth scaling
 }
 
+// A channel that is always 0 has s_x = 0: beside r = 0 it has the floor's scale, which is the least and so moves all others.
+TEST(awq_scales_a_dead_channel_by_the_floor) {
+    Problem p = make_problem(24, 96, 70, 3);
+    for (int t = 0; t < p.n; t++) p.X[(size_t)t * p.I + 40] = 0;
+    const std::vector<float> s_x = channel_means(upload(p.X), p.I, "test");
+    Array<floatX> W = upload(p.W), X = upload(p.X);
+    Group g = {"test", p.O, p.I, W.data, nullptr, 1, {{"test", 0, p.O}}};
+    const Array<float> W0 = weights_to_float(g);
+    const AwqSearch found = awq_search({{&g, &W0}}, s_x, awq_options(3, 32), p.n, p.O,
+                                       [&](floatX* out) { gemm(out, X.data, W.data, p.n, p.O, p.I); }, "test");
+    CHECK(found.best > 0);
+    for (int k = 0; k < AWQ_RATIOS; k++) {
+        const std::vector<double> expected = scales_ref(p, k);
+        const std::vector<float> s = k == found.best ? found.s : awq_scales(s_x, k);
+        for (int j = 0; j < p.I; j++) CHECK_NEAR(s[j], expected[j], 1e-5 * expected[j]);
+        CHECK_EQ(std::min_element(s.begin(), s.end()) - s.begin() == 40, k > 0);
+    }
+}
+
 TEST(awq_keeps_the_first_of_equal_losses) {
     Problem p = make_problem(4, 32, 10, 4);
     std::fill(p.W.begin(), p.W.end(), 0.0f);
@@ -445,15 +464,15 @@ TEST(awq_refuses_a_stream_of_another_length) {
 // ---------------------------------------------------------------------------------------------------------------------
 // The command line
 
-// What add_streams makes of a command line's calibration.
-static std::pair<Settings, size_t> calibration_of(std::vector<const char*> args) {
+// The run after add_streams has made a command line's calibration.
+static Run calibration_of(std::vector<const char*> args) {
     args.insert(args.begin(), {"qwen3", "-m", "data/tiny", "--data", "data/tiny", "-q", "awq", "--save", "unused"});
     Run run;
     run.options = options_parse((int)args.size(), args.data());
     run.method = method_for(run.options);
     run.model = model_open(run.options);
     add_streams(run, "data/tiny");
-    return {run.report.calibration, run.streams[0].segments.size()};
+    return run;
 }
 
 TEST(awq_calibrates_by_its_own_rule_unless_told_otherwise) {
@@ -462,17 +481,26 @@ TEST(awq_calibrates_by_its_own_rule_unless_told_otherwise) {
             if (s.first == key) return s.second;
         return std::string("missing");
     };
-    auto check = [&](std::vector<const char*> args, const char* samples, const char* length, const char* seed, const char* source) {
-        const auto found = calibration_of(args);
-        CHECK_EQ(value(found.first, "samples"), samples);
-        CHECK_EQ(value(found.first, "length"), length);
-        CHECK_EQ(value(found.first, "seed"), seed);
-        CHECK(value(found.first, "source").find(source) != std::string::npos);
-        CHECK_EQ(std::to_string(found.second), samples);
+    // What is expected of each rule and seed is tested against Python in test_eval.cu.
+    auto check = [&](std::vector<const char*> args, const char* samples, const char* length, const char* seed, const char* source,
+                     const TextSet& expected) {
+        const Run run = calibration_of(args);
+        const Settings& found = run.report.calibration;
+        CHECK_EQ(value(found, "samples"), samples);
+        CHECK_EQ(value(found, "length"), length);
+        CHECK_EQ(value(found, "seed"), seed);
+        CHECK(value(found, "source").find(source) != std::string::npos);
+        CHECK_EQ(std::to_string(run.streams[0].segments.size()), samples);
+        CHECK(run.streams[0].tokens == expected.tokens);
     };
-    check({}, "70", "512", "42", "AWQ's rule: 128 of 370 train documents");
-    check({"-n", "3"}, "3", "2048", "0", "370 train documents");
-    check({"-n", "2", "-l", "300", "--seed", "4"}, "2", "300", "4", "370 train documents");
+    const Tokenizer t = tokenizer_load("data/tiny");
+    auto by_awqs_rule = [&](int seed) { return awq_calibration_set(t, "data/tiny", 128, 512, seed); };
+    auto as_gptq = [&](int n, int length, int seed) { return calibration_set(t, "data/tiny", "c4", n, length, seed); };
+    check({}, "70", "512", "42", "AWQ's rule: 128 of 370 train documents", by_awqs_rule(42));
+    check({"--seed", "7"}, "69", "512", "7", "AWQ's rule: 128 of 370 train documents", by_awqs_rule(7));
+    check({"-n", "3"}, "3", "2048", "0", "370 train documents", as_gptq(3, 2048, 0));
+    check({"-n", "2", "-l", "300", "--seed", "4"}, "2", "300", "4", "370 train documents", as_gptq(2, 300, 4));
+    CHECK(by_awqs_rule(7).tokens != by_awqs_rule(42).tokens && as_gptq(2, 300, 4).tokens != as_gptq(2, 300, 0).tokens);
 }
 
 TEST(awq_runs_from_end_to_end) {

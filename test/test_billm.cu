@@ -370,13 +370,13 @@ struct SolvedGroup {
 };
 
 // The problem's rows as two linears of layer 3.
-static SolvedGroup solve_group(const GoldenProblem& p, int split, double damp = 0.01) {
+static SolvedGroup solve_group(const GoldenProblem& p, int split, double damp = 0.01, const char* salient_metric = "hessian") {
     Array<floatX> W = upload(p.W), X = upload(p.X);
     Layer layer;
     layer.index = 3;
     layer.groups[2] = {"gate_up", p.O, p.I, W.data, nullptr, 2, {{"gate_proj", 0, split}, {"up_proj", split, p.O - split}}};
     SolvedGroup s;
-    s.q.opt.damp = damp;
+    s.q.opt.damp = damp, s.q.opt.salient_metric = salient_metric;
     hessian_collect(s.q, layer.groups[2], 2, X.data, p.n);
     billm_solve(s.q, layer, 2);
     s.W = download(W);
@@ -404,6 +404,24 @@ TEST(billm_solves_each_linear_of_a_group_on_its_own) {
     CHECK_NEAR(gate.error, a.error, 1e-6);
     CHECK_NEAR(up.error, b.error, 1e-6);
     CHECK_NEAR(both.q.weight_bits / both.q.weights, (2 * a.result.bits + b.result.bits) / 3, 1e-12);
+}
+
+TEST(billm_solves_a_group_by_the_metric_and_damping_that_are_asked_for) {
+    const GoldenProblem p = make_problem(12, 192, 400, 16, 50);
+    GoldenProblem first = p, second = p;
+    first.O = 7, first.W.resize((size_t)7 * p.I);
+    second.O = 5, second.W.erase(second.W.begin(), second.W.begin() + 7 * p.I);
+    std::vector<std::vector<float>> all;
+    for (const char* metric : {"hessian", "magnitude"})
+        for (double damp : {0.01, 0.3}) {
+            const bool hessian_metric = std::string(metric) == "hessian";
+            std::vector<float> expected = solve(first, hessian_metric, damp).W;
+            const std::vector<float> rest = solve(second, hessian_metric, damp).W;
+            expected.insert(expected.end(), rest.begin(), rest.end());
+            CHECK(solve_group(p, 7, damp, metric).W == expected);
+            CHECK(std::find(all.begin(), all.end(), expected) == all.end());
+            all.push_back(expected);
+        }
 }
 
 TEST(billm_raises_the_damping_and_says_so) {

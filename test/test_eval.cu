@@ -109,6 +109,52 @@ TEST(c4_windows_and_calibration_are_those_of_python) {
     CHECK_ERROR(calibration_set(t, data, "c4", 1, 1 << 20, 0), "none of the 1128 documents has more than 1048576 tokens");
 }
 
+// Python's draws on the bundled texts, with Hugging Face `tokenizers`: r = random.Random(seed); i = r.randint(0, N - 1) until document i
+// has more than `length` tokens, L of them; then r.randint(0, L - length - 1). Of the first case one document has exactly `length`, and
+// the ranges are so small that one more or one less would show.
+TEST(c4_calibration_is_that_of_python_on_the_bundled_texts) {
+    const Tokenizer t = tokenizer_load("data/tiny");
+    const LineFile documents("data/tiny/c4/train.jsonl");
+    const struct {
+        int length, seed;
+        std::vector<std::pair<size_t, size_t>> draws;  // document and offset
+    } cases[] = {{2731, 2, {{46, 86}, {220, 326}, {278, 227}, {238, 163}, {216, 452}, {90, 120}, {90, 166}, {88, 34}, {228, 106}, {228, 41},
+                            {204, 236}, {127, 31}}},
+                 {300, 4, {{155, 422}, {369, 1622}}},
+                 {300, 0, {{197, 1722}, {20, 1060}}}};
+    for (const auto& c : cases) {
+        std::vector<int> expected;
+        for (const auto& [document, offset] : c.draws) {
+            const std::vector<int> ids = tokenizer_encode(t, document_text(documents, document));
+            expected.insert(expected.end(), ids.begin() + offset, ids.begin() + offset + c.length);
+        }
+        CHECK(calibration_set(t, "data/tiny", "c4", (int)c.draws.size(), c.length, c.seed).tokens == expected);
+    }
+    CHECK_EQ(sha256_of_ids(c4_set(t, "data/tiny", "data/paper/c4_windows.csv", 8).tokens),  // of validation.jsonl: 2048 and seed 0
+             "f080d2c290732c8c0e09d5328d49a1b44c9db62ba3edb839e4fc9bc0637ab112");
+}
+
+// Windows of the train split's one text begin where random.Random(seed).randint(0, L - length - 1) says; L = 214 is from Hugging Face.
+TEST(wikitext2_calibration_is_that_of_python) {
+    const Tokenizer t = tokenizer_load("data/tiny");
+    TempFolder dir;
+    std::filesystem::create_directories(dir / "wikitext2");
+    std::string text;
+    for (int i = 0; i < 20; i++) text += i % 3 == 1 ? " \n" : format(" Row %d of the text , and what it says . \n", i);
+    write_bytes(dir / "wikitext2/wiki.train.raw", text);
+    const std::vector<int> ids = tokenizer_encode(t, wikitext_text(dir / "wikitext2/wiki.train.raw"));
+    CHECK_EQ(ids.size(), (size_t)214);
+    const int length = 207;
+    const std::pair<int, std::vector<int>> cases[] = {{0, {6, 3, 6, 3, 0, 2, 4, 3, 3, 6}}, {5, {4, 2, 5, 2, 6, 5, 6, 5, 5, 4}}};
+    for (const auto& [seed, offsets] : cases) {
+        const TextSet set = calibration_set(t, dir.path, "wikitext2", (int)offsets.size(), length, seed);
+        CHECK(set.name == "wikitext2" && set.window == length && set.n_windows == offsets.size());
+        for (size_t k = 0; k < offsets.size(); k++)
+            CHECK(std::equal(ids.begin() + offsets[k], ids.begin() + offsets[k] + length, set.tokens.begin() + k * length));
+    }
+    CHECK_ERROR(calibration_set(t, dir.path, "wikitext2", 1, 214, 0), "214 tokens are less than a sample of 214");
+}
+
 TEST(texts_are_stripped_as_python_does) {
     CHECK_EQ(python_strip(""), "");
     CHECK_EQ(python_strip(" \t\r\n\v\f\x1c\x1d\x1e\x1f"), "");
@@ -138,6 +184,8 @@ TEST(awq_calibration_is_that_of_python_on_the_bundled_texts) {
     const TextSet set = awq_calibration_set(t, "data/tiny");
     CHECK_EQ(set.n_windows, (size_t)70);
     CHECK_EQ(sha256_of_ids(set.tokens), "9084469876f44ec7fea247bd843cab623ee74d3dff35f77f39bdaecb95e7f4fb");
+    CHECK_EQ(sha256_of_ids(awq_calibration_set(t, "data/tiny", 128, 512, 7).tokens),
+             "1e3eab6de6514e88d518de630b7f8ed8c5972dfa516df074297adf6e13da0b7a");
     CHECK_ERROR(awq_calibration_set(t, "data/tiny", 128, 1), "none of the 370 documents has 1 to 1 tokens");
     // A document of exactly `length` tokens is taken, one of a token more is not.
     const LineFile documents("data/tiny/c4/train.jsonl");

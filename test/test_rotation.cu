@@ -502,7 +502,8 @@ TEST(a_file_of_rotations) {
     CHECK_ERROR((c.C = 96, rotation_load(again, file, c)), "shape");
 }
 
-// max |w| / (2^(bits-1) - 1), codes -2^(bits-1) .. 2^(bits-1) - 1; with --mse the shrunk scale of the least sum |w^ - w|^2.4.
+// max |w| / (2^(bits-1) - 1), codes -2^(bits-1) .. 2^(bits-1) - 1; with --mse the shrunk scale of the least sum |w^ - w|^2.4. Of RTN, and
+// of GPTQ with H = 1, where there is nothing to make good; -g of the row's width fits its grids elsewhere in GPTQ.
 TEST(the_signed_symmetric_grid) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
@@ -512,10 +513,19 @@ TEST(the_signed_symmetric_grid) {
         w.push_back(i / I == 1 ? 0 : to_float(to_floatX(i / I == 2 ? std::fabs(normal(random)) : normal(random))));
     for (int bits : {2, 3, 4})
         for (bool mse : {false, true}) {
-            Array<float> W0 = to_device(w);
-            Array<floatX> W(w.size(), "test");
-            launch(rtn_kernel, dim3(O, 1), 32, W.data, W0.data, I, I, (float)((1 << bits) - 1), 2, mse, Scale::F32, GroupCodes{});
-            const std::vector<float> found = download(W);
+            std::vector<std::vector<float>> found;
+            for (int group_size : {-1, I})
+                for (bool gptq : {false, true}) {
+                    Array<floatX> W = upload(w);
+                    Layer layer;
+                    layer.groups[0] = {"test", O, I, W.data, nullptr, 1, {{"test", 0, O}}};
+                    Quantizer q;
+                    q.opt.wbits = bits, q.opt.sym_signed = true, q.opt.mse = mse, q.opt.group_size = group_size;
+                    q.hessian[0] = white_hessian(I);
+                    if (gptq) gptq_solve(q, layer, 0);
+                    else rtn_solve(q, layer, 0);
+                    found.push_back(download(W));
+                }
             for (int r = 0; r < O; r++) {
                 const int top = (1 << (bits - 1)) - 1;
                 float most = 0;
@@ -533,7 +543,8 @@ TEST(the_signed_symmetric_grid) {
                     }
                     if (error < least) least = error, best = row;
                 }
-                for (int i = 0; i < I; i++) CHECK_NEAR(found[r * I + i], best[i], std::fabs(best[i]) / 200 + 1e-6);
+                for (const std::vector<float>& W : found)
+                    for (int i = 0; i < I; i++) CHECK_NEAR(W[r * I + i], best[i], std::fabs(best[i]) / 200 + 1e-6);
             }
         }
 }

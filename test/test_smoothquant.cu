@@ -52,7 +52,7 @@ struct Smoothed {
     std::vector<ModuleReport> reports;
 };
 
-static Smoothed solve(const GoldenProblem& p, int bits, bool smooth) {
+static Smoothed solve(const GoldenProblem& p, int bits, bool smooth, double alpha = 0.5) {
     Array<floatX> W = upload(p.W), X = upload(p.X), gain = upload(std::vector<float>(p.I, 1));
     Layer layer;
     layer.index = 3;
@@ -61,7 +61,7 @@ static Smoothed solve(const GoldenProblem& p, int bits, bool smooth) {
     Array<floatX> rest = upload({1, 2, 3, 4});
     for (int g = 1; g < 4; g++) layer.groups[g] = {"rest", 2, 2, rest.data, nullptr, 1, {{"rest", 0, 2}}};
     Quantizer q;
-    q.opt.wbits = bits;
+    q.opt.wbits = bits, q.opt.alpha = alpha;
     if (smooth) {
         const int half = p.n / 2;
         smoothquant_collect(q, layer.groups[0], 0, X.data, half);
@@ -129,6 +129,53 @@ TEST(smoothing_makes_both_sides_equally_large) {
         CHECK_NEAR(a[j] / s[j], w[j] * s[j], 1e-5 * w[j] * s[j]);
         CHECK_NEAR(all[j], a[j], 1e-6 * a[j]);
         CHECK_NEAR(none[j], 1 / w[j], 1e-6 / w[j]);
+    }
+}
+
+// The definition in float64: s = max(a^alpha / max(w, 1e-5)^(1 - alpha), 1e-5), the gain 1 / s and the weights W diag(s) to half a step of
+// their row's grid. Channels 3 and 5 have no input, 4 and 5 no weights: there the floors alone give s.
+TEST(alpha_says_how_much_moves_into_the_weights) {
+    const int O = 8, I = 24, n = 40;
+    std::mt19937 random(6);
+    std::normal_distribution<float> normal;
+    GoldenProblem p{O, I, n, {}, {}};
+    for (int i = 0; i < O * I; i++)
+        p.W.push_back(i % I == 4 || i % I == 5 ? 0 : to_float(to_bf16(normal(random) * (0.02f + 0.03f * (float)(i % I % 5)))));
+    for (int i = 0; i < n * I; i++)
+        p.X.push_back(i % I == 3 || i % I == 5 ? 0 : to_float(to_bf16(normal(random) * (i % I % 7 == 2 ? 40.0f : 0.5f))));
+    for (double alpha : {0.5, 0.8, 0.2}) {
+        const Smoothed found = solve(p, 8, true, alpha);
+        std::vector<double> s(I);
+        for (int j = 0; j < I; j++) {
+            double a = 0, w = 0;
+            for (int t = 0; t < n; t++) a = std::max(a, std::fabs((double)p.X[t * I + j]));
+            for (int r = 0; r < O; r++) w = std::max(w, std::fabs((double)p.W[r * I + j]));
+            s[j] = std::max(std::pow(a, alpha) / std::pow(std::max(w, 1e-5), 1 - alpha), 1e-5);
+            CHECK_NEAR(found.gain[j], 1 / s[j], (sizeof(floatX) == 4 ? 1e-5 : 4e-3) / s[j]);
+        }
+        for (int r = 0; r < O; r++) {
+            double most = 0;
+            for (int j = 0; j < I; j++) most = std::max(most, std::fabs(p.W[r * I + j] * s[j]));
+            for (int j = 0; j < I; j++) {
+                const double w = p.W[r * I + j] * s[j];
+                CHECK_NEAR(found.W[r * I + j], w, 0.501 * most / 127 + (sizeof(floatX) == 4 ? 1e-5 : 4e-3) * std::fabs(w));
+            }
+        }
+    }
+}
+
+// A row of zeros stays one, and one whose largest value is less than 1e-5 has the grid of 1e-5.
+TEST(rows_of_next_to_nothing_have_the_floors_grid) {
+    const int O = 3, I = 16;
+    GoldenProblem p{O, I, 2, {}, std::vector<float>(2 * I, 1)};
+    for (int i = 0; i < O * I; i++)
+        p.W.push_back(to_float(to_bf16(i / I == 0 ? 0 : i / I == 1 ? 1e-7f * (float)(i % I - 7) : 0.01f * (float)(i % I - 7))));
+    const Smoothed found = solve(p, 8, false);
+    for (int r = 0; r < O; r++) {
+        float most = 1e-5f;
+        for (int i = 0; i < I; i++) most = std::max(most, std::fabs(p.W[r * I + i]));
+        for (int i = 0; i < I; i++)
+            CHECK_EQ(found.W[r * I + i], to_float(to_floatX(std::nearbyint(p.W[r * I + i] / (most / 127)) * (most / 127))));
     }
 }
 

@@ -60,6 +60,9 @@ namespace test_rotation_options {
 namespace test_rptq {
 #include "test_rptq.cu"
 }
+namespace test_rptq_places {
+#include "test_rptq_places.cu"
+}
 namespace test_rptq_golden {
 #include "test_rptq_golden.cu"
 }
