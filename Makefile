@@ -58,7 +58,7 @@ ifeq ($(GPU),1)
                $(foreach a,$(lastword $(ARCH)),-gencode arch=compute_$(a),code=compute_$(a))  # PTX, for what is newer
   endif
   OUT      := build/gpu-$(PRECISION)
-  COMPILE   = $(NVCC) -std=c++17 -O3 $(GENCODE) -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror,-Wno-dangling-reference,-fopenmp -lineinfo $(DEFINES) -MMD -MP
+  COMPILE   = $(NVCC) -std=c++17 -O3 -t0 $(GENCODE) -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror,-Wno-dangling-reference,-fopenmp -lineinfo $(DEFINES) -MMD -MP
   LINK     := -lcublas -lgomp
 else
   OUT      := build/$(if $(EMULATE),emulated,cpu)-$(PRECISION)$(if $(SANITIZE),-sanitize)$(if $(filter 0,$(NATIVE)),-portable)
