@@ -125,7 +125,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "--logits", "FILE", "read token ids, one a line; write float32 logits [T, V] raw to stdout", &o.logits,
          nullptr},
         {Flag::SECTION, "", "", "machine", nullptr, nullptr},
-        {Flag::REAL, "--device-memory", "GB", "use no more of the GPU, 0: what is free", &o.device_memory, nullptr},
+        {Flag::REAL, "--device-memory", "GB", "use no more of the GPU's memory, or of a CPU's, 0: what is free", &o.device_memory, nullptr},
         {Flag::ON, "-h", "", "this text; -h METHOD: what belongs to one method", &o.help, nullptr},
         {Flag::SECTION, "", "", "the methods' own", nullptr, nullptr},
         {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq gptaq foem"},

@@ -464,3 +464,22 @@ TEST(billm_finds_its_row_of_the_paper) {
     CHECK_EQ(row.cell("wikitext2"), std::string("8.64E4"));
     CHECK(paper_row_find("data/paper/tables.csv", "Qwen3-0.6B-Base", "billm", 1, 8, 128).cells.empty());
 }
+
+// What the row prints for W is the mean over weights, not over modules: the bundled model's have 65,536 to 131,072.
+TEST(billms_bits_are_the_mean_over_all_weights) {
+    skip_when_emulated();
+    const Report r = run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-q", "billm", "-n", "2", "-l", "256", "--limit", "1"});
+    const Config c = config_load("data/tiny/config.json");
+    double weights = 0, bits = 0, modules = 0;
+    for (const ModuleResult& m : r.modules) {
+        const bool kv = m.module == "k_proj" || m.module == "v_proj", qo = m.module == "q_proj" || m.module == "o_proj";
+        const double n = (double)c.C * (kv ? c.KV * c.D : qo ? c.H * c.D : c.F);
+        CHECK_EQ(m.values[0].first, "bits");
+        CHECK(m.values[0].second > 1 && m.values[0].second < 1.5);
+        weights += n, bits += n * m.values[0].second, modules += m.values[0].second / r.modules.size();
+    }
+    CHECK_EQ(r.modules.size(), (size_t)4 * 7);
+    CHECK_NEAR(r.effective_bits, bits / weights, 1e-9);
+    CHECK(std::fabs(modules - bits / weights) > 1e-5);
+    CHECK(report_text(r).find(format("  billm   %.2f  16  ", bits / weights)) != std::string::npos);
+}

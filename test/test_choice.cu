@@ -3,6 +3,9 @@
 // (The prompts and their tokens: test_prompts.cu.)
 #include "golden.h"
 #include "test.h"
+#include <map>
+#include <set>
+#include <sstream>
 
 // Requests over a small vocabulary, many of which begin alike, some equal.
 static std::vector<Request> random_requests(int n, int seed) {
@@ -208,6 +211,96 @@ TEST(question_lines_have_every_score) {
              "\"scores\": [-2, -3.25, -1e-09]}\n");
 }
 
+// To the nearest number of 8 significant bits, of two the even one.
+static double of_eight_bits(double x) {
+    int e;
+    const double m = std::frexp(x, &e);
+    return std::ldexp(std::nearbyint(std::ldexp(m, 8)), e - 8);
+}
+
+// The scores of a set's choices by head_logits on the rows of its trie, and a softmax in float64. bf16: logits, log-probabilities and
+// their sum are each rounded.
+static std::vector<double> scores_by_hand(const QuestionSet& set, bool by_logit, bool bf16) {
+    const Config& c = tiny().model.config;
+    Trie trie = trie_build(question_requests(tiny().tokenizer, set), CHUNK_TOKENS);
+    std::vector<Stream> streams;
+    streams.push_back(stream_of_trie(c, set.name, trie));
+    const std::vector<Target>& targets = streams[0].targets;
+    push_through(tiny().model, streams);
+    Head head = head_load(tiny().model);
+    std::vector<int> rows;
+    for (const Target& t : targets)
+        if (rows.empty() || rows.back() != (int)t.row) rows.push_back((int)t.row);
+    CHECK((int)rows.size() <= head.batch && streams[0].chunks.size() == 1);
+    head_logits(c, head, streams[0].x.data.data, rows);
+    std::vector<float> logits(rows.size() * c.V);
+    copy(logits.data(), head.logits.data, logits.size());
+    auto rounded = [&](double x) { return bf16 ? of_eight_bits(x) : x; };
+    std::vector<double> values;
+    for (const Target& t : targets) {
+        const float* row = &logits[(std::lower_bound(rows.begin(), rows.end(), (int)t.row) - rows.begin()) * c.V];
+        double sum = 0;
+        for (int v = 0; v < c.V; v++) sum += std::exp(rounded(row[v]));
+        values.push_back(rounded(rounded(row[t.token]) - (by_logit ? 0 : std::log(sum))));
+    }
+    std::vector<double> scores;
+    for (const std::vector<int>& wanted : trie.wanted) {
+        double sum = 0;
+        for (int k : wanted) sum += values[k];
+        scores.push_back(rounded(sum));
+    }
+    return scores;
+}
+
+// The scores that --questions writes of a run.
+static std::vector<double> scores_of_a_run(std::vector<const char*> args) {
+    args.insert(args.begin(), {"-m", "data/tiny", "--data", "data/tiny", "--limit", "4", "--questions", "/tmp/not_written"});
+    std::istringstream lines(run_quietly(args).questions);
+    std::vector<double> scores;
+    for (std::string line; std::getline(lines, line);) {
+        const Json question = json_parse(line.data(), line.size(), "a line");
+        for (const Json& score : json_array(question, "scores", "a line")) scores.push_back(score.number);
+    }
+    return scores;
+}
+
+// A row's log-probabilities are its logits less a constant, so accuracy can't tell them apart; their sizes can.
+TEST(mmlu_is_scored_by_logits_or_by_log_probabilities_as_its_style_says) {
+    skip_when_emulated();
+    for (const char* style : {"paper", "lm-eval"}) {
+        const bool paper = style == std::string("paper");
+        const QuestionSet set = mmlu_set(tiny().tokenizer, "data/tiny", style, 4);
+        const std::vector<double> found = scores_of_a_run({"-e", "mmlu", "--mmlu-style", style}),
+                                  expected = scores_by_hand(set, paper, false), others = scores_by_hand(set, !paper, false);
+        CHECK_EQ(found.size(), (size_t)4 * 4 * 4);
+        CHECK_EQ(found.size(), expected.size());
+        for (size_t i = 0; i < found.size(); i++) {
+            CHECK_NEAR(found[i], expected[i], 1e-4);
+            CHECK(std::fabs(found[i] - others[i]) > 0.5);
+        }
+    }
+}
+
+// A log-probability in float may lie on the other side of a border than the one in float64: seldom.
+TEST(bf16_scores_of_a_run_are_rounded_at_every_step) {
+    skip_when_emulated();
+    for (const char* task : {"arc_easy", "mmlu"}) {
+        const bool letters = task == std::string("mmlu");
+        const std::vector<double> found = scores_of_a_run({"-e", task, "--bf16-scores"}),
+                                  expected = scores_by_hand(tiny_set(task, 4), letters, true),
+                                  exact = scores_by_hand(tiny_set(task, 4), letters, false);
+        CHECK_EQ(found.size(), expected.size());
+        size_t unlike = 0, moved = 0;
+        for (size_t i = 0; i < found.size(); i++) {
+            CHECK_EQ(found[i], of_eight_bits(found[i]));
+            unlike += found[i] != expected[i];
+            moved += of_eight_bits(exact[i]) != expected[i];  // where it matters that the logits were rounded first
+        }
+        if (unlike > found.size() / 16) fail("%s: %zu of %zu scores are not those of the definition", task, unlike, found.size());
+        CHECK(letters || moved > found.size() / 4);
+    }
+}
+
 TEST(few_bits_fall_towards_chance) {
     skip_when_emulated();
     auto run = [](std::vector<const char*> args) {
@@ -281,4 +374,73 @@ TEST(bf16_logits_are_rounded_before_the_softmax) {
     double most = 0;
     for (size_t k = 0; k < exact.size(); k++) most = std::max(most, std::fabs((double)exact[k] - rounded[k]));
     CHECK(most > 1e-4 && most < 0.2);  // logits of about 20 are rounded to 1/16
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// MMLU's parts
+
+// Four subjects of 1, 3, 2 and 1 questions, asked in any order; nobody knows the last one.
+TEST(mmlu_parts_are_micro_averages) {
+    QuestionSet set;
+    set.subjects = {"abstract_algebra", "astronomy", "virology", "field_zoology"};
+    const int subjects[] = {1, 2, 0, 1, 3, 2, 1};
+    const std::vector<double> hits = {0, 100, 100, 0, 0, 100, 100};
+    for (int s : subjects) set.questions.push_back({{}, 0, s});
+    NamedEstimates by_subject, by_category;
+    mmlu_parts(set, hits, by_subject, by_category);
+    const double accuracies[] = {100, 100.0 / 3, 100, 0};
+    const size_t sizes[] = {1, 3, 2, 1};
+    CHECK_EQ(by_subject.size(), (size_t)4);
+    for (int s = 0; s < 4; s++) {
+        CHECK_EQ(by_subject[s].first, set.subjects[s]);
+        CHECK_NEAR(by_subject[s].second.value, accuracies[s], 1e-12);
+        CHECK_EQ(by_subject[s].second.n, sizes[s]);
+    }
+    CHECK_NEAR(by_subject[1].second.stderr_, 100.0 / 3, 1e-12);  // sqrt((2 * 33.3^2 + 66.7^2) / 2 / 3)
+    CHECK_EQ(by_category.size(), (size_t)2);
+    CHECK_EQ(by_category[0].first, "STEM");  // two of four, where the mean of its subjects is 67
+    CHECK_NEAR(by_category[0].second.value, 50, 1e-12);
+    CHECK_EQ(by_category[0].second.n, (size_t)4);
+    CHECK_EQ(by_category[1].first, "other");
+    CHECK_NEAR(by_category[1].second.value, 100, 1e-12);
+    CHECK_EQ(by_category[1].second.n, (size_t)2);
+}
+
+// hendrycks/test's categories.py goes from a subject to one of 17 fields, and from a field to its category. (lm-evaluation-harness has
+// anatomy in STEM.)
+TEST(mmlu_categories_are_those_of_hendrycks) {
+    struct Field {
+        const char *category, *subjects;
+    };
+    const Field fields[] = {
+        {"STEM", "astronomy conceptual_physics college_physics high_school_physics"},
+        {"STEM", "college_chemistry high_school_chemistry"},
+        {"STEM", "college_biology high_school_biology"},
+        {"STEM", "college_computer_science computer_security high_school_computer_science machine_learning"},
+        {"STEM", "abstract_algebra college_mathematics elementary_mathematics high_school_mathematics high_school_statistics"},
+        {"STEM", "electrical_engineering"},
+        {"humanities", "high_school_european_history high_school_us_history high_school_world_history prehistory"},
+        {"humanities", "formal_logic logical_fallacies moral_disputes moral_scenarios philosophy world_religions"},
+        {"humanities", "international_law jurisprudence professional_law"},
+        {"social sciences", "high_school_government_and_politics public_relations security_studies us_foreign_policy"},
+        {"social sciences", "human_sexuality sociology"},
+        {"social sciences", "econometrics high_school_macroeconomics high_school_microeconomics"},
+        {"social sciences", "high_school_geography"},
+        {"social sciences", "high_school_psychology professional_psychology"},
+        {"other", "global_facts miscellaneous professional_accounting"},
+        {"other", "business_ethics management marketing"},
+        {"other", "anatomy clinical_knowledge college_medicine human_aging medical_genetics nutrition professional_medicine virology"},
+    };
+    std::map<std::string, int> sizes;
+    for (const Field& field : fields) {
+        std::istringstream subjects(field.subjects);
+        for (std::string subject; subjects >> subject;) {
+            const char* category = mmlu_category(subject);
+            if (!category || category != std::string(field.category))
+                fail("%s: expected %s, found %s", subject.c_str(), field.category, category ? category : "none");
+            sizes[category]++;
+        }
+    }
+    CHECK(sizes == (std::map<std::string, int>{{"STEM", 18}, {"humanities", 13}, {"social sciences", 12}, {"other", 14}}));
+    CHECK(mmlu_category("field_zoology") == nullptr);
 }

@@ -310,5 +310,34 @@ V=$(grep -oE '"vocab_size": *[0-9]+' $tiny/config.json | grep -oE '[0-9]+$')
 if [ "$(wc -l <"$tmp/ids")" -gt 2 ] && [ "$(stat -c %s "$tmp/logits")" -eq $(($(wc -l <"$tmp/ids") * V * 4)) ]; then ok tokenize_and_logits
 else bad tokenize_and_logits "$(wc -l <"$tmp/ids") ids, $(stat -c %s "$tmp/logits") bytes"; fi
 
+# Their values are transformers': the ids of a prompt, and all logits of a small checkpoint (test/golden).
+python3 - "$tmp" <<'EOF2'
+import json, struct, sys
+questions = json.load(open("test/golden/prompts/mmlu.json"))["questions"]
+prompt = next(q for q in questions if q["data"] == "data/tiny")
+open(sys.argv[1] + "/text", "w").write(prompt["context"])
+open(sys.argv[1] + "/golden_ids", "w").write("".join(f"{i}\n" for i in prompt["context_ids"]))
+data = open("test/golden/checkpoints/f32/reference.safetensors", "rb").read()
+start = 8 + struct.unpack("<Q", data[:8])[0]
+for name, to in ("tokens", "tokens"), ("logits_40", "golden_logits"):
+    begin, end = json.loads(data[8:start])[name]["data_offsets"]
+    values = data[start + begin:start + end]
+    if name == "tokens": values = "".join(f"{i}\n" for i in struct.unpack(f"<{len(values) // 4}i", values)).encode()
+    open(f"{sys.argv[1]}/{to}", "wb").write(values)
+EOF2
+"$QWEN3" -m $tiny --tokenize "$tmp/text" >"$tmp/ids" 2>"$tmp/err"
+if [ "$(wc -l <"$tmp/golden_ids")" -gt 100 ] && cmp -s "$tmp/ids" "$tmp/golden_ids"; then ok tokenized_as_transformers_does
+else bad tokenized_as_transformers_does "$(diff "$tmp/ids" "$tmp/golden_ids" | head -n 3); $(tail -n 1 "$tmp/err")"; fi
+"$QWEN3" -m test/golden/checkpoints/f32 --logits "$tmp/tokens" >"$tmp/logits" 2>"$tmp/err"
+if difference=$(python3 - "$tmp/logits" "$tmp/golden_logits" <<'EOF2'
+import struct, sys
+found, golden = (struct.unpack(f"<{len(data) // 4}f", data) for data in (open(path, "rb").read() for path in sys.argv[1:]))
+assert len(found) == len(golden) > 0, f"{len(found)} logits instead of {len(golden)}"
+difference = max(abs(a - b) for a, b in zip(found, golden)) / max(map(abs, golden))
+print(f"they differ by {difference:.3g} of the largest")
+sys.exit(not difference <= 0.05)  # bf16 activations; float32's are within 2e-5
+EOF2
+); then ok logits_of_transformers; else bad logits_of_transformers "$difference; $(tail -n 1 "$tmp/err")"; fi
+
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

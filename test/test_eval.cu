@@ -4,6 +4,8 @@
 #include "../qwen3.cu"
 #include "temp.h"
 #include "test.h"
+#include <map>
+#include <set>
 
 TEST(perplexity_is_the_exponential_of_the_mean_window_loss) {
     // Three windows of 4 tokens: losses 1, 2, 6 (means over 3 targets).
@@ -153,6 +155,46 @@ TEST(wikitext2_calibration_is_that_of_python) {
             CHECK(std::equal(ids.begin() + offsets[k], ids.begin() + offsets[k] + length, set.tokens.begin() + k * length));
     }
     CHECK_ERROR(calibration_set(t, dir.path, "wikitext2", 1, 214, 0), "214 tokens are less than a sample of 214");
+}
+
+// The shipped windows are what random.seed(0) and two randints a window gave: a document of 45,576, again while it is too short, then
+// an offset below its length - 2048. The lengths were another tokenizer's, so an offset stands for any n above it: all places where the
+// stream of 32-bit words may then go on are followed. A document that is in the list once is never too short.
+TEST(the_papers_windows_are_a_draw_of_seed_0) {
+    const char* path = "data/paper/c4_windows.csv";
+    const auto rows = csv_parse_file(path);
+    CHECK_EQ(rows.size(), (size_t)1 + 256);
+    std::set<int> documents;
+    for (size_t r = 1; r < rows.size(); r++) documents.insert(atoi(rows[r][0].c_str()));
+    CHECK_EQ(documents.size(), (size_t)231);
+    PythonRandom random(0);
+    std::vector<uint32_t> words(60000);
+    for (uint32_t& word : words) word = random.word();
+    std::map<size_t, int> places = {{0, 0}};  // of the next word: documents drawn so far
+    for (size_t r = 1; r < rows.size(); r++) {
+        const uint32_t document = (uint32_t)atoi(rows[r][0].c_str()), offset = (uint32_t)atoi(rows[r][1].c_str());
+        std::map<size_t, int> next;
+        for (const auto& place : places) {
+            size_t at = place.first;
+            int drawn = place.second;
+            uint32_t found = C4_VALIDATION_DOCUMENTS;
+            for (; at < words.size() && !documents.count((int)found); at++)
+                if ((found = words[at] >> 16) < C4_VALIDATION_DOCUMENTS) drawn++;
+            for (int bits = 1; found == document && bits <= 20; bits++) {  // of n
+                uint32_t least = std::max(offset + 1, 1u << (bits - 1)), most = (1u << bits) - 1;
+                size_t end = at;
+                for (; end < words.size() && words[end] >> (32 - bits) > offset; end++) most = std::min(most, words[end] >> (32 - bits));
+                if (end < words.size() && words[end] >> (32 - bits) == offset && least <= most) next[end + 1] = drawn;
+            }
+        }
+        if (next.empty()) fail("%s:%zu: %u,%u was not drawn", path, r + 1, document, offset);
+        places = next;
+    }
+    CHECK_EQ(places.size(), (size_t)1);
+    CHECK_EQ(places.begin()->second, 9055);
+    // Small offsets are drawn so often that another one might pass.
+    const std::string bytes = read_bytes(path);
+    CHECK_EQ(sha256_hex(bytes.data(), bytes.size()), "f0c882517a37ee13af319f7269f55856803b41d14b563f4734dbf70e47cd5d57");
 }
 
 TEST(texts_are_stripped_as_python_does) {
@@ -322,6 +364,19 @@ TEST(cells_are_of_the_models_shape) {
     r.model = "mine", r.notes.clear();
     find_published(r, other);
     CHECK(r.notes.empty());
+}
+
+// Two of our standard errors, no more and no less.
+TEST(a_star_is_two_standard_errors) {
+    for (auto [value, star] : {std::pair<double, bool>{20.19, false}, {20.21, true}, {19.81, false}, {19.79, true}}) {
+        Report r = example_report();
+        r.kl.clear();
+        r.tasks = {{"wikitext2", "ppl", "test", value, 0.1, 146, 299008, "20"}};
+        const std::string text = report_text(r), difference = format("%+.2f", value - 20);
+        CHECK_EQ(text.find(difference + " *\n") != std::string::npos, star);
+        CHECK_EQ(text.find(difference + "\n") != std::string::npos, !star);
+        CHECK_EQ(text.find("* more than two of our standard errors") != std::string::npos, star);
+    }
 }
 
 // One window has no standard error, and no difference of it is significant.

@@ -284,6 +284,18 @@ TEST(the_plan_of_device_memory_is_what_is_needed) {
     }
 }
 
+TEST(what_does_not_fit_is_refused_in_a_sentence) {
+    std::string message;
+    try {
+        run_quietly({"-m", "data/tiny", "--data", "data/tiny", "--limit", "1", "--device-memory", "0.01"});
+    } catch (const std::runtime_error& e) {
+        message = e.what();
+    }
+    CHECK_EQ(message.find("not enough memory: "), (size_t)0);
+    CHECK(message.find(" GB are needed on the device and ") != std::string::npos);
+    CHECK(message.find(" GB are free. HINT: fewer calibration samples (-n), fewer tasks (-e), or a smaller model") != std::string::npos);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Orders that any correct implementation must show. Differences of perplexity on the same windows are far smaller than their
 // standard errors suggest, since those are of the texts.

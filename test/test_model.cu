@@ -210,6 +210,36 @@ TEST(scores_are_the_log_softmax) {
     }
 }
 
+// --logits: float32 [T, V] in the order of tokens, whatever the head takes at a time, which is here 7 rows.
+TEST(written_logits_are_those_of_transformers) {
+    const std::string dir = "test/golden/checkpoints/f32";
+    const Checkpoint reference = safetensors_open(dir + "/reference.safetensors");
+    Options o;
+    o.model = dir;
+    const Model m = model_open(o);
+    const Config& c = m.config;
+    const std::vector<int> tokens = golden_ints(reference, "tokens");
+    std::vector<Stream> streams;
+    streams.push_back(stream_of_windows(c, "test", tokens, (int)tokens.size(), false));
+    Scratch scratch = push_through(m, streams);
+    Head head = head_load(m);
+    head.batch = 7;
+    FILE* out = tmpfile();
+    CHECK(out);
+    stream_write_logits(c, head, streams[0], scratch, out);
+    std::vector<float> written(tokens.size() * c.V + 1);
+    rewind(out);
+    const size_t n = fread(written.data(), sizeof(float), written.size(), out);
+    fclose(out);
+    CHECK_EQ(n, tokens.size() * c.V);
+    const std::vector<int> rows = golden_ints(reference, "rows_40");
+    const std::vector<float> expected = golden_floats(reference, "logits_40");
+    CHECK_EQ(rows.size(), tokens.size());  // every one
+    written.resize(n);
+    for (size_t t = 0; t < rows.size(); t++) CHECK_EQ(rows[t], (int)t);
+    CHECK(relative_difference(written, expected) <= TOLERANCE);
+}
+
 // Windows of a stream do not see each other, and chunks are cut between them.
 TEST(windows_are_independent) {
     skip_when_emulated();

@@ -166,6 +166,29 @@ TEST(logits_that_are_not_finite_stay_visible) {
     }
 }
 
+// A stream of two chunks whose tokens go to these experts, two each.
+static Stream routed_stream(const std::vector<int>& first, const std::vector<int>& second) {
+    Stream s;
+    for (const std::vector<int>& experts : {first, second}) {
+        s.chunks.emplace_back();
+        Routing& r = s.chunks.back().routing;
+        r.T = (int)experts.size() / 2, r.K = 2, r.experts = to_device(experts);
+    }
+    return s;
+}
+
+TEST(tokens_that_go_to_other_experts_are_counted) {
+    const Stream full = routed_stream({0, 1, 2, 3, 0, 3, 1, 2, 4, 5}, {1, 5, 0, 2});
+    const Stream s = routed_stream({0, 1, 2, 4, 0, 3, 1, 2, 4, 5}, {1, 5, 1, 2});  // the second token, and the last
+    ExpertReport r;
+    count_other_experts(s, full, r);
+    CHECK_EQ(r.moved, (size_t)2);
+    CHECK_EQ(r.compared, (size_t)7);
+    count_other_experts(full, full, r);  // another layer's are added
+    CHECK_EQ(r.moved, (size_t)2);
+    CHECK_EQ(r.compared, (size_t)14);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The mixture against a float64 loop: weights made up, routing given
 

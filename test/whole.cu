@@ -3,6 +3,8 @@
 #include <functional>
 #include <map>
 #include <random>
+#include <set>
+#include <sstream>
 #include "../data/export.h"
 #include "../data/sha256.h"
 #include "../quant/rotation.cuh"

@@ -268,7 +268,7 @@ def main():
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--warmup", type=int, default=200, help="steps")
     parser.add_argument("--letter-weight", type=float, default=5.0, help="loss weight of an exam's answer letters")
-    parser.add_argument("--windows", type=int, default=64, help="windows of 2048 tokens for each perplexity")
+    parser.add_argument("--windows", type=int, default=128, help="windows of 2048 tokens for each perplexity")
     parser.add_argument("--all-questions", action="store_true", help="--eval asks the questions for every bit width")
     parser.add_argument("--processes", type=int, help="for --tokens (default: all cores)")
     parser.add_argument("--report", type=float, default=5.0, help="seconds between progress lines")
