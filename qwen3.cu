@@ -1335,7 +1335,8 @@ inline void save_end(Run& run, CheckpointWriter& writer) {
             fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
 }
 
-// The rows of the study and of later papers with the same model and setting; a folder of that name whose shape is another's has none.
+// The rows of the study and of later papers with the same model and setting. Where a folder of that name holds a model of another shape, a
+// note says so, and plot.py leaves the row out.
 inline void find_published(Report& r, const Config& c) {
     const std::string model = r.loaded ? unquantized_name(r.model) : r.model;
     auto find = [&](const char* tables) {
@@ -1348,8 +1349,8 @@ inline void find_published(Report& r, const Config& c) {
         if (!row.cells.empty()) r.others.push_back(row);
     }
     if ((r.paper.cells.empty() && r.others.empty()) || has_official_shape(c, model)) return;
-    r.notes.push_back(format("the folder's name is %s, but the model's shape isn't: without the papers' cells", model.c_str()));
-    r.paper = PaperRow(), r.others.clear();
+    r.notes.push_back(format("the folder's name is %s, but the model's shape isn't: the papers' cells are another model's", model.c_str()));
+    r.not_the_papers.push_back("shape");
 }
 
 // Quantizes and evaluates one model, as the options say.

@@ -355,15 +355,15 @@ TEST(cells_are_of_the_models_shape) {
     Report r;
     r.model = "Qwen3-8B", r.method = "fp16", r.wbits = r.abits = 16, r.group = -1;
     find_published(r, config_official("8b"));
-    CHECK(!r.paper.cells.empty() && r.notes.empty());
+    CHECK(!r.paper.cells.empty() && r.notes.empty() && r.not_the_papers.empty());
     Config other = config_official("8b");
     other.L = 35;
     find_published(r, other);
-    CHECK(r.paper.cells.empty() && r.others.empty());
-    CHECK_EQ(r.notes.back(), "the folder's name is Qwen3-8B, but the model's shape isn't: without the papers' cells");
-    r.model = "mine", r.notes.clear();
+    CHECK_EQ(r.notes.back(), "the folder's name is Qwen3-8B, but the model's shape isn't: the papers' cells are another model's");
+    CHECK(r.not_the_papers == std::vector<std::string>{"shape"});
+    r.model = "mine", r.notes.clear(), r.not_the_papers.clear();
     find_published(r, other);
-    CHECK(r.notes.empty());
+    CHECK(r.notes.empty() && r.not_the_papers.empty());
 }
 
 // Two of our standard errors, no more and no less.

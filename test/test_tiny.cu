@@ -81,7 +81,10 @@ TEST(quantization_hurts_in_the_order_it_must) {
 
 TEST(awq_beats_rtn_and_billm_beats_one_bit_rtn) {
     needs_speed();
-    CHECK(ppl({"-q", "awq", "-b", "3"}) < 0.998 * ppl({"-q", "rtn", "-b", "3", "-g", "128"}));
+    // 0.019 nats against 0.0245 with a standard error of 0.0007, whatever the draw.
+    const Report &awq = run_once({"-q", "awq", "-b", "3", "-n", "24", "-l", "512", "--limit", "12", "--kl"}),
+                 &rtn = run_once({"-q", "rtn", "-b", "3", "-g", "128", "--limit", "12", "--kl"});
+    CHECK(awq.kl[0].kl < 0.88 * rtn.kl[0].kl && awq.tasks[0].value < 0.998 * rtn.tasks[0].value);
     CHECK(ppl({"-q", "billm", "-n", "16", "--limit", "4"}) < 0.01 * ppl({"-q", "rtn", "-b", "1", "-g", "128", "--limit", "4"}));
 }
 
