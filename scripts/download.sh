@@ -80,7 +80,7 @@ known_sha256() {
 # curl that speaks nothing but https, redirected or not, and takes no [] or {} in a URL for a pattern.
 curl_https() { curl -g --proto "=$schemes" --proto-redir "=$schemes" --connect-timeout 20 "$@"; }
 
-# Prints "SIZE SHA256" of a URL, "-" for what its server doesn't say. The hub says both of a large file in the answer
+# Prints "SIZE SHA256 CODE" of a URL, "-" for what its server doesn't say, and as the code if it doesn't answer. The hub says both of a large file in the answer
 # that redirects to where it is stored; the storage itself may refuse this kind of request.
 remote_facts() {
     curl_https -sSIL --max-time 60 --retry 2 --retry-delay "$retry_wait" "$1" 2>/dev/null | tr -d '\r"' | awk '
@@ -91,7 +91,7 @@ remote_facts() {
         field == "x-linked-etag:" && $2 ~ /^[0-9a-f]+$/ && length($2) == 64 { sha = $2 }
         END {
             if (size == "" && code == 200) size = length_
-            print (size ~ /^[1-9][0-9]*$/ ? size : "-"), (sha != "" ? sha : "-")
+            print (size ~ /^[1-9][0-9]*$/ ? size : "-"), (sha != "" ? sha : "-"), (code != "" ? code : "-")
         }'
 }
 
@@ -121,13 +121,15 @@ cannot_unpack() { # ARCHIVE
 
 # Transfers the rest of URL to PART. Returns 1 if there is no such URL; dies of any other lasting failure.
 transfer() { # URL PART SIZE
-    local url=$1 part=$2 size=$3 attempt=0 code status have
+    local url=$1 part=$2 size=$3 attempt=0 code status have before=-1
     local progress=-sS
     [ -t 2 ] && progress=--progress-bar
     while :; do
         have=$(size_of "$part")
         [ "$have" = "$size" ] && return 0
         if [ "$size" != - ] && [ "$have" -gt "$size" ]; then rm -f "$part"; fi
+        [ $before -lt 0 ] || [ "$have" -le $before ] || attempt=0 # a link that breaks, but carries on
+        before=$have
         status=0
         code=$(curl_https $progress -f -L -C - -o "$part" -w '%{http_code}' --speed-limit 1000 --speed-time 60 \
             "$url") || status=$?
@@ -149,32 +151,42 @@ transfer() { # URL PART SIZE
     done
 }
 
-# Returns 1 if there is no such URL. One call at a time fetches into a folder: the lock is on the folder, and the kernel frees it.
-try_fetch() { # URL FILE [LINES]
-    local folder
-    [ -f "$2" ] && return 0
-    folder=$(dirname "$2")
+# One call at a time fetches into a folder, and unpacks there: the lock is on the folder, and the kernel frees it.
+holding=""
+with_lock() { # FOLDER COMMAND...
+    local folder=$1 outer=$holding status=0
+    shift
+    if [ "$holding" = "$folder" ]; then "$@"; return; fi
     mkdir -p "$folder" || die "$folder: the folder can't be created"
     {
         if command -v flock >/dev/null && ! flock -n 9; then
             say "$folder: waits for another call, which fetches into it"
             flock 9
         fi
-        fetch_locked "$@"
-    } 9<"$folder"
+        holding=$folder
+        "$@" || status=$?
+        holding=$outer
+    } 9<"$folder" || die "$folder: the folder can't be opened"
+    return $status
+}
+
+# Returns 1 if there is no such URL.
+try_fetch() { # URL FILE [LINES]
+    [ -f "$2" ] || with_lock "$(dirname "$2")" fetch_locked "$@"
 }
 
 fetch_locked() { # URL FILE [LINES]
-    local url=$1 file=$2 lines=${3:--} part=$2.part size sha found
+    local url=$1 file=$2 lines=${3:--} part=$2.part size sha code found
     [ -f "$file" ] && return 0
-    read -r size sha < <(remote_facts "$url")
+    read -r size sha code < <(remote_facts "$url")
+    [ "$code" = - ] && [ -s "$part" ] && die "$url: no answer. HINT: run this again later, it continues"
     found=$(known_sha256 "$url")
     sha=${found:-$sha}
     [ "$size" = - ] && rm -f "$part" # whether it is the beginning of this file can't be told
-    [ "$size$sha$lines" = --- ] && say "$url: its server tells neither size nor checksum: neither is checked"
     [ "$size" != - ] && check_space $((size - $(size_of "$part"))) "$(dirname "$file")"
     say "$file$([ "$size" != - ] && echo " ($size bytes)")"
     transfer "$url" "$part" "$size" || return 1
+    [ "$size$sha$lines" = --- ] && say "$url: its server tells neither size nor checksum: neither was checked"
     found=$(size_of "$part")
     if [ "$size" != - ] && [ "$found" != "$size" ]; then
         rm -f "$part"
@@ -346,6 +358,6 @@ command -v curl >/dev/null || die "curl was not found. HINT: install curl"
 for name in "${wanted[@]}"; do
     case $name in
     */*) get_model "$name" && say "${name#*/}: complete in models/${name#*/}" ;;
-    *) get_set "$name" && say "$name: complete in data/$name" ;;
+    *) with_lock "data/$name" get_set "$name" && say "$name: complete in data/$name" ;;
     esac
 done

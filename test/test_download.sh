@@ -2,7 +2,7 @@
 # Tests scripts/download.sh against a small server on this machine: nothing is fetched from the network. Ends like the
 # C++ tests with "N passed, N failed, N skipped".
 set -u
-cd "$(dirname "$0")/.." || exit 1
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 
 for tool in curl python3 unzip; do
     if ! command -v $tool >/dev/null; then
@@ -251,8 +251,39 @@ resume_of_nothing_known() {
     bytes 100000 >"$model/$shard1.part"
     download 0 Qwen3-8B
     same "$model/$shard1" "$repo/$shard1"
-    says "$shard1: its server tells neither size nor checksum: neither is checked"
+    says "$shard1: its server tells neither size nor checksum: neither was checked"
     check [ "$(grep -c "HEAD .*$shard1" "$log")" -eq 3 ]
+}
+
+# A server that doesn't answer takes nothing away.
+resume_without_network() {
+    mkdir -p "$set_data/wikitext2"
+    bytes 100000 >"$set_data/wikitext2/wikitext-2-raw-v1.zip.part"
+    cp "$set_data/wikitext2/wikitext-2-raw-v1.zip.part" "$tmp/part"
+    local answers=$HF_ENDPOINT
+    HF_ENDPOINT=http://127.0.0.1:1
+    download 1 wikitext2
+    HF_ENDPOINT=$answers
+    says "wikitext-2-raw-v1.zip: no answer. HINT: run this again later, it continues"
+    same "$set_data/wikitext2/wikitext-2-raw-v1.zip.part" "$tmp/part"
+}
+
+# A set is unpacked by one call while another waits.
+two_at_once_unpack() {
+    local c4=$www/datasets/allenai/c4/resolve/main/en
+    mkdir -p "$c4"
+    numbered 45576 validation | gzip >"$c4/c4-validation.00000-of-00008.json.gz"
+    numbered 500 train | gzip >"$c4/c4-train.00000-of-01024.json.gz"
+    mkdir -p "$tmp/bin"
+    printf '#!/bin/sh\nsleep 0.5\nexec %s "$@"\n' "$(command -v gzip)" >"$tmp/bin/gzip" && chmod +x "$tmp/bin/gzip"
+    PATH=$tmp/bin:$PATH bash "$tmp/root/scripts/download.sh" c4 >"$tmp/first" 2>&1 &
+    local first=$!
+    for _ in $(seq 100); do [ -e "$set_data/c4/validation.jsonl.part" ] || sleep 0.02; done
+    download 0 c4
+    wait $first || problem "the first: $(tail -n 1 "$tmp/first")"
+    says "data/c4: waits for another call, which fetches into it"
+    numbered 45576 validation | cmp -s - "$set_data/c4/validation.jsonl" || problem "validation.jsonl differs"
+    check [ "$(find "$set_data" -type f | wc -l)" -eq 2 ]
 }
 
 two_at_once() {
@@ -569,7 +600,7 @@ usage() {
 }
 
 for name in model_with_shards model_in_one_file other_repository resume_truncated resume_complete_part resume_too_long_part \
-    resume_without_ranges resume_of_nothing_known two_at_once connection_breaks checksum_mismatch missing_files http_errors https_only hostile_names \
+    resume_without_ranges resume_of_nothing_known resume_without_network two_at_once two_at_once_unpack connection_breaks checksum_mismatch missing_files http_errors https_only hostile_names \
     known_names disk_full set_wikitext2 set_broken_zip set_known_checksums set_plain_files set_c4 set_mmlu set_tokenizer usage; do
     run $name
 done
