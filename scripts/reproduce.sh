@@ -115,7 +115,11 @@ done
 # shellcheck disable=SC2086
 arguments_of() { printf '%q ' ${flags[$1]} "${settings[@]}"; }  # I: all but --json, quoted for a shell
 
-is_locked() { [ -e "$1" ] && ! (exec 9>>"$1" && flock -n 9); }
+is_locked() { # FILE: by another process; flock's other failures say nothing of that
+    [ -e "$1" ] || return 1
+    (exec 9>>"$1" || exit 3; flock -n 9) 2>/dev/null
+    [ $? -eq 1 ]
+}
 
 made_with() { sed -n '1s/^arguments: //p' "$results/${names[$1]}.log" 2>/dev/null; }  # I
 
@@ -151,9 +155,14 @@ stop() { # SIGNAL STATUS
 run_row() { # I
     local file=$results/${names[$1]} status=0
     exec 9>>"$file.log" || die "$file.log: the file can't be written"
-    flock -w 0.5 9 || return 2         # not -n: is_locked, called by someone else, holds the lock for an instant
-    [ ! -e "$file.json" ] || return 0  # by someone else, since we looked
-    rm -f "$file.json".tmp-*           # what a run left that was killed while it wrote
+    flock -w 0.5 9 || status=$?  # not -n: is_locked, called by someone else, holds the lock for an instant
+    [ $status -ne 1 ] || return 2
+    [ $status -eq 0 ] || die "$file.log: it can't be locked. HINT: --results FOLDER on a file system with flock(2)"
+    if [ -e "$file.json" ]; then  # by someone else, since we looked
+        [ "$(made_with "$1")" != "$(arguments_of "$1")" ] || return 0
+        die "$file.json: another process made it meanwhile, with other settings: $(made_with "$1"). HINT: --results OTHER_FOLDER keeps both"
+    fi
+    rm -f "$file.json".tmp-*  # what a run left that was killed while it wrote
     echo "arguments: $(arguments_of "$1")" >"$file.log"
     # shellcheck disable=SC2086
     "$qwen3" ${flags[$1]} "${settings[@]}" --json "$file.json" >>"$file.log" 2>&1 </dev/null &
@@ -204,7 +213,7 @@ run_rows() { # I...
 submit_rows() { # I...
     local i list
     command -v sbatch >/dev/null || die "sbatch was not found. HINT: --slurm is for a machine that submits to Slurm"
-    list=$(cd "$results" && pwd)/slurm-$(date +%Y%m%d-%H%M%S)-$$.rows
+    list=$(CDPATH="" cd -- "$results" && pwd)/slurm-$(date +%Y%m%d-%H%M%S)-$$.rows
     for i in "$@"; do echo "${names[$i]}"; done >"$list" || die "$list: the list of rows can't be written"
     # shellcheck disable=SC2086
     sbatch --job-name=qwen3-tables --array=1-$# --output="${list%.rows}-%a.out" $sbatch_args <<JOB

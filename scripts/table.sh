@@ -32,6 +32,9 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
+for argument in "${extra[@]}"; do
+    case $argument in -m | --data | -q | -b | -a | -e | -g | --limit | --json) wrong_usage "$argument: the table has it already" ;; esac
+done
 model=${model%/}
 [[ $group,$limit,${samples:-1} =~ ^[0-9]{1,9},[0-9]{1,9},[0-9]{1,9}$ ]] || wrong_usage "--group $group --limit $limit -n $samples: expected numbers"
 qwen3=${QWEN3:-./qwen3}
@@ -43,13 +46,13 @@ fi
 reports=() failed=0
 [ -x "$qwen3" ] || { echo "table.sh: $qwen3 is not there. HINT: make" >&2; exit 1; }
 mkdir -p "$results" || exit 1
-# The cells' names say all but these two.
+# The cells' names say all but these two; the program's build and machine stand below the table.
 whose="model $(readlink -m "$model"), data $(readlink -m "$data")"
 [ -e "$results/whose" ] || echo "$whose" >"$results/whose" || exit 1
 [ "$(cat "$results/whose")" = "$whose" ] ||
     { echo "table.sh: $results: expected cells of $whose, found $(cat "$results/whose"). HINT: --results ANOTHER_FOLDER" >&2; exit 1; }
 
-value() { grep "\"$2\": {\"metric\"" "$1" | grep -oE '"value": [^,]*' | cut -d' ' -f2 | xargs printf '%.4g'; }         # REPORT SET
+value() { grep "\"$2\": {\"metric\"" "$1" | grep -oE '"value": [^,]*' | cut -d' ' -f2 | xargs -r printf '%.4g'; }      # REPORT SET
 divergence() { grep '"kl": {"' "$1" | grep -oE "\"$2\": \{\"mean\": [^,]*" | cut -d' ' -f3 | xargs -r printf '%.3g'; }  # REPORT SET
 
 # cell ARGUMENT...: runs the program unless it has; $text is then the cell.
@@ -115,5 +118,6 @@ echo
 echo "$(basename "$model"), $([ "$limit" -eq 0 ] && echo all windows || echo "the first $limit windows of each set"); perplexities, in parentheses" \
     "mean KL divergence from full precision in nats, if it was measured"
 grep -ohE '"total": [0-9.]+' "${reports[@]}" | awk -v cells=${#reports[@]} '{ s += $2 } END { printf "%d cells, %.0f s in all; ", cells, s }'
-echo "commit $(grep -ohE '"commit": "[^"]*"' "${reports[@]}" | cut -d'"' -f4 | sort -u | paste -sd' ')"
+of_all() { grep -ohE "\"$1\": \"[^\"]*\"" "${reports[@]}" | cut -d'"' -f4 | sort -u | paste -sd';' | sed 's/;/; /g'; }  # KEY
+echo "$(of_all precision), commit $(of_all commit); $(of_all device)"
 exit $failed

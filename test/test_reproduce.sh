@@ -3,7 +3,7 @@
 # stand-in for it everything else, on a Slurm of one node too where Slurm is installed. And runs scripts/plot.py's own
 # check. Ends like the C++ tests with "N passed, N failed, N skipped".
 set -u
-cd "$(dirname "$0")/.." || exit 1
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 program=${QWEN3:-./qwen3}
 paper=data/paper/tables.csv
 tmp=$(mktemp -d) || exit 1
@@ -317,6 +317,30 @@ two_at_once() {
     check [ "$(starts '')" -eq 9 ]
 }
 
+# A file system that locks nothing isn't taken for one where everything is being run.
+no_locks() {
+    mkdir -p "$tmp/bin" && printf '#!/bin/sh\nexit 65\n' >"$tmp/bin/flock" && chmod +x "$tmp/bin/flock"
+    PATH=$tmp/bin:$PATH reproduce 1 "${two[@]}"
+    says "$awq.log: it can't be locked. HINT: --results FOLDER on a file system with flock(2)"
+    PATH=$tmp/bin:$PATH reproduce 0 --list "${two[@]}"
+    check [ "$(grep -c '^running' "$out") $(starts '')" = "0 0" ]
+}
+
+# While this call waits for a row, another one finishes it with other settings.
+made_otherwise_meanwhile() {
+    touch "$STUB/hold-$awq"
+    scripts/reproduce.sh --results "$tmp/results" --limit 8 --row $awq >/dev/null 2>&1 &
+    wait_for test -s "$STUB/pid"
+    mkdir -p "$tmp/bin"
+    printf '#!/bin/sh\n[ "$1" = -n ] || { rm "%s"; while [ ! -e "%s" ]; do sleep 0.05; done; }\nexec %s "$@"\n' \
+        "$STUB/hold-$awq" "$tmp/results/$awq.json" "$(command -v flock)" >"$tmp/bin/flock" && chmod +x "$tmp/bin/flock"
+    PATH=$tmp/bin:$PATH reproduce 1 --row $awq
+    wait
+    says "$awq.json: another process made it meanwhile, with other settings: "
+    says "--limit 8"
+    check [ "$(starts $awq)" -eq 1 ]
+}
+
 # scripts/table.sh: every cell of the report's numbers, once; what fails is said and run again.
 table_of_methods() {
     local run=(scripts/table.sh -m some/model --data "$tmp" --group 64 --limit 3 -n 7 --results "$tmp/results" -- --kl)
@@ -334,6 +358,8 @@ cat >"$json" <<JSON
   },
   $kl,
   "seconds": {"total": 1.5},
+  "precision": "bf16",
+  "device": "a machine",
   "commit": "abc"
 JSON
 STUB
@@ -351,13 +377,16 @@ STUB
     check [ "$(grep -c -- '-q [gf].* -n 7$' "$STUB/calls")" -eq 4 ]
     check [ "$(grep -c -- '-q awq.* -n 7 -l 512$' "$STUB/calls")" -eq 2 ]
     says "| full precision | 12.35 / 9.877e+04 |"
-    says "38 cells, 57 s in all; commit abc"
+    says "38 cells, 57 s in all; bf16, commit abc; a machine"
+    sed -i 's/"bf16"/"float32"/' "$(find "$tmp/results" -name '*.json' | head -n 1)"  # a cell of another build is seen
+    QWEN3=$tmp/reporter "${run[@]}" >"$out" 2>&1 || problem "status $?"
+    says "38 cells, 57 s in all; bf16; float32, commit abc; a machine"
     for other in "-m other/model --data $tmp" "-m some/model --data $tmp/other"; do
         # shellcheck disable=SC2086
         QWEN3=$tmp/reporter scripts/table.sh $other --results "$tmp/results" >"$out" 2>&1 && problem "$other: cells of some/model are taken for its"
         says "HINT: --results ANOTHER_FOLDER"
     done
-    for wrong in "-x" "--group" "--limit x" "-n x"; do
+    for wrong in "-x" "--group" "--limit x" "-n x" "-- --kl -e wikitext2"; do
         # shellcheck disable=SC2086
         scripts/table.sh $wrong >"$out" 2>&1 && problem "$wrong is taken"
         says "HINT: scripts/table.sh -h"
@@ -402,7 +431,7 @@ slurm() {
 
 for name in every_row_is_a_command known_commands selection wrong_usage hostile_table odd_names missing_model bundled_model resume \
     failures_do_not_stop_the_rest other_settings stopped_by_sigint stopped_by_sigterm stopped_by_sigkill \
-    script_killed_program_goes_on two_at_once program_writes_nothing table_of_methods; do
+    script_killed_program_goes_on two_at_once no_locks made_otherwise_meanwhile program_writes_nothing table_of_methods; do
     run $name
 done
 if cluster=$(test/slurm_single_node.sh start "$tmp/slurm"); then run slurm; else skip slurm "$cluster"; fi
