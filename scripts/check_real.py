@@ -3,7 +3,7 @@
 
 Usage: python3 scripts/check_real.py -m DIR [--quick] [--qwen3 ./qwen3] [--data DIR] [--device cpu|cuda] [--threads N]
                                      [--windows N] [--documents N] [--questions N] [--bf16-scores]
-Packages: numpy, torch, tokenizers, transformers; lm_eval (lm-eval on PyPI) where it is installed.
+Packages: numpy, torch, tokenizers, transformers; lm_eval (lm-eval[hf] on PyPI) where it is installed; transformers 4.56 or later.
 
     tokens       ids of WikiText-2's test split and of C4's first --documents documents, against `tokenizers`
     logits       of WikiText-2's first 512 tokens: the largest difference, as a share of the largest logit
@@ -41,6 +41,8 @@ try:
     import transformers
 except ImportError as error:
     sys.exit(f"check_real.py: {error}. HINT: pip install numpy torch tokenizers transformers")
+if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (4, 56):  # from_pretrained's dtype
+    sys.exit(f"check_real.py: expected transformers 4.56 or later, found {transformers.__version__}. HINT: pip install -U transformers")
 
 ROOT = Path(__file__).resolve().parent.parent
 WINDOW, LOGIT_TOKENS, SHOTS = 2048, 512, 5
@@ -385,7 +387,11 @@ def main():
     if o.device == "cuda" and not torch.cuda.is_available():
         sys.exit("check_real.py: --device cuda: torch finds no GPU. HINT: --device cpu")
     if o.bf16_scores and not importlib.util.find_spec("lm_eval"):
-        sys.exit("check_real.py: --bf16-scores: expected lm-eval, whose rounding it is. HINT: pip install lm-eval")
+        sys.exit("check_real.py: --bf16-scores: expected lm-eval, whose rounding it is. HINT: pip install 'lm-eval[hf]'")
+    if importlib.util.find_spec("lm_eval"):
+        for name in ("datasets", "accelerate", "peft"):  # what its model of transformers imports; not all come with lm-eval alone
+            if not importlib.util.find_spec(name):
+                sys.exit(f"check_real.py: lm-eval is here, but {name}, which it needs, isn't. HINT: pip install 'lm-eval[hf]'")
     start = time.time()
     torch.set_num_threads(o.threads)
     transformers.utils.logging.set_verbosity_error()

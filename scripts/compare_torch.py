@@ -11,7 +11,7 @@ them, cut to the first --layers layers (all 28: --layers 28). The texts and the 
                         groups of linears, Hessians in float32, blocks of 128 columns, group size 128, --act-order; the tokens are
                         WikiText's, so only the time is compared, over --samples samples of 2048 tokens.
 Times are each side's own: ours what --json says of `evaluate` and `quantize`, which leaves out loading and tokenizing, as does
-PyTorch's. The best of --repeats, which take turns. Packages: torch, transformers.
+PyTorch's. The best of --repeats, which take turns. Packages: torch, transformers (4.56 or later).
 """
 import sys
 
@@ -28,9 +28,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
+try:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+except ImportError as error:
+    sys.exit(f"compare_torch.py: {error}. HINT: pip install torch transformers")
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "data" / "tiny"

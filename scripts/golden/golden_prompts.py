@@ -334,7 +334,7 @@ def qwen_tokenizer(folder):
 
 @torch.no_grad()
 def log_probability(model, context_ids, continuation_ids):
-    ids = torch.tensor(context_ids + continuation_ids)
+    ids = torch.tensor(context_ids + continuation_ids, device=model.device)
     logits = model(ids[None, :-1], use_cache=False).logits[0, len(context_ids) - 1:]
     assert logits.dtype == torch.float32
     return float(logits.log_softmax(-1).gather(1, ids[len(context_ids):, None]).sum())

@@ -3,7 +3,7 @@
 
 Usage: python3 scripts/golden/make_golden.py            writes the files, on the CPU
        python3 scripts/golden/make_golden.py --check    generates them again elsewhere and compares with the stored files
-Packages: numpy, safetensors, tokenizers, torch, transformers.
+Packages: numpy, safetensors, tokenizers, torch, transformers (5: an older one reads no rope_parameters).
 
 1. test/golden/NAME/{config.json, reference.safetensors}: logits of Hugging Face transformers, eager attention, for
    random weights that golden_common.py defines; the weights are not stored. Tensors:
@@ -51,6 +51,8 @@ import golden_gptq
 import golden_prompts
 import golden_smoothquant
 
+if int(transformers_version.split(".")[0]) < 5:
+    sys.exit(f"make_golden.py: expected transformers 5, found {transformers_version}. HINT: pip install -U transformers")
 GOLDEN = Path(__file__).resolve().parents[2] / "test" / "golden"
 LENGTHS = (1, 7, 1025, 2048)
 
