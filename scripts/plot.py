@@ -183,7 +183,8 @@ def text_of(value, column):
 
 
 def difference(value, error, published, column):
-    """Ours minus the paper's; bold with an asterisk if that is more than two of our standard errors."""
+    """Ours minus the paper's; bold with an asterisk if that is more than two of our standard errors. Never at the average: many of the
+    printed ones are not the mean of their row."""
     if published is None or math.isnan(value - published):
         both = published is not None and math.isnan(value) and math.isnan(published)
         return "both NaN" if both else "" if published is None else "**one NaN\\***"
@@ -192,7 +193,7 @@ def difference(value, error, published, column):
         text = f"{delta:+.1f}"
     else:
         text = f"{delta:+.2f}" if abs(delta) < 1e3 else scientific(f"{delta:+.2e}")
-    return f"**{text}\\***" if error is not None and abs(delta) > 2 * error else text
+    return f"**{text}\\***" if error is not None and column != "avg" and abs(delta) > 2 * error else text
 
 
 def markdown_table(table, paper, ours):
@@ -203,7 +204,7 @@ def markdown_table(table, paper, ours):
     if measured:
         state = (
             f"{measured} of {len(rows)} rows measured. Under a measured row of the paper are ours, with one standard error, "
-            "and the difference, bold with an asterisk where it exceeds two standard errors."
+            "and the difference, bold with an asterisk where it exceeds two standard errors (but for the average)."
         )
     lines = [
         f"## Table {table}: {TITLES[table]}",
@@ -343,7 +344,7 @@ def add_legend(figure, grid, used, column, with_ours):
     else:
         figure.tight_layout(rect=(0, 0.13, 1, 1), h_pad=2)
         figure.legend(
-            handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.01), ncols=4, fontsize=9.5, frameon=False
+            handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.01), ncol=4, fontsize=9.5, frameon=False
         )
 
 

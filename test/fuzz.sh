@@ -4,7 +4,7 @@
 # What is found stays beside the program: READER-crash-SHA1 and the like, with the report in READER.log. The inputs of one run are
 # where the next begins.
 set -u
-cd "$(dirname "$0")/.." || exit 1
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 program=$1
 shift
 work=$(dirname "$program")

@@ -3,7 +3,7 @@
 # count: "N passed, N failed, N skipped". A program that dies without its closing line counts as one failure.
 #   test/run_tests.sh PROGRAM...
 set -u
-cd "$(dirname "$0")/.."
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 # On a machine that is busy with other things, threads that spin at a barrier keep the one they wait for from running.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 passed=0 failed=0 skipped=0

@@ -2,7 +2,7 @@
 # Tests the Makefile where no compiler is needed: the commit that reports name. Ends like the C++ tests with "N passed, N failed,
 # N skipped".
 set -u
-cd "$(dirname "$0")/.." || exit 1
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 if ! command -v git >/dev/null; then
@@ -23,7 +23,8 @@ commit() { # TAG EXPECTED: what make writes for a commit with this annotated tag
     git -C "$tmp" tag -d "$1" >/dev/null
 }
 
-unset GIT_DIR GIT_WORK_TREE MAKEFLAGS MAKELEVEL PRECISION SANITIZE EMULATE
+unset GIT_DIR GIT_WORK_TREE MAKEFLAGS MAKELEVEL PRECISION SANITIZE EMULATE NATIVE WERROR GPU CPU ARCH
+export HOME=$tmp XDG_CONFIG_HOME=$tmp GIT_CONFIG_NOSYSTEM=1  # no signing, no hooks of the user's
 cp Makefile "$tmp/"
 git -C "$tmp" init -q
 git -C "$tmp" add Makefile

@@ -4,7 +4,7 @@
 # Needs a Python with torch and transformers, and for what is packed compressed_tensors ($PYTHON, default python3); is skipped without. $QWEN3 is the
 # program (default ./qwen3). transformers must find what it needs offline, and does.
 set -u
-cd "$(dirname "$0")/.."
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 QWEN3=${QWEN3:-./qwen3}
 PYTHON=${PYTHON:-python3}
 tmp=$(mktemp -d) || exit 1
@@ -29,7 +29,7 @@ options=(
     "-q rtn -b 4 -g 32 --sym"
 )
 has() { "$PYTHON" -c "import $1" 2>/dev/null; }
-has 'torch, transformers' && transformers=1 || transformers=0
+has 'torch, transformers; assert tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56)' && transformers=1 || transformers=0
 [ $transformers = 1 ] && has compressed_tensors && packed=1 || packed=0
 
 # FOLDER IDS LOGITS: the largest difference between transformers' logits and ours, relative to the largest logit. Ours are of a bf16
