@@ -30,10 +30,12 @@ from pathlib import Path
 
 try:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, __version__ as transformers_version
     from transformers.utils import logging
 except ImportError as error:
     sys.exit(f"compare_torch.py: {error}. HINT: pip install torch transformers")
+if tuple(int(part) for part in transformers_version.split(".")[:2]) < (4, 56):  # from_pretrained's dtype
+    sys.exit(f"compare_torch.py: expected transformers 4.56 or later, found {transformers_version}. HINT: pip install -U transformers")
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "data" / "tiny"

@@ -121,15 +121,17 @@ cannot_unpack() { # ARCHIVE
 
 # Transfers the rest of URL to PART. Returns 1 if there is no such URL; dies of any other lasting failure.
 transfer() { # URL PART SIZE
-    local url=$1 part=$2 size=$3 attempt=0 code status have before=-1
+    local url=$1 part=$2 size=$3 attempt=0 code status have most=-1
     local progress=-sS
     [ -t 2 ] && progress=--progress-bar
     while :; do
         have=$(size_of "$part")
         [ "$have" = "$size" ] && return 0
         if [ "$size" != - ] && [ "$have" -gt "$size" ]; then rm -f "$part"; fi
-        [ $before -lt 0 ] || [ "$have" -le $before ] || attempt=0 # a link that breaks, but carries on
-        before=$have
+        if [ "$have" -gt $most ]; then # a link that breaks, but carries on
+            [ $most -lt 0 ] || attempt=0
+            most=$have
+        fi
         status=0
         code=$(curl_https $progress -f -L -C - -o "$part" -w '%{http_code}' --speed-limit 1000 --speed-time 60 \
             "$url") || status=$?

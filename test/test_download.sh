@@ -21,7 +21,7 @@ www=$tmp/www log=$tmp/log message=$tmp/message
 
 # Serves www with byte ranges and writes a line "METHOD PATH RANGE" a request to log. Of a file FILE,
 #   FILE.sha     makes it a large file of the hub: a redirect with this X-Linked-ETag (and FILE.size as X-Linked-Size)
-#   FILE.drop    breaks the connection once, after this many bytes
+#   FILE.drop    breaks the connection once, after this many bytes; FILE.drops: each time
 #   FILE.norange ignores ranges             FILE.status answers with this status
 #   FILE.head    answers HEAD with it       FILE.slow   waits so many seconds amid the bytes
 #   FILE.location redirects to this URL
@@ -73,9 +73,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        drop = path and with_body and text(path + ".drop")
+        drop = path and with_body and (text(path + ".drop") or text(path + ".drops"))
         if drop:
-            os.remove(path + ".drop")
+            if os.path.exists(path + ".drop"):
+                os.remove(path + ".drop")
             body = body[:int(drop)]
         slow = path and with_body and text(path + ".slow")
         if slow:
@@ -306,6 +307,18 @@ connection_breaks() {
     same "$model/$shard1" "$repo/$shard1"
     says "interrupted (curl error 18"
     asked "GET /stored/Qwen/Qwen3-8B/resolve/main/$shard1 bytes=40000-"
+}
+
+# A link that breaks more often than is tried in vain, but carries on each time; and one that gets no further.
+connection_breaks_often() {
+    publish_model Qwen/Qwen3-8B
+    echo 15000 >"$repo/$shard1.drops"
+    download 0 Qwen3-8B
+    same "$model/$shard1" "$repo/$shard1"
+    rm "$model/$shard1"
+    : >"$repo/$shard1.norange"
+    download 1 Qwen3-8B
+    says "failed 5 times (curl error"
 }
 
 checksum_mismatch() {
@@ -600,7 +613,7 @@ usage() {
 }
 
 for name in model_with_shards model_in_one_file other_repository resume_truncated resume_complete_part resume_too_long_part \
-    resume_without_ranges resume_of_nothing_known resume_without_network two_at_once two_at_once_unpack connection_breaks checksum_mismatch missing_files http_errors https_only hostile_names \
+    resume_without_ranges resume_of_nothing_known resume_without_network two_at_once two_at_once_unpack connection_breaks connection_breaks_often checksum_mismatch missing_files http_errors https_only hostile_names \
     known_names disk_full set_wikitext2 set_broken_zip set_known_checksums set_plain_files set_c4 set_mmlu set_tokenizer usage; do
     run $name
 done
