@@ -50,7 +50,8 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "-q", "METHOD", "quantization method, see below", &o.method, nullptr},
         {Flag::INT, "-b", "BITS", "bits of a weight, 1 to 8 (default: the method's)", &o.quant.wbits,
          "rtn gptq gptaq foem awq smoothquant rptq"},
-        {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token; 16: as they are (default: the method's)",
+        {Flag::INT, "-a", "BITS", "bits of an activation, 4 or 8, per token (rptq: on calibrated grids); 16: as they are\n"
+         "(default: the method's)",
          &o.quant.abits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "-g", "GROUP", "columns that share a grid, -1: a whole row (default: the method's)", &o.quant.group_size,
          "rtn gptq gptaq foem awq"},
@@ -89,7 +90,8 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::INT, "--a-group", "N", "activations of a token that share a grid, -1: all", &o.quant.a_group,
          "rtn gptq gptaq foem awq smoothquant billm"},
         {Flag::ON, "--a-heads", "", "o's input has a grid for each head", &o.quant.a_heads, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head; 16: as they are\n"
+        {Flag::INT, "--kv-bits", "BITS", "bits of the keys and values, 2 to 8, asymmetric, per token and kv head (rptq: on calibrated grids);\n"
+         "16: as they are "
          "(default: 16; rptq: those of -a)",
          &o.kv_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
         {Flag::INT, "--k-bits", "BITS", "of the keys alone (default: those of --kv-bits)", &o.quant.k_bits, "rtn gptq gptaq foem awq smoothquant billm rptq"},
@@ -116,7 +118,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "--format", "FORMAT",
          "of --save: bf16 (weights on their grid, none smaller), or packed: compressed-tensors\n"
          "or gptq; scales are then rounded to what the file holds, and the row is the packed file's\n"
-         "(with --rotate-offline but for the last digits)",
+         "(with --rotate-offline its own row may be a little worse)",
          &o.format, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
         {Flag::TEXT, "--questions", "FILE", "write the scores of every question of the tasks with choices, a JSON object a line",

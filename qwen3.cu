@@ -1312,8 +1312,8 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
         r.notes.push_back(format("the checkpoint holds %s's weights alone: it has no place for the grids of what flows, with which the row is (-a "
                                  "16 without --kv-bits and --p-bits: weights alone)", run.method.name));
     if (run.saves_rotated() && sizeof(floatX) == 2)
-        r.notes.push_back("the checkpoint's embeddings and head are rotated and rounded to bf16, which this run's are not: its own row, by -m, may "
-                          "differ in the last digits");
+        r.notes.push_back(format("the checkpoint's embeddings and head are rotated and rounded to bf16, which this run's are not%s: its own row, by -m, may "
+                                 "be a little worse", run.rotation.rest ? ", and its reader rounds the residual stream, of which this run keeps the rest" : ""));
     Config shape = c;
     shape.tied = c.tied && !run.saves_rotated();
     const std::vector<TensorSpec> specs = checkpoint_specs(shape, run.packed);
@@ -1333,24 +1333,6 @@ inline void save_end(Run& run, CheckpointWriter& writer) {
     if (!save_step(run.report, [&] { save_finish(writer, run.model, quantization_json(run.report, fake), rotation, run.packed); })) return;
     fprintf(stderr, "saved: %s (%s)\n", printable(run.options.save).c_str(),
             fake ? "fake-quantized weights, stored as " FLOATX_NAME : quantization_text(run.packed).c_str());
-}
-
-// The rows of the study and of later papers with the same model and setting. Where a folder of that name holds a model of another shape, a
-// note says so, and plot.py leaves the row out.
-inline void find_published(Report& r, const Config& c) {
-    const std::string model = r.loaded ? unquantized_name(r.model) : r.model;
-    auto find = [&](const char* tables) {
-        return paper_row_find(project_file(tables), model, r.method, r.wbits, r.abits, r.group);
-    };
-    r.paper = find("data/paper/tables.csv");
-    for (const auto& other : OTHER_PAPERS) {
-        PaperRow row = find(other.first);
-        row.label = other.second;
-        if (!row.cells.empty()) r.others.push_back(row);
-    }
-    if ((r.paper.cells.empty() && r.others.empty()) || has_official_shape(c, model)) return;
-    r.notes.push_back(format("the folder's name is %s, but the model's shape isn't: the papers' cells are another model's", model.c_str()));
-    r.not_the_papers.push_back("shape");
 }
 
 // Quantizes and evaluates one model, as the options say.
@@ -1386,8 +1368,8 @@ inline Report run_model(const Options& options) {
     if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model);
     r.limit = o.limit;
     r.not_the_papers = not_the_papers(o);
-    report_saved(r, run.model.dir);
-    if (r.not_the_papers.empty()) find_published(r, c);
+    const bool ours = report_saved(r, run.model.dir);
+    if (r.not_the_papers.empty()) find_published(r, c, r.loaded && !ours);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
     require_tensors(run.model, r.notes);
@@ -1413,13 +1395,13 @@ inline Report run_model(const Options& options) {
         rotate_streams(run, false, scratch);
         sweep(run, scratch, writer.get());
         rotate_streams(run, true, scratch);
+        if (run.quantizer.weights) r.effective_bits = run.quantizer.weight_bits / run.quantizer.weights;
         if (writer && r.save_error.empty()) save_end(run, *writer);
         if (!o.tasks.empty() || !o.logits.empty()) evaluate_heads(run, scratch);
     }
     for (const ModuleReport& m : run.quantizer.reports)
         r.modules.push_back({m.layer, m.module, m.error_kind, m.error, m.values, m.note}), r.experts.starved += m.starved;
     r.experts.calibration = run.calibrated();
-    if (run.quantizer.weights) r.effective_bits = run.quantizer.weight_bits / run.quantizer.weights;
     r.peak_host = host_peak_bytes();
 #ifdef __CUDACC__
     r.peak_device = memory_used(Place::Device).peak;

@@ -1,7 +1,8 @@
-// run_settings.h: a run's settings as the log and the JSON report them, and whether they are the paper's.
+// run_settings.h: a run's settings as the log and the JSON report them, whether they are the paper's, and its cells.
 //
-// defines: method_settings, kv_settings, rotation_settings, not_the_papers
+// defines: method_settings, kv_settings, rotation_settings, not_the_papers, find_published
 #pragma once
+#include "data/config.h"
 #include "options.h"
 
 inline Settings method_settings(const Options& o, const Method& method) {
@@ -90,8 +91,36 @@ inline std::vector<std::string> not_the_papers(Options o) {
         if (!o.given.count(name) || is_word_of(name, "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory"))
             continue;
         const bool rule = o.method == "awq" && is_word_of(name, "-n -l --seed");
+        if (name == "--no-smooth") continue;  // as the paper's published script runs it, whatever its text says
+        if (name == "--seed" && is_word_of(o.method, "fp16 rtn") && !o.rotate) continue;  // nothing is drawn
+        if (name == "--static-groups" && o.quant.group_size == -1) continue;  // a row's grid is fitted first anyway
         if (rule || !same_value(flags[i], defaults[i])) differences.push_back(name);
     }
     if (sizeof(floatX) != 2) differences.push_back("PRECISION=FP32");
     return differences;
+}
+
+// The rows of the study and of later papers with the same model and setting. Where a folder of that name holds a model of another shape, or
+// weights that `others` quantized, a note says so, and plot.py leaves the row out.
+inline void find_published(Report& r, const Config& c, bool others = false) {
+    const std::string model = r.loaded ? unquantized_name(r.model) : r.model;
+    auto find = [&](const char* tables) {
+        return paper_row_find(project_file(tables), model, r.method, r.wbits, r.abits, r.group);
+    };
+    r.paper = find("data/paper/tables.csv");
+    for (const auto& other : OTHER_PAPERS) {
+        PaperRow row = find(other.first);
+        row.label = other.second;
+        if (!row.cells.empty()) r.others.push_back(row);
+    }
+    if (r.paper.cells.empty() && r.others.empty()) return;
+    if (r.method == "smoothquant")
+        r.notes.push_back("the paper's published script runs SmoothQuant without smoothing, as --no-smooth does; its cells may be of either");
+    if (others) {
+        r.notes.push_back("quantized by others, who don't say how: the papers' cells have the same bits and groups, perhaps another calibration");
+        r.not_the_papers.push_back("quantized by others");
+    }
+    if (has_official_shape(c, model)) return;
+    r.notes.push_back(format("the folder's name is %s, but the model's shape isn't: the papers' cells are another model's", model.c_str()));
+    r.not_the_papers.push_back("shape");
 }

@@ -192,16 +192,17 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
 inline std::string quantization_json(const Report& r, bool fake) {
     std::vector<std::string> others = r.not_the_papers;  // but for what concerns this run's evaluation alone
     others.erase(std::remove_if(others.begin(), others.end(), [](const std::string& s) { return is_word_of(s, "--limit --mmlu-style --logits"); }), others.end());
+    const std::string bits = r.effective_bits ? ", \"effective_bits\": " + json_format(r.effective_bits) : "";
     return "{\"method\": " + json_quote(r.method) + ", \"fake_quantized\": " + (fake ? "true" : "false") + ", \"options\": " +
-           json_settings(r.options) + ", \"calibration\": " + json_settings(r.calibration) + ", \"rotation\": " + json_settings(r.rotation) +
+           json_settings(r.options) + bits + ", \"calibration\": " + json_settings(r.calibration) + ", \"rotation\": " + json_settings(r.rotation) +
            ", \"kv\": " + json_settings(r.kv) + ", \"not_the_papers\": " + json_texts(others) + ", \"commit\": " + json_quote(r.commit) + "}\n";
 }
 
 // What a checkpoint of --save says of itself: a packed one is its method's row, with a paper's cells only if its settings were the
-// paper's; plain weights on a grid are nobody's full precision.
-inline void report_saved(Report& r, const std::string& dir) {
+// paper's; plain weights on a grid are nobody's full precision. False: it says nothing, so this program didn't save it.
+inline bool report_saved(Report& r, const std::string& dir) {
     const std::string path = dir + "/quantization.json";
-    if (dir.empty() || !file_exists(path)) return;
+    if (dir.empty() || !file_exists(path)) return false;
     Json j;
     try {
         j = json_parse_file(path);
@@ -209,7 +210,7 @@ inline void report_saved(Report& r, const std::string& dir) {
         r.notes.push_back(format("left unread: %s", e.what()));
     }
     const Json* method = j.find("method");
-    if (!j.find("fake_quantized") || !method || method->type != Json::STRING) return;  // not of this program
+    if (!j.find("fake_quantized") || !method || method->type != Json::STRING) return false;  // not of this program
     if (r.loaded) {
         r.method = method->string;
     } else if (method->string != "fp16" && r.method == "fp16") {  // as it is
@@ -221,13 +222,15 @@ inline void report_saved(Report& r, const std::string& dir) {
                      {"bits", std::to_string(r.wbits)},
                      {"activation_bits", "16"},
                      {"group_size", std::to_string(r.group)}};
-        const Json* rotation = j.find("rotation");
-        if (rotation && !rotation->object.empty()) r.rotation = {{"parts", json_quote(json_string(*rotation, "parts", path, ""))}};
+        r.effective_bits = json_number(j, "effective_bits", path, 0);
     } else if (method->string != "fp16") {
         r.notes.push_back("the weights were quantized before, by -q " + method->string + ": quantization.json");
         r.not_the_papers.push_back("quantized weights");
     }
+    const Json* rotation = j.find("rotation");
+    if (r.loaded && rotation && !rotation->object.empty()) r.rotation = {{"parts", json_quote(json_string(*rotation, "parts", path, ""))}};
     if (!j.find("not_the_papers")) r.not_the_papers.push_back("settings of the saved checkpoint");
     else
         for (const Json& other : json_array(j, "not_the_papers", path)) r.not_the_papers.push_back(other.string);
+    return true;
 }

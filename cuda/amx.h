@@ -20,7 +20,7 @@
 #ifdef __x86_64__
 #include <cpuid.h>
 #endif
-#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)  // older compilers come with assemblers that know no tiles
+#if defined(__x86_64__) && !defined(NO_TILES)  // NO_TILES: the assembler doesn't know them (Makefile)
 #define TILE_INSTRUCTIONS
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -207,9 +207,10 @@ inline Config config_official(const std::string& size) {
     usage_fail("-m random:%s: expected one of%s", size.c_str(), known.c_str());
 }
 
-// Whether c has the shape of Qwen's model of this name, Qwen3-8B-Base; of Qwen3's tables, which know no other models.
+// Whether c has the shape of Qwen's model of this name, Qwen3-8B-Base; true of another family's, whose shape nobody says here.
 inline bool has_official_shape(const Config& c, const std::string& name) {
-    std::string size = name.substr(0, name.rfind("-Base")).substr(std::min(name.size(), (size_t)6));  // behind "Qwen3-"
+    if (name.rfind("Qwen3-", 0) != 0) return true;
+    std::string size = name.substr(0, name.rfind("-Base")).substr(6);
     std::transform(size.begin(), size.end(), size.begin(), [](unsigned char ch) { return (char)tolower(ch); });
     const Config o = config_official(size);
     return c.C == o.C && c.F == o.F && c.L == o.L && c.H == o.H && c.KV == o.KV && c.D == o.D && c.V == o.V &&

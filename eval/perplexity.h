@@ -7,11 +7,11 @@
 // wikitext2: the test split, one row per line, a line of white space alone being an empty row; rows joined with "\n\n"; tokenized
 //     once as a whole. The paper's numbers are of the official file only, which its sha256 tells. (lm-eval's `wikitext` task, word
 //     perplexity, is something else.)
-// c4: the paper's 256 windows, (document, token offset) pairs in data/paper/c4_windows.csv, where the whole validation shard is
+// c4: the paper's 256 slices, (document, token offset) pairs in data/paper/c4_windows.csv, where the whole validation shard is
 //     there; slices shorter than 2048 happen (the pairs were drawn with another tokenizer), so all slices are concatenated and
-//     cut anew. Where it is not, windows are drawn as the GPTQ repository does: seed 0, 256 times a random document that has more
-//     than 2048 tokens, and a random offset. Which of the two it was is part of the result.
-// calibration: as GPTQ draws them, from C4's train split (or WikiText-2's).
+//     cut anew, into fewer windows. Where it is not, windows are drawn as the paper's code does: seed 0, 256 times a random document
+//     that has more than 2048 tokens, and a random offset. Which of the two it was is part of the result.
+// calibration: as the paper's code draws them, from C4's train split (or WikiText-2's).
 // AWQ's calibration: 128 of C4's train documents that have at most 512 tokens each, concatenated and cut into windows of 512.
 //
 // Source: the paper's published code (Efficient-ML/Qwen3-Quantization) and IST-DASLab/gptq, from which it descends.
@@ -101,7 +101,8 @@ inline TextSet wikitext2_set(const Tokenizer& tokenizer, const std::string& data
     return set;
 }
 
-// Draws `n` windows of `length` tokens from random documents that are longer than that, as the GPTQ repository does with C4.
+// Draws `n` windows of `length` tokens from random documents that are longer than that, as the paper's code does with C4 (the GPTQ
+// repository's takes those of just that length too, at which its draw of an offset ends in an error).
 // Every draw comes from CPython's generator, so that the same seed gives the same windows.
 inline std::vector<int> draw_windows(const Tokenizer& tokenizer, const LineFile& documents, int n, int length, int seed) {
     PythonRandom random(seed);
@@ -139,7 +140,7 @@ inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, c
     LineFile documents(path);
     set.official = documents.count() == C4_VALIDATION_DOCUMENTS;
     if (set.official) {
-        set.variant = "the paper's 256 windows";
+        set.variant = "the paper's 256 slices";
         std::vector<size_t> lines;
         std::vector<std::vector<std::string>> rows = csv_parse_file(windows_csv, &lines);
         for (size_t r = 1; r < rows.size(); r++) {

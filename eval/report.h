@@ -73,7 +73,7 @@ struct Report {
     std::string model, method, device, commit, precision;
     int wbits = 0, abits = 0, group = 0, limit = 0;
     bool stand_in = false;
-    bool loaded = false;  // the checkpoint was quantized already; `method` is its format
+    bool loaded = false;  // the checkpoint was quantized already; `method` is how, or its format where it doesn't say
     Settings options, calibration, rotation, kv;
     std::vector<std::string> notes;  // on the checkpoint and the run, in words
     std::vector<std::string> not_the_papers;  // flags and the like that make the settings others than the paper's
@@ -120,7 +120,7 @@ inline PaperRow paper_row_find(const std::string& tables_csv, const std::string&
 // Other papers' tables in the paper's protocol, by their file: what the lines below a row are called.
 static const std::pair<const char*, const char*> OTHER_PAPERS[] = {{"data/paper/foem.csv", "FOEM's paper"}};
 
-// Perplexities as the paper prints them, with one digit more: 12.73, 6.994, 5.25E4.
+// Perplexities as the paper prints them, with one digit more: 12.73, 6.994, 5.250E4.
 inline std::string number_text(double x) {
     if (std::isnan(x)) return "NaN";
     if (std::isinf(x)) return x < 0 ? "-Inf" : "Inf";
@@ -179,7 +179,8 @@ inline std::string text_table(const std::vector<std::vector<std::string>>& lines
 }
 
 // The row and its head, in the order of the paper's columns; below it acc_norm where a task defines it and, where the paper has the
-// setting, its cells and the differences, with a star where one exceeds two standard errors.
+// setting, its cells and the differences, with a star where one exceeds two standard errors; none at the average, since many of the
+// printed ones are not the mean of their row.
 inline std::string report_text(const Report& r) {
     std::vector<std::string> head = {"model", "method", "W", "A", "group"}, norm = {"", "acc_norm", "", "", ""}, row;
     struct Beside {  // a paper's row
@@ -216,7 +217,7 @@ inline std::string report_text(const Report& r) {
             p.any = true;
             const double d = value.value - paper_number(text);
             if (std::isnan(d)) continue;
-            const bool star = std::fabs(d) > 2 * value.stderr_;
+            const bool star = name != "avg" && std::fabs(d) > 2 * value.stderr_;
             p.difference.back() = format("%+.3g%s", d, star ? " *" : "");
             any_star = any_star || star;
         }

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Tests the Makefile where no compiler is needed: the commit that reports name. Ends like the C++ tests with "N passed, N failed,
-# N skipped".
+# Tests the Makefile where no compiler is needed: the commit that reports name, and when programs are made again. Ends like the C++ tests with
+# "N passed, N failed, N skipped".
 set -u
 CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 if ! command -v git >/dev/null; then
-    echo "skipped  commit_is_data  git was not found"
+    echo "skipped  makefile  git was not found"
     echo "0 passed, 0 failed, 1 skipped"
     exit 0
 fi
@@ -38,15 +38,23 @@ v1"$(touch${IFS}ran)" v1touchIFSran
 v1`touch${IFS}ran` v1touchIFSran
 v1$(shell${IFS}touch${IFS}ran)# v1shellIFStouchIFSran
 TAGS
+# Another ARCH makes other programs, the same one none; warnings are errors unless they are not to be. The compiler is one that says its words.
+mkdir "$tmp/test" && touch "$tmp/test/parts.cu"
+printf '#!/bin/sh\necho "nvcc $*"\nwhile [ $# -gt 0 ]; do [ "$1" = -o ] && : >"$2"; shift; done\n' >"$tmp/nvcc" && chmod +x "$tmp/nvcc"
+made() { make -C "$tmp" GPU=1 NVCC="$tmp/nvcc" build/gpu-BF16/parts "$@" 2>&1 | grep '^nvcc'; }
+made ARCH=80 | grep -q 'sm_80.* -Werror .*,-Werror,.*parts.cu' || problem "for sm_80: $(made ARCH=80)"
+made ARCH=80 >/dev/null && problem "made again for the same ARCH"
+made ARCH=90 WERROR=0 >"$tmp/log" && grep -q 'sm_90.*parts.cu' "$tmp/log" || problem "not made again for another ARCH"
+grep -q -- -Werror "$tmp/log" && problem "WERROR=0: $(cat "$tmp/log")"
 rm -rf "$tmp/.git"
 make -s -C "$tmp" CPU=1 build/cpu-BF16/commit.h >"$tmp/log" 2>&1
 grep -qx '#define COMMIT "unknown"' "$tmp/build/cpu-BF16/commit.h" || problem "no repository: $(cat "$tmp/build/cpu-BF16/commit.h")"
 
 if [ -z "$problems" ]; then
-    echo "ok       commit_is_data"
+    echo "ok       makefile"
     echo "1 passed, 0 failed, 0 skipped"
 else
-    echo "FAILED   commit_is_data  $problems"
+    echo "FAILED   makefile  $problems"
     echo "0 passed, 1 failed, 0 skipped"
     exit 1
 fi

@@ -2,7 +2,7 @@
 # The program from outside: exit statuses and messages for wrong usage and bad files, what goes to stdout, --save and back,
 # determinism. Uses the bundled model; $QWEN3 is the program (default ./qwen3).
 set -u
-cd "$(dirname "$0")/.."
+CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 QWEN3=${QWEN3:-./qwen3}
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
@@ -211,11 +211,30 @@ if [ $status -eq 1 ] && grep -q 'wikitext2' "$tmp/out" && tail -n 1 "$tmp/err" |
     [ "$(ls "$tmp/taken")" = file ] && cmp -s "$tmp/plain/model.safetensors" "$tmp"/taken.tmp-*/model.safetensors; then ok save_name_taken
 else bad save_name_taken "status $status, $(tail -n 1 "$tmp/err"); $(cat "$tmp/out")"; fi
 
-# Nothing of a folder that is named for logs is removed, by a machine without a GPU least of all.
+# scripts/gpu_check.sh: nothing of a folder that is named for logs is removed, by a machine without a GPU least of all.
 mkdir -p "$tmp/bin" "$tmp/logs" && printf '#!/bin/sh\nexit 1\n' >"$tmp/bin/nvidia-smi" && chmod +x "$tmp/bin/nvidia-smi" && : >"$tmp/logs/mine.log"
 PATH=$tmp/bin:$PATH bash scripts/gpu_check.sh "$tmp/logs" >"$tmp/out" 2>&1
 if [ $? -eq 1 ] && grep -q '^no GPU was found' "$tmp/out" && [ -e "$tmp/logs/mine.log" ]; then ok gpu_check_keeps_logs
 else bad gpu_check_keeps_logs "$(tail -n 1 "$tmp/out")"; fi
+
+# On a machine with a GPU, tools and programs that only say so: what failed is said last and makes the exit status, a run of the sanitizer
+# that time cut off does not, and the logs come as one file. (What it builds and runs is tested by itself.)
+mkdir -p "$tmp/check/scripts" "$tmp/check/test" "$tmp/check/programs" "$tmp/tools" && cp scripts/gpu_check.sh "$tmp/check/scripts"
+(cd "$tmp/check/test" && echo '#include "test_a.cu"' >parts.cu && echo '#include "test_b.cu"' >whole.cu && echo 'echo 1 passed' >test_cli.sh)
+(cd "$tmp/check/programs" && printf '#!/bin/sh\necho "1 passed, 0 failed"\n' | tee qwen3 bench >parts && printf '#!/bin/sh\necho "FAILED   b  $REASON"\nexit $REASONS\n' >whole)
+(cd "$tmp/tools" && printf '#!/bin/sh\necho a GPU\n' | tee nvidia-smi nvcc >g++ && printf '#!/bin/sh\n[ "$*" = "-s GPU=1 print-out" ] && echo programs\n:\n' >make &&
+    printf '#!/bin/sh\nsleep $PAUSE\n' >compute-sanitizer)
+chmod +x "$tmp"/tools/* "$tmp"/check/programs/*
+mkdir -p "$tmp/check/build/cpu-BF16" && for name in test_gemm test_attention; do cp "$tmp/check/programs/parts" "$tmp/check/build/cpu-BF16/$name"; done  # where there is AMX
+for try in "1 0 540" "0 9 3"; do
+    set -- $try
+    REASON="here is why" REASONS=$1 PAUSE=$2 SECONDS_IN_ALL=$3 PATH=$tmp/tools:$PATH bash "$tmp/check/scripts/gpu_check.sh" "$tmp/logs" >"$tmp/out" 2>&1
+    status=$?
+    if [ $status -eq "$1" ] && [ "$(sed -n '/^--- test_b.log/,$p' "$tmp/out" | grep -c 'here is why')" -eq "$1" ] && grep -q '^test_a  *ok' "$tmp/out" &&
+        [ "$(grep -c '^memcheck_bundled_model *cut off' "$tmp/out")" -eq $((2 - 2 * $1)) ] && [ "$(tar tzf "$tmp/logs/gpu_check.tgz" | grep -c '/test_[ab].log')" -eq 2 ] &&
+        grep -q '^test_a  *ok' "$tmp/logs/gpu_check.txt"; then ok "gpu_check_$status"
+    else bad "gpu_check_$status" "$(tail -n 5 "$tmp/out" | tr '\n' '|')"; fi
+done
 
 # The disk is full amid the work: the row goes on, and what can't be completed is not left there. Without a row there is no work either.
 for row in "-e wikitext2" ""; do
@@ -236,6 +255,7 @@ if "$QWEN3" -m $tiny --data $tiny --limit 1 --json "$tmp/link.json" >/dev/null 2
     "$QWEN3" -m $tiny --data $tiny --limit 1 --json "$tmp/fifo" >/dev/null 2>>"$tmp/err" && wait $! && [ -p "$tmp/fifo" ] && grep -q '"method"' "$tmp/from_fifo" &&
     "$QWEN3" -m $tiny --data $tiny --limit 1 --json /dev/null >/dev/null 2>>"$tmp/err" && [ -c /dev/null ]; then ok json_through_link_fifo_device
 else bad json_through_link_fifo_device "$(tail -n 1 "$tmp/err")"; fi
+{ kill $! && wait $!; } 2>/dev/null  # where nobody has written to the fifo
 
 # What the program writes to already is gone on with: neither the row nor what stood in the file before is lost.
 wrong=""

@@ -254,7 +254,7 @@ TEST(the_papers_windows_are_taken_from_the_whole_shard) {
     // 2048 tokens, then 2 of a short document, then 1500 of a slice cut off by its document's end, then none: one window of 3550 tokens.
     CHECK_EQ(set.tokens_in_text, (size_t)2048 + 2 + 1500);
     CHECK_EQ(set.n_windows, (size_t)1);
-    CHECK_EQ(set.variant, "the paper's 256 windows");
+    CHECK_EQ(set.variant, "the paper's 256 slices");
     CHECK(set.official);
     write_file(dir + "/windows.csv", "document,token_offset\n\n25247,x\n");
     CHECK_ERROR(c4_set(t, dir, dir + "/windows.csv", 0), "/windows.csv:3: expected two numbers");
@@ -364,6 +364,29 @@ TEST(cells_are_of_the_models_shape) {
     r.model = "mine", r.notes.clear(), r.not_the_papers.clear();
     find_published(r, other);
     CHECK(r.notes.empty() && r.not_the_papers.empty());
+    CHECK(has_official_shape(other, "Llama-3-8B") && has_official_shape(other, ""));
+}
+
+// Cells stand beside what others quantized, and beside SmoothQuant's two ways; a note says what is not known of them.
+TEST(what_may_differ_from_the_papers_cells_is_noted) {
+    Report r;
+    r.model = "Qwen3-8B-AWQ", r.method = "awq", r.wbits = 4, r.abits = 16, r.group = 128, r.loaded = true;
+    find_published(r, config_official("8b"), true);
+    CHECK_EQ(r.paper.cell("wikitext2"), "11.3");
+    CHECK(r.notes.size() == 1 && r.notes[0].find("quantized by others") == 0);
+    CHECK(r.not_the_papers == std::vector<std::string>{"quantized by others"});
+    Report ours = r;
+    ours.notes.clear(), ours.not_the_papers.clear();
+    find_published(ours, config_official("8b"), false);
+    CHECK(!ours.paper.cells.empty() && ours.notes.empty() && ours.not_the_papers.empty());
+    Report smooth;
+    smooth.model = "Qwen3-8B", smooth.method = "smoothquant", smooth.wbits = smooth.abits = 8, smooth.group = -1;
+    find_published(smooth, config_official("8b"));
+    CHECK(!smooth.paper.cells.empty() && smooth.not_the_papers.empty() && smooth.notes.size() == 1);
+    CHECK(smooth.notes[0].find("--no-smooth") != std::string::npos);
+    smooth.method = "fp16", smooth.wbits = smooth.abits = 4, smooth.notes.clear();  // no such row: nothing to note
+    find_published(smooth, config_official("8b"));
+    CHECK(smooth.notes.empty());
 }
 
 // Two of our standard errors, no more and no less.
@@ -404,7 +427,7 @@ TEST(report_row_has_the_whole_row) {
     const std::string text = report_text(r);
     const char* parts[] = {"boolq acc    avg           mmlu acc", "62.50 +-0.24  66.00 +-0.6", "acc_norm", "71.50 +-0.5",
                            "-15.7 *",  // piqa: 60 against the paper's 75.7
-                           "+5 *",     // mmlu: 66 against 61.0
+                           "-3.1          +5 *",  // the average: 62.5 against 65.6, which is not its row's; mmlu: 66 against 61.0
                            "* more than two", "note on the paper's row: printed avg differs from the mean of its six tasks (63.8)"};
     for (const char* part : parts)
         if (text.find(part) == std::string::npos) fail("the row lacks \"%s\":\n%s", part, text.c_str());
@@ -461,6 +484,13 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--limit", "4"}))[0], "--limit");
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--first-token-weight", "64"}))[0], "--first-token-weight");
     CHECK_EQ(not_the_papers(parse({"-q", "awq", "--no-clip"}))[0], "--no-clip");
+    // What changes nothing is no difference.
+    for (const char* method : {"fp16", "rtn"}) CHECK_EQ(not_the_papers(parse({"-q", method, "--seed", "1"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "rtn", "--rotate", "--seed", "1"}))[0], "--seed");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--seed", "1"}))[0], "--seed");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-g", "-1", "--static-groups"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--static-groups"}))[0], "--static-groups");
+    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--no-smooth"})).empty(), sizeof(floatX) == 2);
     // What says the default again is the paper's, but for the samples of AWQ, whose own rule they would turn off.
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-c", "c4", "-n", "128", "-l", "2048", "--seed", "0", "--damp", "0.01", "--limit", "0", "--act-order",
                                    "-e", "mmlu", "--mmlu-style", "paper"})).empty(), sizeof(floatX) == 2);

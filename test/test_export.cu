@@ -381,8 +381,14 @@ TEST(saved_checkpoints_say_what_they_are) {
     CHECK(again.method == "rtn" && !again.loaded && again.wbits == 4 && has(again, "quantized weights"));
     CHECK_EQ(again.notes.back(), "the weights were quantized before, by -q rtn: quantization.json");
     const std::string rotated = tmp / "rotated";
-    run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "--rotate-offline", "--save", rotated.c_str()}));
-    CHECK(report_text(row_of(rotated)).find("rtn rotated, loaded  4  16  -") != std::string::npos);
+    for (const char* format : {"bf16", "gptq"}) {
+        run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "--rotate-offline", "--save", rotated.c_str(), "--format", format}));
+        CHECK(report_text(row_of(rotated)).find("rtn rotated, loaded  4  16  -") != std::string::npos);
+        std::filesystem::remove_all(rotated);
+    }
+    run_quietly(joined(TINY, {"-q", "billm", "-n", "2", "-l", "128", "--save", rotated.c_str()}));
+    const std::string one_bit = report_text(row_of(rotated));
+    CHECK(one_bit.find("billm, loaded  1.") != std::string::npos && one_bit.find("billm, loaded  1 ") == std::string::npos);
 
     run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "-g", "128", "--sym", "--format", "gptq", "--save", packed.c_str()}));
     const Report as_packed = row_of(packed);
@@ -402,7 +408,7 @@ TEST(saved_checkpoints_say_what_they_are) {
     r.method = "gptq";
     for (const char* other : {"{\"bits\": 4}", "not json", "", "[1]", "{\"fake_quantized\": true}", "{\"fake_quantized\": true, \"method\": 4}"}) {
         write_bytes(papers + "/quantization.json", other);
-        report_saved(r, papers);
+        CHECK(!report_saved(r, papers));
         CHECK_EQ(r.method, "gptq");
         CHECK_EQ(r.not_the_papers.empty(), sizeof(floatX) == 2);
     }

@@ -10,7 +10,9 @@
 
 static void require_traps() {
     if (tile_support() == TileSupport::Granted) SKIP("this CPU has the instructions");
-    CHECK(trap_tiles());
+    const bool trapped = trap_tiles();
+    if (!trapped && tile_support() == TileSupport::Refused) SKIP("the kernel has tiles on, but doesn't give them: not every instruction traps");
+    CHECK(trapped);
 }
 
 static std::vector<floatX> values(size_t n, unsigned seed) {

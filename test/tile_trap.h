@@ -110,12 +110,19 @@ inline void on_illegal_instruction(int, siginfo_t*, void* context) {
     tile_traps()++;
 }
 
-// From here on tiles are usable, if not by the CPU then by traps.
+// From here on a CPU without tiles has them by traps. False where not all of AMX's instructions are illegal: the CPU has them (which to ask
+// first is the caller's), or the kernel has tiles on but doesn't give them, so that they are configured silently and stop at the first use.
 inline bool trap_tiles() {
     static const bool trapped = [] {
-        struct sigaction action = {};
+        struct sigaction action = {}, before;
         action.sa_sigaction = on_illegal_instruction, action.sa_flags = SA_SIGINFO;
-        return sigaction(SIGILL, &action, nullptr) == 0;
+        if (sigaction(SIGILL, &action, &before) != 0) return false;
+        const long traps = tile_traps();
+        tiles_begin<true>();
+        const bool configuring_traps = tile_traps() > traps;
+        tiles_end<true>();
+        if (!configuring_traps) sigaction(SIGILL, &before, nullptr);
+        return configuring_traps;
     }();
     return trapped;
 }
