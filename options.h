@@ -117,7 +117,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
         {Flag::TEXT, "--format", "FORMAT",
          "of --save: bf16 (weights on their grid, none smaller), or packed: compressed-tensors\n"
-         "or gptq; scales are then rounded to what the file holds, and the row is the packed file's\n"
+         "or gptq; scales are then rounded to what a bf16 model has, and the row is the packed file's\n"
          "(with --rotate-offline its own row may be a little worse)",
          &o.format, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
@@ -399,7 +399,7 @@ inline void options_check_format(Options& o) {
                    "--a-heads, --a-group and --a-clip, or take --format bf16",
                    o.format.c_str());
     o.quant.pack = true;
-    o.quant.scale = o.format == "gptq" ? Scale::F16 : sizeof(floatX) == 2 ? Scale::BF16 : Scale::F32;
+    o.quant.scale = o.format == "gptq" ? Scale::HALF : sizeof(floatX) == 2 ? Scale::BF16 : Scale::F32;
 }
 
 // The command line with the flags of its preset before its own, so that those count; without what belongs to another method.
@@ -424,7 +424,8 @@ inline std::vector<std::string> with_preset(const std::vector<Flag>& flags, cons
     const std::string name = last("--preset", ""), method = last("-q", name == "foem-w4a4kv4" ? "foem" : "gptq");
     std::vector<std::string> all, known;
     auto has = [&](const char* flag) { return std::find(words.begin(), words.end(), flag) != words.end(); };
-    const std::string kv = last("--kv-bits", "4");
+    const Flag& cache = *std::find_if(flags.begin(), flags.end(), [](const Flag& f) { return std::string(f.name) == "--kv-bits"; });
+    const std::string kv = last("--kv-bits", !cache.methods || is_word_of(method, cache.methods) ? "4" : "16");
     const bool keys = last("--k-bits", kv) != "16", values = last("--v-bits", kv) != "16";  // of few bits
     for (const auto& p : presets) {
         known.push_back(p.first);
@@ -549,7 +550,7 @@ inline Options options_parse(int argc, const char* const* argv) {
     }
     if (o.rotate_offline || o.learn_rotation || !o.rotation.empty()) o.rotate = true;
     if (o.kl && o.method == "fp16" && !o.rotate)
-        usage_fail("--kl has no meaning with -q fp16, which is the full-precision model. HINT: --rotate");
+        usage_fail("--kl has no meaning with -q fp16: a model, a packed one too, would be compared with itself. HINT: -q gptq, or --rotate");
     check_rotation(o);
     const std::string last = std::filesystem::path(o.save.substr(0, o.save.find_last_not_of('/') + 1)).filename();
     if (!o.save.empty() && (last.empty() || last == "." || last == ".."))
@@ -564,6 +565,9 @@ inline Options options_parse(int argc, const char* const* argv) {
         if (&one != &places[0] && !one.second.empty() && !o.save.empty() && is_inside(one.second, o.save))
             usage_fail("%s %s: this is in the folder of --save, which is made when all is done. HINT: name another place", one.first,
                        one.second.c_str());
+    for (const std::string& flag : o.given)
+        if (!o.tokenize.empty() && !is_word_of(flag, "--tokenize -m --data"))
+            usage_fail("--tokenize and %s: ids are printed, and nothing else is done. HINT: a run of its own for each", flag.c_str());
     if (!o.logits.empty() && !o.tasks.empty()) usage_fail("--logits and -e: one at a time, since both write to standard output");
     return o;
 }

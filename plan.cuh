@@ -22,8 +22,8 @@ inline int head_batch(const Config& c) { return (int)std::clamp<size_t>(LOGITS_B
 // Values a token of a chunk, where the experts' inputs of a pair's second stream are made.
 inline size_t pair_room(const Config& c) { return has_mixture(c) ? (size_t)c.mixture.K * std::max(c.C, c.mixture.F) : 0; }
 
-// Bytes on the device besides the activations of whole streams: what a chunk needs, and the sweep or the head, which follow each
-// other. `reading`: the next layer waits beside the one at hand.
+// Bytes on the device besides the activations of whole streams: what a chunk needs, and the sweep, the head or what is saved with it, which
+// follow each other. `reading`: the next layer waits beside the one at hand.
 inline size_t working_bytes(const Options& o, const Config& c, const Method& method, const std::vector<Stream>& streams,
                             bool reading) {
     const size_t x = sizeof(floatX), n_calibration = method.collect ? streams[0].tokens.size() : 0;
@@ -56,8 +56,12 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
     }
     const bool scored = !o.tasks.empty() || !o.logits.empty();
     const size_t batch = head_batch(c), logits = batch * c.V * sizeof(float);
-    const size_t head = scored ? (size_t)c.V * c.C * x + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
-    return std::max(layers + solving, head) + matrices + chunk + rotary + plans + routing + small;
+    const size_t table = (size_t)c.V * c.C * x;  // the embeddings, the head
+    const size_t head = scored ? table + batch * (c.C * x + 64) + (o.kl ? 2 : 1) * logits : 0;
+    size_t saving = table + (size_t)c.V * sizeof(int);  // with each row's count of what is not finite
+    if (o.rotate) saving = std::max(saving, table + std::min((size_t)c.V, (size_t)ROTATION_ROWS) * c.C * sizeof(float)) + c.C * x;
+    if (o.save.empty()) saving = 0;
+    return std::max({layers + solving, head, saving}) + matrices + chunk + rotary + plans + routing + small;
 }
 
 #ifdef __CUDACC__
@@ -97,8 +101,8 @@ inline size_t place_streams(Options& o, const Model& m, const Method& method, st
     if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
     const size_t packed = packed_layer_bytes(c, o.quant);
 #ifdef __CUDACC__
-    if (!m.random) on_host += layer_size(c) * x;  // LayerReader's
-    on_host += packed;
+    const size_t reader = m.random ? 0 : layer_size(c) * x;
+    on_host += std::max(reader + packed, o.save.empty() ? 0 : (size_t)c.V * c.C * x);  // the embeddings and the head are saved before and after
     device -= std::min(device, CUDA_BYTES);
 #else
     device -= std::min(device, packed);

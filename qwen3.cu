@@ -888,18 +888,18 @@ inline std::vector<std::pair<const char*, int>> row_widths(const Config& c) {
     return widths;
 }
 
-// For a method whose groups must all be of one width.
-inline void check_group_size(const Config& c, const QuantOptions& q) {
-    if (q.group_size == -1) return;
+// For groups that must all be of one width; -1: what `whole` says.
+inline void check_group_size(const Config& c, const char* flag, int group_size, const char* whole) {
+    if (group_size == -1) return;
     int common = 0;
     for (const auto& w : row_widths(c)) common = std::gcd(common, w.second);
     std::string divisors;
     for (int d = 16; d <= std::min(common, 1024); d++)
         if (common % d == 0) divisors += format("%d, ", d);
     for (const auto& w : row_widths(c))
-        if (w.second % q.group_size != 0)
-            usage_fail("-g %d: expected a divisor of the model's %s = %d. HINT: -g %sor -1 for a whole row",
-                       q.group_size, w.first, w.second, divisors.c_str());
+        if (w.second % group_size != 0)
+            usage_fail("%s %d: expected a divisor of the model's %s = %d. HINT: %s %sor -1 for a whole %s", flag, group_size, w.first,
+                       w.second, flag, divisors.c_str(), whole);
 }
 
 // Whose rows' last group is narrower than the others, in words; empty if nobody's.
@@ -910,13 +910,6 @@ inline std::string narrower_groups(const Config& c, const QuantOptions& q) {
             text += format("%s%d of %d columns of %s", text.empty() ? "a row's last group is narrower: " : ", ",
                            w.second % q.group_size, w.second, w.first);
     return text;
-}
-
-inline void check_activation_group(const Config& c, int group) {
-    for (const auto& w : row_widths(c))
-        if (group != -1 && w.second % group != 0)
-            usage_fail("--a-group %d: expected a divisor of the model's %s = %d. HINT: --a-group 128, or -1 for a whole token", group,
-                       w.first, w.second);
 }
 
 // A set of questions, and where the trie of its requests has the log-probabilities of each.
@@ -979,11 +972,13 @@ inline bool save_step(Report& r, const std::function<void()>& step) {
     try {
         step();
         return true;
+    } catch (const std::bad_alloc&) {
+        r.save_error = "--save: an allocation of host memory failed. HINT: a smaller model, or a higher limit (ulimit -v)";
     } catch (const std::runtime_error& e) {
         r.save_error = e.what();
-        fprintf(stderr, "not saved: %s\n", r.save_error.c_str());
-        return false;
     }
+    fprintf(stderr, "not saved: %s\n", r.save_error.c_str());
+    return false;
 }
 
 // The sweep: every stream through every layer, each layer quantized on the way.
@@ -1189,7 +1184,8 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     if (r.stand_in)
         fprintf(stderr, "        STAND-IN: the bundled toy model and its own texts. No number below is Qwen3's. HINT: "
                         "scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");
-    fprintf(stderr, "method: %s", r.loaded ? (quantization_text(run.model.quantization) + ", loaded").c_str() : r.method.c_str());
+    fprintf(stderr, "method: %s", (run.model.quantization.kind != QuantFormat::NONE ? quantization_text(run.model.quantization) + ", loaded"
+                                   : r.loaded ? r.method + ", loaded, weights on its grid" : r.method).c_str());
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
     for (const std::string& note : r.notes) fprintf(stderr, "\nnote:   %s", note.c_str());
     if (!o.preset_text.empty()) fprintf(stderr, "\npreset: %s", o.preset_text.c_str());
@@ -1229,16 +1225,10 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         const std::vector<double> scores = request_scores(exam.trie, by_logit ? s.logits : s.logprobs, s.bf16_logits);
         const QuestionResult result = question_result(set, scores);
         if (!run.options.questions.empty()) r.questions += question_lines(set, scores);
-        TaskResult task = {set.name,
-                           "acc",
-                           set.variant,
-                           result.acc.value,
-                           result.acc.stderr_,
-                           result.acc.n,
-                           s.tokens.size(),
-                           r.paper.cell(paper_column(set.name), set.official),
-                           exam.trie.tokens_asked};
-        task.official = set.official;
+        TaskResult task = {set.name, "acc", set.variant, result.acc.value, result.acc.stderr_, result.acc.n, s.tokens.size(),
+                           r.paper.cell(paper_column(set.name), set.official), exam.trie.tokens_asked};
+        task.official = set.official, task.bf16_scores = s.bf16_logits;
+        task.lm_eval_style = set.letters && run.options.mmlu_style == "lm-eval";
         if (set.normalized) task.acc_norm = {result.acc_norm};
         if (!set.subjects.empty()) mmlu_parts(set, result.hits, task.subjects, task.categories);
         r.tasks.push_back(task);
@@ -1249,8 +1239,9 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
 // --tokenize: the ids of a text file, one a line.
 inline void print_token_ids(const Options& o) {
     const Model m = model_find(o);
+    if (m.stand_in) fprintf(stderr, "STAND-IN: the bundled toy model's tokenizer. No id below is Qwen3's. HINT: -m DIR\n");
     const MappedFile file(o.tokenize);
-    const std::string_view text = file_text(file);
+    const std::string_view text = utf8_text(file);
     for (int id : tokenizer_encode(model_tokenizer(m, data_folder(o, m)), text.data(), text.size())) printf("%d\n", id);
     if (fflush(stdout) != 0) fail("standard output: the token ids could not be written: %s", strerror(errno));
 }
@@ -1354,8 +1345,8 @@ inline Report run_model(const Options& options) {
     if (o.rotate) run.rotation = rotation_for(o, c);
     if (o.rotate && run.rotation.has.r2 && run.rotation.R1.n && run.rotation.all_R2.empty() && !run.rotation.has.over_heads)
         r.notes.push_back("the file of rotations has no R2: it is drawn with --seed");
-    if (run.method.whole_groups) check_group_size(c, o.quant);
-    check_activation_group(c, o.quant.a_group);
+    if (run.method.whole_groups) check_group_size(c, "-g", o.quant.group_size, "row");
+    check_group_size(c, "--a-group", o.quant.a_group, "token");
     std::unique_ptr<CheckpointWriter> writer;  // first, so that a bad --save stops at once
     run.packed = packed_format(o);
     if (!o.save.empty()) writer = save_begin(run);
@@ -1369,6 +1360,8 @@ inline Report run_model(const Options& options) {
     r.limit = o.limit;
     r.not_the_papers = not_the_papers(o);
     const bool ours = report_saved(r, run.model.dir);
+    const QuantFormat& f = run.model.quantization;
+    if (f.unpacked && !ours) report_on_a_grid(r, "compressed-tensors", "compressed-tensors, unpacked", f.bits, f.group_size, "config.json");
     if (r.not_the_papers.empty()) find_published(r, c, r.loaded && !ours);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
@@ -1438,10 +1431,20 @@ static void run_program(const Options& options) {
         files_unchanged_or_fail();
         if (!report.tasks.empty()) fputs(report_text(report).c_str(), stdout);
         const int print_error = fflush(stdout) == 0 ? 0 : errno;
-        if (!options.json.empty()) write_whole_file(options.json, report_json(report));
-        if (!options.questions.empty()) write_whole_file(options.questions, report.questions);
-        if (print_error) fail("standard output: the row could not be written: %s", strerror(print_error));
-        if (!report.save_error.empty()) fail("%s", report.save_error.c_str());
+        std::vector<std::string> failures;  // each output is tried, whatever became of the others
+        auto write = [&](const std::string& file, auto text) {
+            try {
+                if (!file.empty()) write_whole_file(file, text());
+            } catch (const std::exception& e) {
+                failures.push_back(e.what());
+            }
+        };
+        write(options.json, [&] { return report_json(report); });
+        write(options.questions, [&] { return report.questions; });
+        if (print_error) failures.push_back(format("standard output: the row could not be written: %s", strerror(print_error)));
+        if (!report.save_error.empty()) failures.push_back(report.save_error);
+        for (size_t i = 0; i + 1 < failures.size(); i++) fprintf(stderr, "qwen3: %s\n", failures[i].c_str());
+        if (!failures.empty()) fail("%s", failures.back().c_str());
     }
     if (fflush(stdout) != 0) fail("standard output: the text could not be written: %s", strerror(errno));
 }

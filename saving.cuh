@@ -2,7 +2,7 @@
 // as the sweep goes.
 //
 // defines: checkpoint_specs, require_tensors, require_disk, save_param, save_layer, report_size, save_unquantized, save_rotated, save_finish,
-//          quantization_json, report_saved
+//          quantization_json, report_on_a_grid, report_saved
 #pragma once
 #include <string>
 #include <unordered_set>
@@ -76,14 +76,16 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
             linears += p.linear;
             if (!p.linear) plain(p.name, p.shape);
             else if (param_linear(m, p).quantized) quantized++, packed_linears.insert(linear_name(p));
-            else if (used.insert(p.name); as_it_is.empty()) as_it_is = p.name;
+            else if (used.insert(p.name); m.quantization.unpacked && checkpoint_find(m.checkpoint, linear_name(p) + ".weight_scale")) quantized++;
+            else if (as_it_is.empty()) as_it_is = p.name;
             if (p.linear && m.quantization.unpacked) packed_linears.insert(linear_name(p));
         }
     }
     plain("model.norm.weight", {C});
     if (!c.tied) plain(head_name(c), {V, C});
     note_unread(m.checkpoint, used, packed_linears, notes);
-    if (m.quantization.kind == QuantFormat::NONE || as_it_is.empty()) return;
+    const bool none = m.quantization.kind == QuantFormat::NONE;
+    if (as_it_is.empty() || (none && (!m.quantization.unpacked || quantized == 0))) return;
     if (quantized == 0)
         fail("%s says that the checkpoint is quantized (%s), but its linears are not. HINT: does it belong to these files? If it was "
              "left over, take it out",
@@ -105,9 +107,14 @@ inline void require_disk(const std::string& folder, size_t bytes) {
 }
 
 inline void save_param(CheckpointWriter& writer, const Param& p) {
+#ifdef __CUDACC__
     std::vector<floatX> host(p.size());
     copy(host.data(), p.data, host.size());
-    writer.write(p.name, host.data(), host.size() * sizeof(floatX));
+    const floatX* values = host.data();
+#else
+    const floatX* values = p.data;
+#endif
+    writer.write(p.name, values, p.size() * sizeof(floatX));
 }
 
 // The layer as it is now. With a packed format its linears are what the method left in `made`, which is emptied.
@@ -198,8 +205,23 @@ inline std::string quantization_json(const Report& r, bool fake) {
            ", \"kv\": " + json_settings(r.kv) + ", \"not_the_papers\": " + json_texts(others) + ", \"commit\": " + json_quote(r.commit) + "}\n";
 }
 
+// Plain weights on a grid are nobody's full precision: the row of such a checkpoint as it is says how they came about, a row of another
+// method that they were quantized before. `where`: what says so.
+inline void report_on_a_grid(Report& r, const std::string& method, const char* layout, int bits, int group, const char* where) {
+    if (r.method != "fp16") {
+        r.notes.push_back(format("the weights were quantized before, by %s: %s", method.c_str(), where));
+        r.not_the_papers.push_back("quantized weights");
+        return;
+    }
+    r.method = method, r.loaded = true, r.wbits = bits, r.group = group;
+    r.options = {{"format", json_quote(layout)},
+                 {"bits", std::to_string(bits)},
+                 {"activation_bits", "16"},
+                 {"group_size", std::to_string(group)}};
+}
+
 // What a checkpoint of --save says of itself: a packed one is its method's row, with a paper's cells only if its settings were the
-// paper's; plain weights on a grid are nobody's full precision. False: it says nothing, so this program didn't save it.
+// paper's. False: it says nothing, so this program didn't save it.
 inline bool report_saved(Report& r, const std::string& dir) {
     const std::string path = dir + "/quantization.json";
     if (dir.empty() || !file_exists(path)) return false;
@@ -213,19 +235,12 @@ inline bool report_saved(Report& r, const std::string& dir) {
     if (!j.find("fake_quantized") || !method || method->type != Json::STRING) return false;  // not of this program
     if (r.loaded) {
         r.method = method->string;
-    } else if (method->string != "fp16" && r.method == "fp16") {  // as it is
-        const Json* options = j.find("options");
-        r.method = method->string, r.loaded = true;
-        if (options && options->type == Json::OBJECT)
-            r.wbits = (int)json_int(*options, "bits", path, 16), r.group = (int)json_int(*options, "group_size", path, -1);
-        r.options = {{"format", "\"bf16\""},
-                     {"bits", std::to_string(r.wbits)},
-                     {"activation_bits", "16"},
-                     {"group_size", std::to_string(r.group)}};
-        r.effective_bits = json_number(j, "effective_bits", path, 0);
     } else if (method->string != "fp16") {
-        r.notes.push_back("the weights were quantized before, by -q " + method->string + ": quantization.json");
-        r.not_the_papers.push_back("quantized weights");
+        const Json* options = j.find("options");
+        const bool said = options && options->type == Json::OBJECT;
+        report_on_a_grid(r, method->string, "bf16", said ? (int)json_int(*options, "bits", path, 16) : r.wbits,
+                         said ? (int)json_int(*options, "group_size", path, -1) : r.group, "quantization.json");
+        if (r.loaded) r.effective_bits = json_number(j, "effective_bits", path, 0);
     }
     const Json* rotation = j.find("rotation");
     if (r.loaded && rotation && !rotation->object.empty()) r.rotation = {{"parts", json_quote(json_string(*rotation, "parts", path, ""))}};

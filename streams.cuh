@@ -3,7 +3,7 @@
 //
 // shapes: T tokens, C hidden_size, V vocabulary
 // defines: Chunk, Activations, Stream, CHUNK_TOKENS, stream_make_chunks, stream_of_windows, stream_of_trie, longest_chunk, residual_width,
-//          stream_embed
+//          stream_check, stream_embed
 #pragma once
 #include <string>
 #include <vector>
@@ -123,13 +123,21 @@ inline int residual_width(const Config& c, const std::vector<Stream>& streams) {
     return std::any_of(streams.begin(), streams.end(), [](const Stream& s) { return s.rest; }) ? 2 * c.C : c.C;
 }
 
+// Every id must be a row of the embeddings, and of the head where its logit is read.
+inline void stream_check(const Stream& s, int V) {
+    auto check = [&](int id, const char* what, size_t i) {
+        if (id < 0 || id >= V)
+            fail("%s: %s %zu has id %d, outside of the model's vocabulary of %d. HINT: the tokenizer belongs to another model", s.name.c_str(),
+                 what, i, id, V);
+    };
+    for (size_t i = 0; i < s.tokens.size(); i++) check(s.tokens[i], "token", i);
+    for (size_t i = 0; i < s.targets.size(); i++) check(s.targets[i].token, "scored token", i);
+}
+
 // x = the embeddings of the stream's tokens.
 inline void stream_embed(const Model& m, Stream& s) {
     const size_t C = m.config.C;
-    for (size_t i = 0; i < s.tokens.size(); i++)
-        if (s.tokens[i] < 0 || s.tokens[i] >= m.config.V)
-            fail("%s: token %zu has id %d, outside of the model's vocabulary of %d. HINT: the tokenizer belongs to another model",
-                 s.name.c_str(), i, s.tokens[i], m.config.V);
+    stream_check(s, m.config.V);
     const std::string name = "model.embed_tokens.weight";
     const TensorView* table = m.random ? nullptr : &checkpoint_get(m.checkpoint, name, {(size_t)m.config.V, C});
     Array<floatX> rows(CHUNK_TOKENS * C, "embedding rows", m.random ? Place::Device : Place::Host);

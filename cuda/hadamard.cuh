@@ -146,9 +146,10 @@ inline Hadamard hadamard_make(int n, const char* what, int inner = 1) {
     h.n = n, h.inner = inner, h.order = n / inner;
     h.factors = n % inner == 0 ? hadamard_factors(h.order) : HadamardFactors();
     if (!h.factors.two)
-        fail("%s = %d: no Hadamard matrix of order %d is a product of Paley's (orders up to %d) and Sylvester's. HINT: the largest "
-             "block that divides it is %d",
-             what, n, h.order, HADAMARD_MAX_ORDER, hadamard_block(h.order));
+        fail("%s = %d: no Hadamard matrix of order %d is a product of Paley's (orders up to %d) and Sylvester's. HINT: %s", what, n, h.order,
+             HADAMARD_MAX_ORDER,
+             inner > 1 ? "--rotate-only without heads"
+                       : format("the largest block that divides it is %d", hadamard_block(h.order)).c_str());
     if (n > hadamard_max())
         fail("%s = %d: a transform of more than %d values at a time does not fit into the shared memory of %s. HINT: --rotate-block; the "
              "largest block that divides it is %d",

@@ -41,7 +41,7 @@ inline void export_require(const QuantFormat& f, const std::string& name, size_t
              f.abits);
 }
 
-// The tensors of linear `name`, in the order that export_write writes them. Scales are stored in `dtype` (gptq: always F16).
+// The tensors of linear `name`, in the order that export_write writes them. Scales are stored in `dtype` (gptq: always F16, which readers cast to the model's).
 inline std::vector<TensorSpec> export_specs(const QuantFormat& f, const std::string& dtype, const std::string& name, size_t O,
                                             size_t I) {
     const int b = f.bits;

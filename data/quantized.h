@@ -36,7 +36,7 @@ struct QuantFormat {
     bool symmetric = false;
     bool zeros_less_one = false;  // gptq: the files hold zero - 1
     bool act_order = false;       // gptq: g_idx may be any map; else it is i / G
-    bool unpacked = false;        // NONE, once compressed-tensors: its scales still lie beside the plain weights
+    bool unpacked = false;        // NONE, once compressed-tensors of those bits: its scales still lie beside the plain weights
 };
 
 static constexpr int AWQ_ORDER[8] = {0, 2, 4, 6, 1, 3, 5, 7};
@@ -123,8 +123,10 @@ inline int quantization_abits(const Json& group, const std::string& where) {
 
 inline void quantization_compressed_tensors(const Json& j, QuantFormat& f) {
     const std::string& where = f.where;
-    const std::string status = json_string(j, "quantization_status", where);
-    if (status != "compressed" && status != "decompressed") quantization_refuse(where, "quantization_status " + json_quote(status));
+    // "frozen" says that the grids are final, and files of some writers say nothing: the layout tells that the weights are codes, as for
+    // transformers, and each linear's dtype must agree.
+    const std::string status = json_string(j, "quantization_status", where, "compressed");
+    if (!is_word_of(status, "compressed frozen decompressed")) quantization_refuse(where, "quantization_status " + json_quote(status));
     for (const char* key : {"kv_cache_scheme", "transform_config", "moe_sparsity_config"}) quantization_refuse_key(j, key, where);
     if (const Json* sparsity = j.find("sparsity_config"); !sparsity || sparsity->type != Json::OBJECT ||
                                                           json_string(*sparsity, "format", where, "") != "dense")  // dense: not sparse
@@ -156,7 +158,7 @@ inline void quantization_compressed_tensors(const Json& j, QuantFormat& f) {
     const std::vector<Json>& targets = json_array(group, "targets", where);
     if (f.abits < 16 && (targets.size() != 1 || targets[0].string != "Linear"))
         quantization_refuse(where, "a target other than [\"Linear\"] with input_activations");
-    if (status == "compressed") return;
+    if (status != "decompressed") return;
     // What transformers saves of a model that it has unpacked: plain weights, and scales beside them that nothing asks for.
     if (f.abits < 16) quantization_refuse(where, "activations' bits beside unpacked weights (quantization_status \"decompressed\")");
     f.kind = QuantFormat::NONE, f.unpacked = true;
@@ -170,7 +172,8 @@ inline void quantization_gptq(const Json& j, QuantFormat& f) {
     if (layout != "gptq" && layout != "gptq_v2") quantization_refuse(where, "checkpoint_format " + json_quote(layout));
     if (!json_absent(j, "format") && newer != layout) quantization_refuse(where, "format " + json_quote(newer) + " beside checkpoint_format " + json_quote(layout));
     quantization_require(j, "pack_dtype", "int32", where);
-    for (const char* key : {"is_marlin_format", "lm_head"}) quantization_refuse_key(j, key, where);
+    // rotation, activation: of newer files of GPTQModel, which then rotate the inputs of down_proj, or round inputs, while they compute.
+    for (const char* key : {"is_marlin_format", "lm_head", "rotation", "activation"}) quantization_refuse_key(j, key, where);
     // Rules for modules of certain names. Those that begin with "-:" leave a module as it is, as each one's tensors tell, too.
     const Json* rules = j.find("dynamic");
     const bool leaves = rules && rules->type == Json::OBJECT && std::all_of(rules->object.begin(), rules->object.end(), [](const auto& rule) {

@@ -112,7 +112,7 @@ inline QuestionSet mmlu_set(const Tokenizer& tokenizer, const std::string& data_
     if (!subjects)
         set.variant += format(", %zu subjects of which %zu are known, not the official %zu", set.subjects.size(), known, MMLU_SUBJECTS);
     set.official = found == MMLU_QUESTIONS && subjects;
-    if (limit) set.variant += format(", first %zu of every subject only", limit);
+    if (set.questions.size() < found) set.variant += format(", first %zu of every subject only", limit);
     return set;
 }
 

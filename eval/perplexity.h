@@ -52,7 +52,7 @@ inline std::string document_text(const LineFile& file, size_t i) { return json_s
 inline std::string wikitext_text(const std::string& path) {
     MappedFile file(path);
     std::string text;
-    const std::string_view all = file_text(file);
+    const std::string_view all = utf8_text(file);
     for (size_t at = 0; at < all.size();) {
         const size_t next = std::min(all.find('\n', at), all.size() - 1) + 1;
         if (at > 0) text += "\n\n";
@@ -70,11 +70,13 @@ inline void require_file(const std::string& path, const char* set, const char* i
              set, set, instead);
 }
 
-// Cuts set.tokens into whole windows and keeps the first `limit` of them, 0: all. What is left over is dropped.
-inline void cut_windows(TextSet& set, size_t limit) {
+// Cuts set.tokens, of the file `path`, into whole windows and keeps the first `limit` of them, 0: all. What is left over is dropped.
+inline void cut_windows(TextSet& set, size_t limit, const std::string& path) {
     set.tokens_in_text = set.tokens.size();
     set.n_windows = set.tokens.size() / set.window;
-    if (set.n_windows == 0) fail("%s: %zu tokens are less than one window of %d", set.name.c_str(), set.tokens.size(), set.window);
+    if (set.n_windows == 0)
+        fail("%s: %zu tokens are less than one window of %d. HINT: the whole set (scripts/download.sh %s)", path.c_str(), set.tokens.size(),
+             set.window, set.name.c_str());
     if (limit && limit < set.n_windows) set.n_windows = limit, set.variant += format(", first %zu windows only", limit);
     set.tokens.resize(set.n_windows * set.window);
 }
@@ -97,14 +99,14 @@ inline TextSet wikitext2_set(const Tokenizer& tokenizer, const std::string& data
     set.official = has_sha256(path, WIKITEXT2_TEST_SHA256);
     if (!set.official) set.variant += ", not the official wiki.test.raw";
     set.tokens = tokenizer_encode(tokenizer, wikitext_text(path));
-    cut_windows(set, limit);
+    cut_windows(set, limit, path);
     return set;
 }
 
 // Draws `n` windows of `length` tokens from random documents that are longer than that, as the paper's code does with C4 (the GPTQ
 // repository's takes those of just that length too, at which its draw of an offset ends in an error).
-// Every draw comes from CPython's generator, so that the same seed gives the same windows.
-inline std::vector<int> draw_windows(const Tokenizer& tokenizer, const LineFile& documents, int n, int length, int seed) {
+// Every draw comes from CPython's generator, so that the same seed gives the same windows. `hint`: what helps if all are shorter.
+inline std::vector<int> draw_windows(const Tokenizer& tokenizer, const LineFile& documents, int n, int length, int seed, const char* hint) {
     PythonRandom random(seed);
     std::vector<int> tokens;
     std::unordered_map<size_t, size_t> too_short;  // document -> its tokens
@@ -117,9 +119,7 @@ inline std::vector<int> draw_windows(const Tokenizer& tokenizer, const LineFile&
         if (ids.size() <= (size_t)length) {
             too_short[i] = ids.size();
             if (too_short.size() == N)
-                fail("%s: none of the %zu documents has more than %d tokens. HINT: a smaller -l, or the whole set "
-                     "(scripts/download.sh c4)",
-                     documents.file.path.c_str(), N, length);
+                fail("%s: none of the %zu documents has more than %d tokens. HINT: %s", documents.file.path.c_str(), N, length, hint);
             continue;
         }
         const size_t offset = (size_t)random.randint(0, (long long)ids.size() - length - 1);
@@ -160,9 +160,9 @@ inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, c
     } else {
         const int n = limit ? (int)std::min<size_t>(256, limit) : 256;  // the first of the 256
         set.variant = format("%d windows drawn with seed 0 from %zu documents, not the paper's", n, documents.count());
-        set.tokens = draw_windows(tokenizer, documents, n, set.window, 0);
+        set.tokens = draw_windows(tokenizer, documents, n, set.window, 0, "the whole set (scripts/download.sh c4)");
     }
-    cut_windows(set, limit);
+    cut_windows(set, limit, path);
     return set;
 }
 
@@ -172,16 +172,15 @@ inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& da
     TextSet set;
     set.name = name;
     set.window = length;
+    const std::string path = data_dir + (name == "c4" ? "/c4/train.jsonl" : "/wikitext2/wiki.train.raw");
     if (name == "c4") {
-        const std::string path = data_dir + "/c4/train.jsonl";
         require_file(path, "c4");
         LineFile documents(path);
         set.variant = format("%zu train documents", documents.count());
         if (documents.count() != C4_TRAIN_DOCUMENTS) set.variant += format(", not the official %zu", C4_TRAIN_DOCUMENTS);
         set.official = documents.count() == C4_TRAIN_DOCUMENTS;
-        set.tokens = draw_windows(tokenizer, documents, n, length, seed);
+        set.tokens = draw_windows(tokenizer, documents, n, length, seed, "a smaller -l, or the whole set (scripts/download.sh c4)");
     } else {
-        const std::string path = data_dir + "/wikitext2/wiki.train.raw";
         require_file(path, "wikitext2", ", or -c c4, the only calibration texts that the bundled model has");
         set.variant = "train split";
         std::vector<int> ids = tokenizer_encode(tokenizer, wikitext_text(path));
@@ -192,7 +191,7 @@ inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& da
             set.tokens.insert(set.tokens.end(), ids.begin() + offset, ids.begin() + offset + length);
         }
     }
-    cut_windows(set, 0);
+    cut_windows(set, 0, path);
     return set;
 }
 
@@ -220,7 +219,7 @@ inline TextSet awq_calibration_set(const Tokenizer& tokenizer, const std::string
              documents.count(), length);
     set.variant = format("AWQ's rule: %d of %zu train documents, of at most %d tokens each", taken, documents.count(), length);
     set.official = documents.count() == C4_TRAIN_DOCUMENTS;
-    cut_windows(set, 0);
+    cut_windows(set, 0, path);
     return set;
 }
 

@@ -1,7 +1,7 @@
 // report.h: the result row, the paper's cells beside it, and the same as JSON.
 //
-// defines: Settings, json_settings, json_texts, TaskResult, ExpertReport, Report, PaperRow, OTHER_PAPERS, paper_row_find, paper_column,
-//          zero_shot_average, error_text, report_text, report_json
+// defines: Settings, json_settings, json_texts, TaskResult, ExpertReport, Report, PaperRow, OTHER_PAPERS, paper_column, result_name,
+//          paper_row_find, zero_shot_average, error_text, report_text, report_json
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -23,6 +23,7 @@ struct TaskResult {
     std::vector<Estimate> acc_norm = {};            // one, where the task defines it
     NamedEstimates categories = {}, subjects = {};  // of MMLU
     bool official = true;                           // the set is the one that papers have numbers of
+    bool lm_eval_style = false, bf16_scores = false;  // of MMLU's prompts; of the choices
 };
 
 // Divergence from the full-precision model on one text set, means over windows with their standard errors.
@@ -59,6 +60,7 @@ typedef std::vector<std::pair<std::string, std::string>> Settings;  // name -> J
 // A row of data/paper/tables.csv, or of another paper's table beside it: column name -> cell.
 struct PaperRow {
     std::string label = "paper";  // whose it is
+    bool other_shape = false;     // the model here has the name alone
     std::vector<std::pair<std::string, std::string>> cells;
     // Of a set that is not the official one the paper has no number.
     std::string cell(const std::string& column, bool official = true) const {
@@ -96,6 +98,14 @@ struct Report {
 // A task's column in data/paper/tables.csv.
 inline std::string paper_column(const std::string& task) {
     return task == "arc_easy" ? "arc_e" : task == "arc_challenge" ? "arc_c" : task;
+}
+
+// "mmlu acc", and what makes it another number than one expects under this name.
+inline std::string result_name(const TaskResult& t, bool stand_in) {
+    std::string name = t.task + " " + t.metric;
+    if (!t.official && !stand_in) name += ", unofficial set";
+    if (t.lm_eval_style) name += ", lm-eval style";
+    return t.bf16_scores ? name + ", bf16 scores" : name;
 }
 
 // The paper's row for this model and setting; empty if it has none. group -1: per channel, an empty cell in the tables.
@@ -188,9 +198,12 @@ inline std::string report_text(const Report& r) {
         std::vector<std::string> cells, difference;
         bool any;
     };
-    std::vector<Beside> papers = {{r.paper, {"", r.paper.label, "", "", ""}, {"", "difference", "", "", ""}, false}};
-    for (const PaperRow& other : r.others)
-        papers.push_back({other, {"", other.label, "", "", ""}, {"", "difference", "", "", ""}, false});
+    std::vector<Beside> papers;
+    auto beside = [&](const PaperRow& paper) {
+        papers.push_back({paper, {"", paper.label + (paper.other_shape ? ", of another shape" : ""), "", "", ""}, {"", "difference", "", "", ""}, false});
+    };
+    beside(r.paper);
+    for (const PaperRow& other : r.others) beside(other);
     std::string model = r.model;
     if (r.stand_in) model += " (stand-in)";
     if (r.limit) model += format(" (first %d only)", r.limit);
@@ -228,7 +241,7 @@ inline std::string report_text(const Report& r) {
         if (t.metric == "acc" && t.task != "mmlu" && !t.official) others_average = "";
     for (const TaskResult& t : r.tasks) {
         if (t.task == "mmlu" && average.n) column("avg", average, true, paper_average(r), others_average);
-        column(t.task + " " + t.metric, {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper, t.official ? paper_column(t.task) : "");
+        column(result_name(t, r.stand_in), {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper, t.official ? paper_column(t.task) : "");
         if (t.acc_norm.empty()) continue;
         norm.back() = format("%.2f", t.acc_norm[0].value) + error_text(t.acc_norm[0].stderr_);
         any_norm = true;

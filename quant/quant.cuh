@@ -70,7 +70,7 @@ struct Layer {
     int p_bits = 16;                  // of attention's probabilities
 };
 
-enum class Scale { F32, F16, BF16 };  // the dtype that scales are stored in
+enum class Scale { F32, BF16, HALF };  // what scales are stored as; HALF: F16, as numbers that bf16 holds, too
 
 struct QuantOptions {
     int wbits = 4, abits = 16, k_bits = 16, v_bits = 16, p_bits = 16;

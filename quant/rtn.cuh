@@ -36,15 +36,15 @@ DEVICE float grid_code(float w, Grid grid, float maxq) {
 }
 DEVICE float grid_round(float w, Grid grid, float maxq) { return grid.scale * (grid_code(w, grid, maxq) - grid.zero); }
 
-// The number of the stored dtype that is nearest to a scale x > 0, ties to even; never 0.
+// The stored number that is nearest to a scale x > 0, ties to even; never 0. Servers cast gptq's F16 scales to the dtype of the model, as
+// vLLM's gptq_marlin does: with HALF a model in bf16 has the scales that were measured, and one in F16 too.
 HOST_DEVICE float round_scale(float x, Scale stored) {
     if (stored == Scale::F32) return x;
-    if (stored == Scale::F16 && x < 0x1p-14f) return fmaxf(rintf(x * 0x1p24f), 1.0f) * 0x1p-24f;  // a multiple of the least
+    if (stored == Scale::HALF && x < 0x1p-17f) return fmaxf(rintf(x * 0x1p24f), 1.0f) * 0x1p-24f;  // a multiple of F16's least
     uint32_t bits;
     memcpy(&bits, &x, 4);
-    const int dropped = stored == Scale::F16 ? 13 : 16;
-    bits += (1u << (dropped - 1)) - 1 + (bits >> dropped & 1);
-    bits = bits >> dropped << dropped;
+    bits += 0x7FFF + (bits >> 16 & 1);
+    bits = bits >> 16 << 16;
     memcpy(&x, &bits, 4);
     return fmaxf(x, FLT_MIN);
 }

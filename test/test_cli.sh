@@ -57,6 +57,7 @@ fails model_is_a_file          1 'found a file. HINT: -m takes a folder' -m READ
 fails empty_value              2 '--save: expected a value (DIR), found an empty one' -q rtn --save ""
 fails device_memory_huge       2 'expected 0 to 1e6 GB' --device-memory 1e300
 fails json_is_a_folder         1 'expected the name of a file, found a folder' -m $tiny --data $tiny --limit 1 --json "$tmp"
+QWEN3_DATA="$tmp/sets" fails data_folder_of_the_environment 1 "$tmp/sets/wikitext2/wiki.test.raw: expected" -m $tiny
 fails missing_set              1 'HINT: scripts/download.sh wikitext2' -m $tiny --data "$tmp"
 mkdir -p "$tmp/llama.cpp" "$tmp/cache/snapshots/0a" && : >"$tmp/llama.cpp/qwen3.gguf"
 fails gguf_alone               1 "found GGUF (llama.cpp's format): qwen3.gguf. HINT: get or save the model as safetensors" -m "$tmp/llama.cpp"
@@ -80,7 +81,9 @@ fails token_not_a_number       1 "$tmp/ids:2: expected a token id" -m $tiny --lo
 : >"$tmp/ids"
 fails no_tokens                1 'found an empty file' -m $tiny --logits "$tmp/ids"
 printf 'abc \xff def' >"$tmp/text"
-fails text_not_utf8            1 'UTF-8' -m $tiny --tokenize "$tmp/text"
+fails text_not_utf8            1 "$tmp/text: byte 0xFF at offset 4 isn't UTF-8" -m $tiny --tokenize "$tmp/text"
+fails tokenize_and_a_task      2 'ids are printed, and nothing else is done' -m $tiny --tokenize "$tmp/text" -e wikitext2
+fails tokenize_and_save        2 '--tokenize and --save' -m $tiny --tokenize "$tmp/text" --save "$tmp/never"
 
 # A damaged checkpoint: the message names the file.
 broken() { rm -rf "$tmp/broken" && mkdir "$tmp/broken" && cp $tiny/*.json $tiny/merges.txt $tiny/model.safetensors "$tmp/broken/"; }
@@ -247,6 +250,14 @@ for row in "-e wikitext2" ""; do
     else bad "disk_full${row:+_row_kept}" "status $status, $layers layers, $(tail -n 1 "$tmp/err")"; fi
     rm -rf "$tmp"/full*
 done
+
+# Of two outputs one that fails does not take the other along.
+if [ -w /dev/full ]; then
+    "$QWEN3" -m $tiny --data $tiny -e piqa --limit 2 --json /dev/full --questions "$tmp/both.jsonl" >"$tmp/out" 2>"$tmp/err"
+    status=$?
+    if [ $status -eq 1 ] && grep -q piqa "$tmp/out" && tail -n 1 "$tmp/err" | grep -q /dev/full && [ "$(wc -l <"$tmp/both.jsonl")" -eq 2 ]; then ok questions_though_json_fails
+    else bad questions_though_json_fails "status $status: $(tail -n 1 "$tmp/err")"; fi
+else echo "skipped  questions_though_json_fails (no /dev/full)"; skipped=$((skipped + 1)); fi
 
 # The report: what is not an ordinary file is written through.
 echo precious >"$tmp/target" && ln -s "$tmp/target" "$tmp/link.json" && mkfifo "$tmp/fifo"

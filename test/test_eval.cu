@@ -46,7 +46,12 @@ TEST(a_wikitext2_that_is_not_the_official_one) {
         if (other[0] == '\xEF') CHECK(set.tokens == wikitext2_set(t, data, 0).tokens);  // the mark itself is no text
     }
     write_bytes(dir / "wikitext2/wiki.test.raw", "\n \n");
-    CHECK_ERROR(wikitext2_set(t, dir.path, 0), "less than one window");
+    CHECK_ERROR(wikitext2_set(t, dir.path, 0), " tokens are less than one window of 2048. HINT: the whole set (scripts/download.sh wikitext2)");
+    write_bytes(dir / "wikitext2/wiki.test.raw", "\xEF\xBB\xBF" "ab \n \xE9");
+    CHECK_ERROR(wikitext2_set(t, dir.path, 0), "wiki.test.raw: byte 0xE9 at offset 8 isn't UTF-8");
+    std::filesystem::create_directories(dir / "c4");
+    write_bytes(dir / "c4/validation.jsonl", "{\"text\": \"short\"}\n");
+    CHECK_ERROR(c4_set(t, dir.path, "data/paper/c4_windows.csv", 0), "has more than 2048 tokens. HINT: the whole set");
     CHECK_ERROR(perplexity({}, 0, 2048), "found none");
 }
 
@@ -306,6 +311,7 @@ TEST(report_row_has_the_paper_beside_it) {
     CHECK(text.find("Qwen3-0.6B-Base  gptq        4  16  -") != std::string::npos);
     CHECK(text.find("18.25 +-0.12") != std::string::npos);
     CHECK(text.find("paper                     18.2") != std::string::npos);
+    CHECK(text.find("0.2500 +-0.01") != std::string::npos && text.find("93.50 +-0.5") != std::string::npos);
     CHECK(text.find("difference                +0.05") != std::string::npos);
     CHECK(text.find('*') == std::string::npos);
     CHECK_EQ(number_text(52500.0), "5.250E4");
@@ -361,6 +367,14 @@ TEST(cells_are_of_the_models_shape) {
     find_published(r, other);
     CHECK_EQ(r.notes.back(), "the folder's name is Qwen3-8B, but the model's shape isn't: the papers' cells are another model's");
     CHECK(r.not_the_papers == std::vector<std::string>{"shape"});
+    CHECK(r.paper.other_shape && !r.paper.cells.empty());
+    Report base = r;
+    base.model = "Qwen3-8B-Base";
+    find_published(base, other);
+    CHECK(base.others.size() == 1 && base.others[0].other_shape);
+    base.tasks.push_back({"wikitext2", "ppl", "test", 7.18, 0.05, 146, 299008, base.paper.cell("wikitext2")});
+    const std::string row = report_text(base);
+    for (const char* label : {"  paper, of another shape  ", "  FOEM's paper, of another shape  "}) CHECK(row.find(label) != std::string::npos);
     r.model = "mine", r.notes.clear(), r.not_the_papers.clear();
     find_published(r, other);
     CHECK(r.notes.empty() && r.not_the_papers.empty());
@@ -387,6 +401,17 @@ TEST(what_may_differ_from_the_papers_cells_is_noted) {
     smooth.method = "fp16", smooth.wbits = smooth.abits = 4, smooth.notes.clear();  // no such row: nothing to note
     find_published(smooth, config_official("8b"));
     CHECK(smooth.notes.empty());
+}
+
+// A number that is not the one of its name's protocol says so above itself.
+TEST(columns_say_how_their_numbers_differ) {
+    TaskResult t = {"mmlu", "acc", "", 50, 1, 100, 1000, ""};
+    CHECK_EQ(result_name(t, false), "mmlu acc");
+    t.lm_eval_style = true;
+    CHECK_EQ(result_name(t, false), "mmlu acc, lm-eval style");
+    t.bf16_scores = true, t.official = false;
+    CHECK_EQ(result_name(t, false), "mmlu acc, unofficial set, lm-eval style, bf16 scores");
+    CHECK_EQ(result_name(t, true), "mmlu acc, lm-eval style, bf16 scores");  // of the toy, whose row says more
 }
 
 // Two of our standard errors, no more and no less.
@@ -438,6 +463,7 @@ TEST(report_row_has_the_whole_row) {
     CHECK_NEAR(json_number(j, "paper_avg", "report"), 65.6, 1e-9);
     const Json& piqa = json_object(json_object(j, "results", "report"), "piqa", "results");
     CHECK_EQ(json_number(piqa, "acc_norm", "piqa"), 71.5);
+    CHECK_EQ(json_number(piqa, "acc_norm_stderr", "piqa"), 0.5);
     CHECK_EQ(json_number(piqa, "paper", "piqa"), 75.7);
     r.tasks[1].paper = r.paper.cell("arc_e", false);  // of another set: no cell, and so none of the average
     CHECK_EQ(r.tasks[1].paper, "");
@@ -469,6 +495,11 @@ TEST(report_json_parses_and_round_trips) {
     const std::string others = report_json(other);
     CHECK(others.find("\"not_the_papers\": [\"--seed\", \"PRECISION=FP32\"]") != std::string::npos);
     CHECK(others.find("\"variant\": \"drawn\", \"official\": false") != std::string::npos);
+    const Json& ppl = json_object(results, "wikitext2", "results");
+    CHECK(json_number(ppl, "stderr", "wikitext2") == 0.125 && json_int(ppl, "n", "wikitext2") == 146 && json_int(ppl, "tokens", "wikitext2") == 299008);
+    const Json& kl = json_object(json_object(j, "kl", "report"), "wikitext2", "kl");
+    CHECK(json_number(kl, "mean", "kl") == 0.25 && json_number(kl, "stderr", "kl") == 0.01 && json_int(kl, "n", "kl") == 146);
+    CHECK(json_number(kl, "top1_percent", "kl") == 93.5 && json_number(kl, "top1_stderr", "kl") == 0.5);
     for (const char* key : {"options", "calibration", "kl", "modules", "seconds", "peak_bytes", "commit", "stand_in"})
         CHECK(j.find(key) != nullptr);
 }

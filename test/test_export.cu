@@ -197,16 +197,24 @@ TEST(published_names) {
 
 TEST(stored_scales_are_numbers_of_their_dtype) {
     std::mt19937 random(5);
+    std::vector<float> both;  // what F16 and bf16 hold
+    for (int h = 1; h < 0x7C00; h++)
+        if (const float x = f32_from_f16((uint16_t)h); f32_from_bf16(bf16_from_f32(x)) == x) both.push_back(x);
     std::vector<float> scales = {0x1p-14f,   0x1.ffcp-15f,   0x1p-24f,       0x1.8p-24f,
                                  0x1.4p-23f, 1.0f + 0x1p-8f, 1.0f + 0x3p-8f, 1.0f + 0x1p-11f};
     for (int i = 0; i < 20000; i++)
         scales.push_back(std::ldexp(1.0f + (float)(random() % (1 << 23)) * 0x1p-23f, -(int)(random() % 24)));
     for (float x : scales) {
         CHECK_EQ(round_scale(x, Scale::F32), x);
-        CHECK_EQ(round_scale(x, Scale::F16), f32_from_f16(f16_from_f32(x)));
         CHECK_EQ(round_scale(x, Scale::BF16), f32_from_bf16(bf16_from_f32(x)));
+        const auto of_both = std::lower_bound(both.begin(), both.end(), x);  // not less than x
+        const float half = round_scale(x, Scale::HALF), above = of_both == both.end() ? INFINITY : *of_both;
+        const float below = of_both == both.begin() ? 0 : *(of_both - 1);
+        CHECK(std::binary_search(both.begin(), both.end(), half) && (half == above || half == below));
+        CHECK(below == 0 || std::fabs(half - x) <= std::min(above - x, x - below));
     }
-    CHECK_EQ(round_scale(1e-12f, Scale::F16), 0x1p-24f);  // never 0
+    CHECK_EQ(round_scale(1e-12f, Scale::HALF), 0x1p-24f);  // never 0
+    CHECK_EQ(round_scale(0x1.01p-10f, Scale::HALF), 0x1p-10f), CHECK_EQ(round_scale(0x1.03p-10f, Scale::HALF), 0x1.04p-10f);  // ties to even
     CHECK(round_scale(1e-45f, Scale::BF16) > 0);
 }
 
@@ -267,7 +275,7 @@ TEST(codes_are_what_the_weights_are_made_of) {
     const std::vector<int> some_bits = {1, 2, 3, 4, 5, 6, 7, 8};
 #endif
     bool zero_point_0 = false, zero_point_maxq = false;
-    for (Scale scale : {Scale::F32, Scale::F16, Scale::BF16})
+    for (Scale scale : {Scale::F32, Scale::HALF, Scale::BF16})
         for (int bits : some_bits)
             for (int way = 0; way < 8; way++) {
                 Array<floatX> W = upload(w);
@@ -305,7 +313,7 @@ TEST(codes_are_what_the_weights_are_made_of) {
 TEST(awq_leaves_its_codes) {
     skip_when_emulated();
     const std::vector<float> w = awkward_weights(14, 96), ones(96, 1.0f);
-    for (Scale scale : {Scale::F16, Scale::BF16})
+    for (Scale scale : {Scale::HALF, Scale::BF16})
         for (int bits : {1, 4, 8}) {
             Array<floatX> W = upload(w), X = upload(awkward_weights(40, 96));
             Layer layer;
@@ -366,20 +374,23 @@ TEST(what_is_measured_is_what_is_saved) {
     }
 }
 
+static bool has(const Report& r, const char* difference) {
+    return std::count(r.not_the_papers.begin(), r.not_the_papers.end(), difference) == 1;
+}
+
 // A checkpoint of --save is known again: a packed one is its method's row, plain weights on a grid are not full precision, and neither
 // gets the cells of a paper whose model's name its folder has, unless the settings were that paper's.
 TEST(saved_checkpoints_say_what_they_are) {
     skip_when_emulated();
     TempFolder tmp;
     const std::string plain = tmp / "Qwen3-0.6B-Base", packed = tmp / "Qwen3-0.6B-Base-GPTQ-Int4", papers = tmp / "Qwen3-8B-GPTQ-Int4";
-    auto has = [](const Report& r, const char* other) { return std::count(r.not_the_papers.begin(), r.not_the_papers.end(), other) == 1; };
     run_quietly(joined(TINY, {"-q", "rtn", "-b", "3", "--save", plain.c_str()}));
     const Report as_plain = row_of(plain);
     CHECK(as_plain.method == "rtn" && as_plain.loaded && as_plain.wbits == 3 && as_plain.abits == 16 && as_plain.group == -1);
     CHECK(report_text(as_plain).find("rtn, loaded  3  16  -") != std::string::npos);
     const Report again = row_of(plain, {"-q", "rtn", "-b", "4"});
     CHECK(again.method == "rtn" && !again.loaded && again.wbits == 4 && has(again, "quantized weights"));
-    CHECK_EQ(again.notes.back(), "the weights were quantized before, by -q rtn: quantization.json");
+    CHECK_EQ(again.notes.back(), "the weights were quantized before, by rtn: quantization.json");
     const std::string rotated = tmp / "rotated";
     for (const char* format : {"bf16", "gptq"}) {
         run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "--rotate-offline", "--save", rotated.c_str(), "--format", format}));
@@ -418,7 +429,8 @@ TEST(saved_checkpoints_say_what_they_are) {
     CHECK(r.method == "rtn" && has(r, "settings of the saved checkpoint"));
 }
 
-// transformers saves what it has unpacked as plain weights, beside a quantization_config that says so. Such a file is a plain checkpoint.
+// transformers saves what it has unpacked as plain weights, beside a quantization_config that says so. Such a file is read as plain
+// weights, and its row says that they are on a grid.
 TEST(unpacked_checkpoints_are_plain) {
     skip_when_emulated();
     TempFolder tmp;
@@ -448,8 +460,11 @@ TEST(unpacked_checkpoints_are_plain) {
     std::filesystem::remove(plain + "/quantization.json");  // which transformers doesn't write
     const Report found = row_of(plain);
     check_same_results(expected, found);
-    CHECK(!found.loaded && found.method == "fp16");
-    run_quietly({"-m", plain.c_str(), "-q", "rtn", "-b", "8", "--save", again.c_str()});
+    CHECK(found.loaded && found.method == "compressed-tensors" && found.wbits == 4 && found.group == 64 && found.abits == 16);
+    CHECK(report_text(found).find("compressed-tensors, loaded  4  16  64") != std::string::npos);
+    const Report anew = run_quietly({"-m", plain.c_str(), "-q", "rtn", "-b", "8", "--save", again.c_str()});
+    CHECK(!anew.loaded && anew.method == "rtn" && anew.wbits == 8 && has(anew, "quantized weights"));
+    CHECK_EQ(anew.notes.back(), "the weights were quantized before, by compressed-tensors: config.json");
     CHECK(read_bytes(again + "/config.json").find("quantization_config") == std::string::npos);
 }
 

@@ -246,6 +246,7 @@ TEST(what_does_not_factor_is_refused_by_name) {
         "intermediate_size = 11008: no Hadamard matrix of order 11008 is a product of Paley's (orders up to 160) and Sylvester's. "
         "HINT: the largest block that divides it is 256");
     CHECK_ERROR(hadamard_make(18, "heads"), "the largest block that divides it is 2");
+    CHECK_ERROR(hadamard_make(14 * 64, "heads", 64), "HINT: --rotate-only without heads");
     CHECK_ERROR(hadamard_make(65536, "hidden_size"), format("the largest block that divides it is %d", hadamard_max() < 32768 ? 16384 : 32768));
     CHECK_EQ(hadamard_block(9728), 9728);
 }

@@ -284,6 +284,34 @@ TEST(the_plan_of_device_memory_is_what_is_needed) {
     }
 }
 
+// With a real vocabulary saving the embeddings and the head takes more than the layers do.
+TEST(the_plan_has_room_for_what_is_saved) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    const std::string wide = tmp / "wide", plain = tmp / "plain", rotated = tmp / "rotated";
+    std::filesystem::create_directory(wide);
+    std::string config = read_bytes("data/tiny/config.json");
+    const std::string from = "\"vocab_size\": 2048";
+    config.replace(config.find(from), from.size(), "\"vocab_size\": 40000");
+    write_bytes(wide + "/config.json", config);
+    {
+        const Checkpoint tiny = checkpoint_open("data/tiny");
+        std::vector<TensorSpec> specs;
+        for (const TensorView& t : tiny.tensors) specs.push_back({t.name, t.dtype, t.shape});
+        for (TensorSpec& spec : specs)
+            if (spec.name == "model.embed_tokens.weight") spec.shape[0] = 40000;
+        SafetensorsWriter writer(wide + "/model.safetensors", specs);
+        for (const TensorView& t : tiny.tensors) {
+            std::string bytes((const char*)t.data, t.n_bytes);
+            if (t.name == "model.embed_tokens.weight") bytes.resize(bytes.size() / 2048 * 40000);
+            writer.write(t.name, bytes.data(), bytes.size());
+        }
+        writer.finish();
+    }
+    check_plan({"-m", wide.c_str(), "--save", plain.c_str()}, {"-q", "rtn"});
+    check_plan({"-m", wide.c_str(), "--save", rotated.c_str()}, {"-q", "rtn", "--rotate-offline"});
+}
+
 TEST(what_does_not_fit_is_refused_in_a_sentence) {
     std::string message;
     try {
@@ -479,7 +507,7 @@ TEST(every_row_of_the_paper_is_one_command) {
         const Options o = options_parse((int)argv.size(), argv.data());
         const QuantOptions& q = o.quant;
         if (sizeof(floatX) == 2) CHECK(not_the_papers(o).empty());
-        if (method_for(o).whole_groups) check_group_size(config_official(size_of(o.model)), q);
+        if (method_for(o).whole_groups) check_group_size(config_official(size_of(o.model)), "-g", q.group_size, "row");
         const PaperRow found = paper_row_find(tables, o.model, method_for(o).name, q.wbits, q.abits, q.group_size);
         for (const auto& cell : row.cells) {
             // Full precision is in two of the tables, where two of its cells are not the same.
@@ -572,6 +600,6 @@ TEST(impossible_combinations_say_why) {
     const Settings said = method_settings(cache, method_for(cache));
     CHECK(std::count(said.begin(), said.end(), std::pair<std::string, std::string>("a_in_calibration", "true")) == 1);
     const QuantOptions odd = parse({"-q", "awq", "-g", "96"}).quant;
-    CHECK_ERROR(check_group_size(config_official("0.6b"), odd), "-g 96: expected a divisor of the model's hidden_size");
-    CHECK_ERROR(check_group_size(config_official("0.6b"), odd), "HINT: -g 16, 32, 64, 128, 256, 512, 1024, or -1 for a whole row");
+    CHECK_ERROR(check_group_size(config_official("0.6b"), "-g", odd.group_size, "row"), "-g 96: expected a divisor of the model's hidden_size");
+    CHECK_ERROR(check_group_size(config_official("0.6b"), "-g", odd.group_size, "row"), "HINT: -g 16, 32, 64, 128, 256, 512, 1024, or -1 for a whole row");
 }

@@ -240,6 +240,21 @@ TEST(written_logits_are_those_of_transformers) {
     CHECK(relative_difference(written, expected) <= TOLERANCE);
 }
 
+// What is only predicted, and never read by the model, is checked, too.
+TEST(ids_beyond_the_vocabulary_are_refused) {
+    Stream s;
+    s.name = "boolq", s.tokens = {0, 2047};
+    Target last;
+    last.row = 1, last.token = 2047;
+    s.targets = {last};
+    stream_check(s, 2048);
+    CHECK_ERROR(stream_check(s, 2047), "boolq: token 1 has id 2047, outside of the model's vocabulary of 2047. HINT: ");
+    s.tokens[1] = 5;
+    CHECK_ERROR(stream_check(s, 2047), "boolq: scored token 0 has id 2047");
+    s.targets[0].token = -1;
+    CHECK_ERROR(stream_check(s, 2048), "boolq: scored token 0 has id -1");
+}
+
 // Windows of a stream do not see each other, and chunks are cut between them.
 TEST(windows_are_independent) {
     skip_when_emulated();

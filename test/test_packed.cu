@@ -216,7 +216,11 @@ TEST(packed_refuses_configs) {
     refused(replaced(ct, "\"pack-quantized\"", "\"float-quantized\""), "\"pack-quantized\"", "\"float-quantized\"",
             "float-quantized");
     refused(replaced(ct, "\"pack-quantized\"", "\"marlin-24\""), "\"pack-quantized\"", "\"marlin-24\"", "marlin-24");
-    refused(ct, "\"compressed\"", "\"frozen\"", "quantization_status \"frozen\"");
+    refused(ct, "\"compressed\"", "\"initialized\"", "quantization_status \"initialized\"");
+    for (const std::string& status : {std::string("\"quantization_status\": \"frozen\""), std::string("\"version\": \"0.9\"")}) {  // or none
+        const std::string said = replaced(ct, "\"quantization_status\": \"compressed\"", status.c_str());
+        CHECK(said != ct && quantization_format(parse("{\"quantization_config\": " + said + "}"), "c").kind == QuantFormat::PACK);
+    }
     refused(ct, "\"compressed\"", "\"decompressed\"", "activations' bits beside unpacked weights");
     refused(ct, "\"ignore\"", "\"kv_cache_scheme\": {\"num_bits\": 8}, \"ignore\"", "kv_cache_scheme");
     refused(ct, "\"ignore\"", "\"transform_config\": {\"config_groups\": {}}, \"ignore\"", "transform_config");
@@ -246,6 +250,8 @@ TEST(packed_refuses_configs) {
     const std::string gptq = export_config(f);
     refused(gptq, "\"gptq_v2\"", "\"gptq_p\"", "gptq_p");
     refused(gptq, "\"gptq_v2\"", "\"marlin\"", "marlin");
+    refused(gptq, "\"bits\"", "\"rotation\": \"hadamard\", \"bits\"", "rotation");
+    CHECK(quantization_format(config_of(parse(replaced(gptq, "\"bits\"", "\"rotation\": null, \"bits\""))), "c").kind == QuantFormat::GPTQ);
     // Either key says whether zeros are stored less one; two that differ say nothing.
     const std::string newer = replaced(gptq, "\"checkpoint_format\"", "\"format\"");
     CHECK(!quantization_format(config_of(parse(gptq)), "c").zeros_less_one && !quantization_format(config_of(parse(newer)), "c").zeros_less_one);

@@ -38,6 +38,7 @@ TEST(presets_are_the_papers_settings) {
     CHECK(parse({"--preset", "quarot", "--kv-bits", "16"}).quant.kv_clip == 1);
     CHECK(parse({"--preset", "quarot", "--sym"}).quant.sym && !parse({"--preset", "quarot", "--sym"}).quant.sym_signed);
     CHECK_EQ(parse({"--preset", "quarot", "--rotate-offline"}).rotate_only, "r1,r2");
+    CHECK_EQ(parse({"--preset", "quarot", "-q", "fp16", "--kl"}).rotate_only, "r1,r2,r4,heads");  // whose keys have 16 bits
     CHECK_ERROR(parse({"--preset", "quarot", "-a", "16", "--a-clip", "0.8"}), "--a-clip has no meaning without bits of activations");
     CHECK(q.preset_text.find("--kv-clip 0.95") != std::string::npos);
     CHECK_ERROR(parse({"--preset", "quarto"}), "did you mean quarot?");
@@ -51,7 +52,7 @@ TEST(grids_of_flows_that_make_no_sense_say_why) {
     CHECK_ERROR(parse({"-q", "gptq", "--kv-clip", "0.9"}), "--kv-clip has no meaning without");
     CHECK_ERROR(parse({"-q", "gptq", "-a", "4", "--a-clip", "1.5"}), "--a-clip 1.5: expected more than 0");
     CHECK_ERROR(parse({"-q", "gptq", "-a", "4", "--a-group", "0"}), "--a-group 0: expected a positive number");
-    CHECK_ERROR(check_activation_group(config_official("4b"), 96), "--a-group 96: expected a divisor of the model's hidden_size");
+    CHECK_ERROR(check_group_size(config_official("4b"), "--a-group", 96, "token"), "--a-group 96: expected a divisor of the model's hidden_size");
     const QuantOptions o = parse({"-q", "gptq", "--kv-bits", "4", "--v-bits", "8"}).quant;
     CHECK_EQ(o.k_bits, 4);
     CHECK_EQ(o.v_bits, 8);

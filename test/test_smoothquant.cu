@@ -188,7 +188,7 @@ TEST(codes_of_tiny_rows_stay_in_their_range) {
     Array<floatX> out(w.size(), "test");
     Array<uint8_t> codes(w.size(), "test");
     Array<Grid> grids(O, "test");
-    launch(symmetric_grid_kernel, O, 32, out.data, W.data, I, 127.0f, Scale::F16, GroupCodes{codes.data, grids.data});
+    launch(symmetric_grid_kernel, O, 32, out.data, W.data, I, 127.0f, Scale::HALF, GroupCodes{codes.data, grids.data});
     std::vector<uint8_t> q(w.size());
     std::vector<Grid> grid(O);
     copy(q.data(), codes.data, q.size()), copy(grid.data(), grids.data, O);

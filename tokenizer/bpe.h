@@ -15,7 +15,7 @@
 // added_tokens_decoder, transformers reads special_tokens_map.json and added_tokens.json too.
 // Encoding adds no tokens of its own: post-processor (BOS), truncation and padding of tokenizer.json are not applied.
 //
-// defines: Tokenizer, tokenizer_load, tokenizer_encode, tokenizer_decode, tokenizer_id, tokenizer_size
+// defines: Tokenizer, tokenizer_load, utf8_text, tokenizer_encode, tokenizer_decode, tokenizer_id, tokenizer_size
 #pragma once
 #include <algorithm>
 #include <charconv>
@@ -159,6 +159,16 @@ inline void encode_text(const Tokenizer& t, const char* text, size_t n, MergeWor
             p = stop;
         }
     }
+}
+
+// The text of a file, which must be UTF-8.
+inline std::string_view utf8_text(const MappedFile& file) {
+    const std::string_view text = file_text(file);
+    const size_t bad = utf8_invalid_at(text.data(), text.size());
+    if (bad != std::string::npos)
+        fail("%s: byte 0x%02X at offset %zu isn't UTF-8. HINT: convert the file to UTF-8 first", file.path.c_str(), (unsigned char)text[bad],
+             bad + (file.size - text.size()));
+    return text;
 }
 
 // The ids of text [n] in UTF-8, at most 512 MiB: NFC may triple it, and positions in it are int.
