@@ -10,6 +10,7 @@ shift
 work=$(dirname "$program")
 [ $# -gt 0 ] || read -r -d '' -a readers < <("$program" readers)
 [ $# -gt 0 ] && readers=("$@")
+[ ${#readers[@]} -gt 0 ] || { echo "$program: it names no readers" >&2; exit 1; }
 
 TMPDIR=$(mktemp -d "$([ -w /dev/shm ] && echo /dev/shm || echo /tmp)/qwen3-fuzz-XXXXXX") || exit 1
 export TMPDIR

@@ -23,7 +23,7 @@ struct MoeLayer {
     std::vector<std::vector<float>> W0;  // [O, I] of each group as it was
     std::vector<float> router0, gain0;   // [E, C], [C]
 
-    MoeLayer() {
+    explicit MoeLayer(Place place = Place::Device) {
         Options o;
         o.model = "test/golden/moe";
         m = model_open(o);
@@ -35,8 +35,8 @@ struct MoeLayer {
         for (const char* name : {"calibration", "full precision"}) streams.push_back(stream_of_windows(c, name, tokens, 256, false));
         for (Stream& s : streams) {
             s.x.width = c.C, s.in.width = widest_input(c);
-            s.x.data = Array<floatX>(tokens.size() * c.C, "activations");
-            s.in.data = Array<floatX>(tokens.size() * s.in.width, "activations");
+            s.x.data = Array<floatX>(tokens.size() * c.C, "activations", place);
+            s.in.data = Array<floatX>(tokens.size() * s.in.width, "activations", place);
         }
         stream_embed(m, streams[0]);
         std::vector<float> x = download(streams[0].x.data), full(x.size());

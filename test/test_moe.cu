@@ -315,6 +315,16 @@ TEST(settings_of_a_mixture) {
     CHECK_ERROR(moe_config(", \"mlp_only_layers\": 1"), "mlp_only_layers");
 }
 
+// Parameters of the published configurations, the tied embeddings counted once.
+TEST(sizes_of_the_official_models) {
+    for (auto [size, parameters] : {std::pair<const char*, size_t>{"0.6b", 596049920}, {"1.7b", 1720574976}, {"4b", 4022468096},
+                                    {"8b", 8190735360}, {"14b", 14768307200}, {"32b", 32762123264}}) {
+        const Config c = config_official(size);
+        CHECK_EQ(layers_size(c, 0) + (c.tied ? 1 : 2) * (size_t)c.V * c.C + c.C, parameters);
+        CHECK(c.qk_norm && c.D == 128 && c.KV == 8 && c.V == 151936);
+    }
+}
+
 TEST(sizes_of_the_official_mixtures) {
     auto billions = [](const char* size, int experts) {
         const Config c = config_official(size);

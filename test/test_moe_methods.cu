@@ -3,6 +3,20 @@
 #include <array>
 #include "moe_layer.h"
 
+// README: fewer tokens than an eighth of its input channels.
+TEST(an_expert_starves_below_an_eighth_of_its_channels) {
+    Quantizer q;
+    q.n_tokens = {0};
+    Group expert;
+    expert.I = 2048, expert.expert = 3;
+    for (auto [tokens, starves] : {std::pair<size_t, bool>{0, true}, {255, true}, {256, false}, {1024, false}}) {
+        q.n_tokens[0] = tokens;
+        CHECK_EQ(group_starves(q, expert, 0), starves);
+    }
+    q.n_tokens[0] = 0, expert.expert = -1;  // of a dense layer
+    CHECK(!group_starves(q, expert, 0));
+}
+
 TEST(the_experts_have_the_tokens_that_their_names_say) {
     MoeLayer l;
     const auto X = l.inputs(0);

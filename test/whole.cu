@@ -74,6 +74,9 @@ namespace test_export {
 namespace test_methods {
 #include "test_methods.cu"
 }
+namespace test_together {
+#include "test_together.cu"
+}
 namespace test_choice {
 #include "test_choice.cu"
 }

@@ -1,0 +1,308 @@
+// What holds only where parts meet: few-bit activations in a mixture, a pair of streams through a rotated layer, activations in host
+// memory, given rotations and where they land, several sets in one run, papers' cells in a run.
+#include "golden.h"
+#include "moe_layer.h"
+#include "temp.h"
+#include "test.h"
+
+static Options parse(std::vector<const char*> args) {
+    args.insert(args.begin(), "qwen3");
+    return options_parse((int)args.size(), args.data());
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Few-bit activations in a mixture
+
+// x [n] as 4 bits hold it: one symmetric grid.
+static std::vector<double> on_four_bits(const std::vector<double>& x) {
+    float most = 1e-5f;
+    for (double v : x) most = std::max(most, std::fabs((float)v));
+    const float scale = most / 7;
+    std::vector<double> rounded;
+    for (double v : x) rounded.push_back(to_float(to_floatX(scale * std::clamp(std::nearbyintf((float)v / scale), -8.0f, 7.0f))));
+    return rounded;
+}
+
+// What the experts of a token whose normed inputs are X [C] add to the stream, [C]; with `bits` the inputs of each are rounded.
+static std::vector<double> experts_of_token(const MoeLayer& l, std::vector<double> X, const int* experts, const float* weights, bool bits) {
+    const int C = l.m.config.C, F = l.m.config.mixture.F;
+    std::vector<double> y(C, 0);
+    if (bits) X = on_four_bits(X);
+    for (int k = 0; k < l.m.config.mixture.K; k++) {
+        const std::vector<float>&gate_up = l.W0[l.gate_up(experts[k])], &down = l.W0[l.down(experts[k])];
+        auto product = [&](int row) {
+            double sum = 0;
+            for (int i = 0; i < C; i++) sum += gate_up[(size_t)row * C + i] * X[i];
+            return (double)to_float(to_floatX((float)sum));
+        };
+        std::vector<double> h;
+        for (int f = 0; f < F; f++) {
+            const double gate = product(f);
+            h.push_back(to_float(to_floatX((float)(gate / (1 + std::exp(-gate)) * product(F + f)))));
+        }
+        if (bits) h = on_four_bits(h);
+        for (int o = 0; o < C; o++)
+            for (int f = 0; f < F; f++) y[o] += weights[k] * down[(size_t)o * F + f] * h[f];
+    }
+    return y;
+}
+
+TEST(inputs_of_experts_are_rounded_to_their_bits) {
+    MoeLayer l;
+    const Config& c = l.m.config;
+    const Chunk& chunk = l.streams[0].chunks[0];
+    const size_t T = (size_t)chunk.T, K = (size_t)c.mixture.K;
+    Array<floatX> x = to_device(l.x0), added = to_device(std::vector<floatX>(T * c.C));
+    for (int stage = 0; stage <= 2; stage++) layer_stage(c, l.layer, stage, x.data, l.scratch.in.data, chunk, l.scratch);
+    const std::vector<float> X = MoeLayer::values(l.scratch.in.data, T * c.C), weights = download(chunk.routing.weights);
+    std::vector<int> experts(chunk.routing.experts.n);
+    copy(experts.data(), chunk.routing.experts.data, experts.size());
+    layer_set_grids(l.layer, parse({"-q", "rtn", "-a", "4"}).quant, c.D, true);
+    for (int stage = 3; stage <= 4; stage++) layer_stage(c, l.layer, stage, added.data, l.scratch.in.data, chunk, l.scratch);
+    const std::vector<float> found = download(added);
+    // A value between two codes may fall the other way: few tokens may be apart. Unrounded nearly all are.
+    size_t apart[2] = {0, 0};
+    for (size_t t = 0; t < T; t++)
+        for (bool bits : {false, true}) {
+            const std::vector<double> y =
+                experts_of_token(l, std::vector<double>(&X[t * c.C], &X[t * c.C] + c.C), &experts[t * K], &weights[t * K], bits);
+            double largest = 0, off = 0;
+            for (int i = 0; i < c.C; i++) largest = std::max(largest, std::fabs(y[i])), off = std::max(off, std::fabs(found[t * c.C + i] - y[i]));
+            apart[bits] += !(off <= (EXACT ? 1e-4 : 0.02) * largest);
+        }
+    if (!(apart[true] <= (EXACT ? T / 100 : T / 10) && apart[false] >= T * 9 / 10))
+        fail("of %zu tokens %zu are not those of 4-bit inputs, %zu not those of 16-bit ones", T, apart[true], apart[false]);
+}
+
+// The calibration stream is then what the quantized layer makes of its tokens with such activations.
+TEST(inputs_of_experts_may_be_rounded_in_calibration) {
+    for (const char* method : {"gptq", "gptaq"}) {
+        const std::vector<const char*> args = {"-q", method, "-a", "4", "--a-in-calibration"};
+        MoeLayer l, plain;
+        l.quantize(args);
+        layer_set_grids(l.layer, parse(args).quant, l.m.config.D, true);
+        layer_forward(l.m.config, l.layer, plain.streams[0], plain.scratch);
+        CHECK(download(l.streams[0].x.data) == download(plain.streams[0].x.data));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A pair of streams through a rotated layer
+
+TEST(the_other_stream_of_a_pair_goes_through_a_rotated_mixture_as_it_was) {
+    MoeLayer l, plain;
+    Rotation r = rotation_for(parse({"-q", "gptaq", "--rotate", "-a", "4", "--kv-bits", "4"}), l.m.config);
+    rotation_draw_r2(r, 0);
+    for (MoeLayer* one : {&l, &plain}) {
+        rotate_layer(one->layer, r), one->layer.rotation = &r;
+        for (Stream& s : one->streams) stream_rotate(s, r, false, one->scratch);
+    }
+    l.quantize({"-q", "gptaq"});
+    layer_forward(plain.m.config, plain.layer, plain.streams[1], plain.scratch);
+    CHECK(download(l.streams[1].x.data) == download(plain.streams[1].x.data));
+    layer_forward(l.m.config, l.layer, plain.streams[0], plain.scratch);
+    CHECK(download(l.streams[0].x.data) == download(plain.streams[0].x.data));
+}
+
+// A run of the bundled model up to the end of its sweep, with these tokens, if any, in its streams' place.
+struct Sweeping {
+    Run run;
+    Scratch scratch;
+    Sweeping(std::vector<const char*> args, const std::vector<int>& tokens = {}) {
+        args.insert(args.begin(), {"-m", "data/tiny", "--data", "data/tiny"});
+        run.options = parse(args), run.method = method_for(run.options), run.quantizer.opt = run.options.quant;
+        run.model = model_open(run.options);
+        const Config& c = run.model.config;
+        if (run.options.rotate) run.rotation = rotation_for(run.options, c);
+        if (tokens.empty()) add_streams(run, "data/tiny");
+        else run.streams.push_back(stream_of_windows(c, "given", tokens, (int)tokens.size(), false));
+        for (size_t s = 0; s < run.first_full(); s++) run.streams[s].rest = run.rotation.rest;
+        place_streams(run.options, run.model, run.method, run.streams);
+        for (Stream& s : run.streams) stream_embed(run.model, s);
+        scratch = scratch_alloc(c, run.streams);
+        rotate_streams(run, false, scratch);
+        sweep(run, scratch, nullptr);
+    }
+};
+
+TEST(the_other_stream_of_a_pair_is_the_rotated_full_precision_model) {
+    skip_when_emulated();
+    const std::vector<const char*> rotated = {"--rotate", "--kv-bits", "4", "-a", "4", "--limit", "1"};
+    std::vector<const char*> args = {"-q", "gptaq", "-b", "2", "-n", "1", "-l", "200"};
+    args.insert(args.end(), rotated.begin(), rotated.end());
+    const Sweeping pair(args);
+    const Sweeping full({"-q", "fp16", "--rotate", "--rotate-only", "r1,r2,r3,r4"}, pair.run.streams[1].tokens);
+    CHECK(download(pair.run.streams[1].x.data) == download(full.run.streams[0].x.data));
+    CHECK(download(pair.run.streams[0].x.data) != download(full.run.streams[0].x.data));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Activations in host memory, as on a GPU that has no room for them
+
+TEST(activations_in_host_memory_give_the_same_bytes) {
+    const std::vector<std::vector<const char*>> methods = {
+        {"-q", "rtn"},   {"-q", "gptq"},        {"-q", "gptq", "--no-true-sequential"}, {"-q", "gptaq"}, {"-q", "foem", "--alpha", "0.5"},
+        {"-q", "billm"}, {"-q", "smoothquant"}, {"-q", "awq", "-g", "32"}};
+    for (const auto& args : methods) {
+        MoeLayer device, host(Place::Host);
+        device.quantize(args), host.quantize(args);
+        if (all_weights(device) != all_weights(host)) fail("%s: other weights", args[1]);
+        for (int s = 0; s < 2; s++)
+            if (download(device.streams[s].x.data) != download(host.streams[s].x.data)) fail("%s: another stream %d", args[1], s);
+    }
+}
+
+// The head takes a chunk's rows in several batches, and beside each the full-precision model's.
+TEST(streams_in_host_memory_have_the_same_scores) {
+    Options o;
+    o.model = "data/tiny";
+    const Model m = model_open(o);
+    const Config& c = m.config;
+    std::vector<int> tokens;
+    for (int i = 0; i < 128; i++) tokens.push_back((int)(random_bits(i) % c.V));
+    std::vector<std::vector<float>> scores, divergences;
+    for (Place place : {Place::Device, Place::Host}) {
+        std::vector<Stream> streams;
+        for (int k = 0; k < 2; k++) {
+            streams.push_back(stream_of_windows(c, "test", tokens, 64, true));
+            streams[k].x.width = c.C;
+            streams[k].x.data = Array<floatX>(tokens.size() * c.C, "activations", place);
+            stream_embed(m, streams[k]);
+        }
+        // The second one is other than the first.
+        std::vector<float> x = download(streams[1].x.data);
+        for (size_t i = 0; i < x.size(); i++) x[i] += 0.5f * twelve_bits("together", i);
+        copy(streams[1].x.data.data, upload(x).data, x.size());
+        Scratch scratch = scratch_alloc(c, streams);
+        Head head = head_load(m);
+        head.batch = 7;
+        stream_score(c, head, streams[0], &streams[1], scratch, nullptr);
+        scores.push_back(streams[0].logprobs), divergences.push_back(streams[0].kl);
+    }
+    CHECK(scores[0] == scores[1] && scores[0].size() == 126);
+    CHECK(divergences[0] == divergences[1] && divergences[0].size() == 126);
+    CHECK(*std::min_element(divergences[0].begin(), divergences[0].end()) > 1e-4f);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Given rotations: signed permutations move each weight to one place, so that it can be seen where
+
+struct SignedPermutation {
+    std::vector<int> from, sign;  // R[from[j], j] = sign[j]
+    SignedPermutation(int n, uint64_t seed) {
+        std::mt19937_64 random(seed);
+        for (int i = 0; i < n; i++) from.push_back(i), sign.push_back(random() % 2 ? 1 : -1);
+        std::shuffle(from.begin(), from.end(), random);
+    }
+    void append_to(std::vector<float>& matrices) const {
+        const size_t n = from.size(), at = matrices.size();
+        matrices.resize(at + n * n, 0);
+        for (size_t j = 0; j < n; j++) matrices[at + from[j] * n + j] = (float)sign[j];
+    }
+};
+
+// --rotate-offline: q' = (W diag(gain)) R1, v' = R2^T (W diag(gain)) R1, o' = R1^T W R2, R2 the layer's and the kv head's.
+TEST(given_rotations_land_where_they_belong) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    const std::string file = tmp / "given.safetensors", saved = tmp / "saved";
+    const Config c = config_load("data/tiny/config.json");
+    const int C = c.C, D = c.D;
+    const SignedPermutation R1(C, 1);
+    std::vector<SignedPermutation> R2;
+    for (int i = 0; i < c.L * c.KV; i++) R2.push_back(SignedPermutation(D, 2 + i));
+    {
+        std::vector<float> r1, r2;
+        R1.append_to(r1);
+        for (const SignedPermutation& r : R2) r.append_to(r2);
+        SafetensorsWriter writer(file, {{"R1", "F32", {(size_t)C, (size_t)C}}, {"R2", "F32", {(size_t)c.L, (size_t)c.KV, (size_t)D, (size_t)D}}});
+        writer.write("R1", r1.data(), r1.size() * sizeof(float)), writer.write("R2", r2.data(), r2.size() * sizeof(float));
+        writer.finish();
+    }
+    run_quietly({"-m", "data/tiny", "-q", "fp16", "--rotate-offline", "--rotation", file.c_str(), "--save", saved.c_str()});
+    const Checkpoint before = checkpoint_open("data/tiny"), after = checkpoint_open(saved);
+    auto values = [](const Checkpoint& ck, const std::string& name, size_t rows, size_t columns) {
+        const TensorView& t = columns ? checkpoint_get(ck, name, {rows, columns}) : checkpoint_get(ck, name, {rows});
+        std::vector<float> x(tensor_size(t));
+        tensor_to_f32(t, 0, x.size(), x.data());
+        return x;
+    };
+    auto stored = [](float x) { return to_float(to_floatX(x)); };
+    size_t wrong = 0;
+    for (int l : {0, c.L - 1}) {
+        const std::string layer = format("model.layers.%d.", l), attention = layer + "self_attn.";
+        const std::vector<float> gain = values(before, layer + "input_layernorm.weight", C, 0);
+        const size_t Q = (size_t)c.H * D, V = (size_t)c.KV * D;
+        const std::vector<float> q = values(before, attention + "q_proj.weight", Q, C), q_after = values(after, attention + "q_proj.weight", Q, C),
+                                 v = values(before, attention + "v_proj.weight", V, C), v_after = values(after, attention + "v_proj.weight", V, C),
+                                 o = values(before, attention + "o_proj.weight", C, Q), o_after = values(after, attention + "o_proj.weight", C, Q);
+        for (int j = 0; j < C; j++) {
+            const int i = R1.from[j];
+            for (size_t row = 0; row < Q; row++) wrong += q_after[row * C + j] != stored(R1.sign[j] * (q[row * C + i] * gain[i]));
+            for (size_t row = 0; row < V; row++) {
+                const SignedPermutation& r = R2[l * c.KV + row / D];
+                const size_t source = row / D * D + r.from[row % D];
+                wrong += v_after[row * C + j] != stored(R1.sign[j] * r.sign[row % D] * (v[source * C + i] * gain[i]));
+            }
+            for (size_t column = 0; column < Q; column++) {
+                const SignedPermutation& r = R2[l * c.KV + column / D / (c.H / c.KV)];
+                const size_t source = column / D * D + r.from[column % D];
+                wrong += o_after[j * Q + column] != stored(R1.sign[j] * r.sign[column % D] * o[i * Q + source]);
+            }
+        }
+    }
+    if (wrong) fail("%zu weights are not where R1 and R2 put them", wrong);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Runs
+
+// Each set's numbers are those of a run with that set alone.
+TEST(several_sets_in_one_run_are_each_their_own) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    const std::string file = tmp / "questions";
+    const std::vector<const char*> asks = {"--questions", file.c_str()}, compares = {"--kl"};
+    auto run = [&](const char* tasks, const std::vector<const char*>& more) {
+        std::vector<const char*> args = {"-m", "data/tiny", "--data", "data/tiny", "-q", "rtn", "-b", "2", "--limit", "2", "-e", tasks};
+        args.insert(args.end(), more.begin(), more.end());
+        return run_quietly(args);
+    };
+    const Report all = run("wikitext2,c4,piqa,boolq", {"--kl", "--questions", file.c_str()});
+    CHECK(all.tasks.size() == 4 && all.kl.size() == 2);
+    const char* texts[] = {"wikitext2", "c4"};
+    for (size_t i = 0; i < 2; i++) {
+        const Report alone = run(texts[i], compares);
+        CHECK_EQ(all.tasks[i].task, texts[i]);
+        CHECK_EQ(all.tasks[i].value, alone.tasks[0].value);
+        CHECK(all.kl[i].task == texts[i] && all.kl[i].kl == alone.kl[0].kl && all.kl[i].top1 == alone.kl[0].top1);
+    }
+    CHECK(all.kl[0].kl != all.kl[1].kl && all.tasks[0].value != all.tasks[1].value);
+    const Report piqa = run("piqa", asks), boolq = run("boolq", asks);
+    CHECK(!piqa.questions.empty() && piqa.questions != boolq.questions);
+    CHECK_EQ(all.questions, piqa.questions + boolq.questions);
+    CHECK(all.tasks[2].value == piqa.tasks[0].value && all.tasks[3].value == boolq.tasks[0].value);
+}
+
+// The paper has numbers of the official sets alone, and of its own calibration texts.
+TEST(a_run_on_other_texts_has_no_papers_cells) {
+    skip_when_emulated();
+    Sweeping s({"-q", "rtn", "-e", "wikitext2,piqa", "--limit", "1"});
+    Run& run = s.run;
+    CHECK(!run.sets[0].official && !run.exams[0].set.official);
+    run.report.paper.cells = {{"wikitext2", "6.99"}, {"piqa", "79.4"}};
+    evaluate_heads(run, s.scratch);
+    CHECK_EQ(run.report.tasks.size(), (size_t)2);
+    for (const TaskResult& t : run.report.tasks) CHECK(t.paper.empty() && !t.official);
+    run.report.tasks.clear(), run.sets[0].official = run.exams[0].set.official = true;
+    evaluate_heads(run, s.scratch);
+    CHECK(run.report.tasks[0].paper == "6.99" && run.report.tasks[1].paper == "79.4");
+
+    Run calibrated;
+    calibrated.options = parse({"-m", "data/tiny", "-q", "gptq", "-n", "1", "-l", "64"});
+    calibrated.method = method_for(calibrated.options), calibrated.model = model_open(calibrated.options);
+    calibrated.report.paper.cells = {{"wikitext2", "6.99"}}, calibrated.report.others.push_back(calibrated.report.paper);
+    add_calibration(calibrated, tokenizer_load("data/tiny"), "data/tiny");
+    CHECK(calibrated.report.paper.cells.empty() && calibrated.report.others.empty());
+    CHECK(calibrated.report.not_the_papers == std::vector<std::string>{"calibration texts"});
+}
