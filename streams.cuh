@@ -57,8 +57,9 @@ static constexpr int CHUNK_TOKENS = 16384;  // fills the GPU, and the widest tem
 static constexpr int CHUNK_TOKENS = 4096;  // packing the weights once a chunk is then lost in the product
 #endif
 
-// Cuts the stream into chunks of whole trees, at most CHUNK_TOKENS long unless a single tree is longer.
-inline void stream_make_chunks(const Config& c, Stream& s) {
+// Cuts the stream into chunks of whole trees, at most so many tokens long unless a single tree is longer.
+inline void stream_make_chunks(const Config& c, Stream& s, int chunk_tokens = CHUNK_TOKENS) {
+    s.chunks.clear();
     size_t first = 0;
     while (first < s.segments.size()) {
         size_t end = first, tree = first;
@@ -67,7 +68,7 @@ inline void stream_make_chunks(const Config& c, Stream& s) {
             size_t next = tree + 1;
             while (next < s.segments.size() && s.segments[next].parent >= 0) next++;
             const size_t T = (size_t)s.segments[next - 1].start + s.segments[next - 1].len - start;
-            if (end > first && T > (size_t)CHUNK_TOKENS) break;
+            if (end > first && T > (size_t)chunk_tokens) break;
             end = tree = next;
         }
         std::vector<Segment> local(s.segments.begin() + first, s.segments.begin() + end);

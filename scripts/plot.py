@@ -459,7 +459,7 @@ def check():
         [(4, 16.7, 0), (8, 13.3, 0)],
         [(4, 2.29e4, 0)],
     ], shown
-    zero_shot = {task: (50.0, 1.2) for task in ZERO_SHOT}
+    zero_shot = {task: (47.5 + i, 1.2) for i, task in enumerate(ZERO_SHOT)}
     reports = {
         "a": made_up_report(
             "Qwen3-8B",
@@ -498,9 +498,19 @@ def check():
                 return file.read()
 
         four, two = table(4), table(2)
-        assert "| ours | 9.97 ±0.05 | 14.5 ±0.2 | 50.0 ±1.2 |" in four, four
         # 9.97 - 9.96 is within two errors, 14.5 - 13.5 is not; the mean of the six is 50 with 1.2 / sqrt(6) = 0.49
-        assert "| difference | +0.01 | **+1.00\\*** |" in four and "| 50.0 ±0.49 |" in four and "| -0.4 |" in four, four
+        ours = " | ".join(f"{47.5 + i} ±1.2" for i in range(6))
+        assert f"| ours | 9.97 ±0.05 | 14.5 ±0.2 | {ours} | 50.0 ±0.49 | 73.0 ±0.4 |" in four, four
+        beyond = " | ".join(f"**{d}\\***" for d in ("-28.5", "-33.9", "-4.7", "-6.1", "-16.9", "-34.0"))
+        assert f"| difference | +0.01 | **+1.00\\*** | {beyond} | -20.7 | -0.4 |" in four, four
+        measured = read_results(folder, read_paper(TABLES))
+        points = [
+            {label: line for label, _, _, _, line in lines_of("Qwen3-8B", *FIGURES[which], read_paper(TABLES), measured)}
+            for which in (3, 4)
+        ]
+        assert points[0]["GPTQ"] == [(4, 14.5, 0.4)] and points[0]["AWQ"] == [], points
+        (bits, average, error), = points[1]["GPTQ"]
+        assert (bits, average) == (4, 50.0) and abs(error - 2 * 1.2 / 6**0.5) < 1e-9, points
         assert "both NaN" in four and "**one NaN\\***" in four and "| inf |" in four, four
         assert (
             "| ours<sup>" in two

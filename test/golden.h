@@ -73,8 +73,8 @@ inline GoldenProblem golden_problem(const Checkpoint& ck) {
     return p;
 }
 
-// Pushes the one stream through all layers of the model, its activations in so many bits; it is then ready for the head.
-inline Scratch push_through(const Model& m, std::vector<Stream>& one, int abits = 16, int kv_bits = 16) {
+// Pushes the one stream through all layers of the model, its activations, keys and values on these grids; it is then ready for the head.
+inline Scratch push_through(const Model& m, std::vector<Stream>& one, const QuantOptions& grids = QuantOptions()) {
     const Config& c = m.config;
     Stream& s = one[0];
     s.x.width = c.C;
@@ -82,8 +82,6 @@ inline Scratch push_through(const Model& m, std::vector<Stream>& one, int abits 
     stream_embed(m, s);
     Scratch scratch = scratch_alloc(c, one);
     Layer layer = layer_alloc(c);
-    QuantOptions grids;
-    grids.abits = abits, grids.k_bits = grids.v_bits = kv_bits;
     for (int l = 0; l < c.L; l++) {
         layer_place(c, layer, l);
         layer_set_grids(layer, grids, c.D, true);

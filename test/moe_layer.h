@@ -34,6 +34,7 @@ struct MoeLayer {
         for (int i = 0; i < 512; i++) tokens.push_back((int)(random_bits(i) % c.V));
         for (const char* name : {"calibration", "full precision"}) streams.push_back(stream_of_windows(c, name, tokens, 256, false));
         for (Stream& s : streams) {
+            stream_make_chunks(c, s, 256);  // two
             s.x.width = c.C, s.in.width = widest_input(c);
             s.x.data = Array<floatX>(tokens.size() * c.C, "activations", place);
             s.in.data = Array<floatX>(tokens.size() * s.in.width, "activations", place);

@@ -27,6 +27,7 @@ struct RptqLayer {
         std::vector<int> tokens;
         for (int i = 0; i < 256; i++) tokens.push_back((i * i + 11) % c.V);
         streams.push_back(stream_of_windows(c, "calibration", tokens, length, false));
+        stream_make_chunks(c, streams[0], 96);  // several
         streams[0].x.width = c.C, streams[0].x.data = Array<floatX>(tokens.size() * c.C, "activations");
         stream_embed(model, streams[0]);
     }

@@ -132,6 +132,26 @@ TEST(packed_checkpoints_run_as_they_are) {
     }
 }
 
+static bool has(const Report& r, const char* difference) {
+    return std::count(r.not_the_papers.begin(), r.not_the_papers.end(), difference) == 1;
+}
+
+// Beside a paper's cells a row says that others quantized its weights, and this program's own doesn't.
+TEST(others_checkpoints_are_not_the_papers) {
+    skip_when_emulated();
+    TempFolder tmp;
+    const std::string theirs = tmp / "Qwen3-8B-GPTQ-Int4", sets = tmp / "sets";
+    std::filesystem::create_directories(sets + "/wikitext2");
+    write_bytes(sets + "/wikitext2/wiki.test.raw", read_bytes("data/tiny/wikitext2/wiki.test.raw").substr(0, 12000));
+    make_packed(format_of(QuantFormat::GPTQ, 4, 128, true), theirs, none);
+    auto row = [&] { return run_quietly({"-m", theirs.c_str(), "--data", sets.c_str(), "-e", "wikitext2"}); };
+    CHECK_EQ(has(row(), "quantized by others"), sizeof(floatX) == 2);  // in float no row is the paper's
+    write_bytes(theirs + "/quantization.json", "{\"method\": \"gptq\", \"fake_quantized\": false, \"not_the_papers\": []}");
+    const Report ours = row();
+    CHECK(!has(ours, "quantized by others"));
+    if (sizeof(floatX) == 2) CHECK_EQ(ours.paper.cell("method"), "gptq");
+}
+
 // What an int-quantized checkpoint says of its inputs is what -a would do.
 TEST(packed_checkpoints_quantize_their_inputs) {
     skip_when_emulated();
@@ -372,10 +392,6 @@ TEST(what_is_measured_is_what_is_saved) {
         for (const char* file : {"/model.safetensors", "/config.json", "/quantization.json"})
             CHECK(read_bytes(first + file) == read_bytes(second + file));
     }
-}
-
-static bool has(const Report& r, const char* difference) {
-    return std::count(r.not_the_papers.begin(), r.not_the_papers.end(), difference) == 1;
 }
 
 // A checkpoint of --save is known again: a packed one is its method's row, plain weights on a grid are not full precision, and neither

@@ -284,34 +284,6 @@ TEST(the_plan_of_device_memory_is_what_is_needed) {
     }
 }
 
-// With a real vocabulary saving the embeddings and the head takes more than the layers do.
-TEST(the_plan_has_room_for_what_is_saved) {
-    skip_when_emulated();
-    const TempFolder tmp;
-    const std::string wide = tmp / "wide", plain = tmp / "plain", rotated = tmp / "rotated";
-    std::filesystem::create_directory(wide);
-    std::string config = read_bytes("data/tiny/config.json");
-    const std::string from = "\"vocab_size\": 2048";
-    config.replace(config.find(from), from.size(), "\"vocab_size\": 40000");
-    write_bytes(wide + "/config.json", config);
-    {
-        const Checkpoint tiny = checkpoint_open("data/tiny");
-        std::vector<TensorSpec> specs;
-        for (const TensorView& t : tiny.tensors) specs.push_back({t.name, t.dtype, t.shape});
-        for (TensorSpec& spec : specs)
-            if (spec.name == "model.embed_tokens.weight") spec.shape[0] = 40000;
-        SafetensorsWriter writer(wide + "/model.safetensors", specs);
-        for (const TensorView& t : tiny.tensors) {
-            std::string bytes((const char*)t.data, t.n_bytes);
-            if (t.name == "model.embed_tokens.weight") bytes.resize(bytes.size() / 2048 * 40000);
-            writer.write(t.name, bytes.data(), bytes.size());
-        }
-        writer.finish();
-    }
-    check_plan({"-m", wide.c_str(), "--save", plain.c_str()}, {"-q", "rtn"});
-    check_plan({"-m", wide.c_str(), "--save", rotated.c_str()}, {"-q", "rtn", "--rotate-offline"});
-}
-
 TEST(what_does_not_fit_is_refused_in_a_sentence) {
     std::string message;
     try {
@@ -462,7 +434,7 @@ TEST(activations_may_be_quantized_in_calibration) {
         const Model m = model_open(o);
         std::vector<Stream> one;
         one.push_back(stream_of_windows(m.config, "quantized", s.run.streams[0].tokens, 200, false));
-        push_through(m, one, s.run.options.quant.abits, s.run.options.quant.k_bits);
+        push_through(m, one, s.run.options.quant);
         CHECK(s.stream(0) == download(one[0].x.data));
     };
     for (const char* method : {"gptq", "gptaq", "foem"}) {
@@ -471,6 +443,7 @@ TEST(activations_may_be_quantized_in_calibration) {
         CHECK(before.tensors != after.tensors && before.stream(0) != after.stream(0));
         const std::string cache = swept({"-q", method, "-a", "4", "--kv-bits", "2", "--a-in-calibration"}, check).tensors;
         CHECK(cache != after.tensors && cache != swept({"-q", method, "--kv-bits", "2", "--a-in-calibration"}, check).tensors);
+        CHECK(swept({"-q", method, "-a", "4", "--a-asym", "--a-heads", "--a-in-calibration"}, check).tensors != after.tensors);
     }
     CHECK(swept({"-q", "gptq", "-a", "4", "--kv-bits", "2"}).tensors == swept({"-q", "gptq"}).tensors);
 }
@@ -567,7 +540,9 @@ TEST(positions_beyond_the_models_are_said) {
 
 TEST(the_sweep_counts_calibration_sequences) {
     skip_when_emulated();
-    CHECK_EQ(swept({"-q", "gptq"}).run.quantizer.n_sequences, (size_t)3);
+    const Swept s = swept({"-q", "gptq"});
+    CHECK_EQ(s.run.quantizer.n_sequences, (size_t)3);
+    CHECK_EQ(s.run.quantizer.sample_length, 200);
 }
 
 TEST(impossible_combinations_say_why) {

@@ -348,13 +348,16 @@ table_of_methods() {
 #!/usr/bin/env bash
 echo "$*" >>"$STUB/calls"
 case "$*" in *"-b 3"*) if [ -s "$STUB/fail" ]; then echo "qwen3: no luck. HINT: none" >&2; exit 1; fi ;; esac
-kl='"kl": {}'
+kl='"kl": {}' q=fp16 b=0 a=16 g=0  # of each setting its own: a digit for the method, the bits, the activations' and the group
+all=$*
+for flag in q b a g; do case $all in *" -$flag "*) read -r "$flag" _ <<<"${all#* -$flag }" ;; esac; done
+value=$(printf '%s\n' fp16 rtn gptq awq gptaq foem smoothquant billm | grep -nx "$q" | cut -d: -f1)$b$((a % 9))$([ "$g" = 64 ] && echo 2 || echo "${g#-}")
 case "$*" in *--kl*) kl='"kl": {"wikitext2": {"mean": 0.012345, "stderr": 1}, "c4": {"mean": 2e-05, "stderr": 1}}' ;; esac
 while [ $# -gt 0 ]; do [ "$1" = --json ] && json=$2; shift; done
 cat >"$json" <<JSON
   "results": {
-    "wikitext2": {"metric": "ppl", "value": 12.345678, "stderr": 1},
-    "c4": {"metric": "ppl", "value": 98765.4, "stderr": 1}
+    "wikitext2": {"metric": "ppl", "value": $value, "stderr": 1},
+    "c4": {"metric": "ppl", "value": ${value}0.4, "stderr": 1}
   },
   $kl,
   "seconds": {"total": 1.5},
@@ -367,7 +370,7 @@ STUB
     echo yes >"$STUB/fail"
     QWEN3=$tmp/reporter "${run[@]}" >"$out" 2>&1 && problem "a failed cell is no failure"
     says "qwen3: no luck. HINT: none"
-    says "| rtn |  | 12.35 / 9.877e+04 (0.0123 / 2e-05) | 12.35 / 9.877e+04 (0.0123 / 2e-05) | failed |"
+    says "| rtn |  | 2871 / 2.871e+04 (0.0123 / 2e-05) | 2471 / 2.471e+04 (0.0123 / 2e-05) | failed |"
     : >"$STUB/fail"
     : >"$STUB/calls"
     QWEN3=$tmp/reporter "${run[@]}" >"$out" 2>&1 || problem "status $?"
@@ -376,7 +379,21 @@ STUB
     check [ "$(grep -c -- '-q rtn.* -n ' "$STUB/calls")" -eq 0 ]
     check [ "$(grep -c -- '-q [gf].* -n 7$' "$STUB/calls")" -eq 4 ]
     check [ "$(grep -c -- '-q awq.* -n 7 -l 512$' "$STUB/calls")" -eq 2 ]
-    says "| full precision | 12.35 / 9.877e+04 |"
+    sed -nE '/^\| wikitext2/d; s, / [^|(]*(\([^)]*\) )?\|, |,g; /^\| [a-z]/p' "$out" >"$tmp/values"
+    diff - "$tmp/values" >>"$out" <<'VALUES' || problem "a cell has another setting's number: $(tail -n 4 "$out" | tr '\n' ' ')"
+| full precision | 1070 |  |  |  |  |  |
+| rtn |  | 2871 | 2471 | 2371 | 2271 |  |
+| gptq |  | 3871 | 3471 | 3371 | 3271 |  |
+| awq |  | 4871 | 4471 | 4371 | 4271 |  |
+| rtn, group 64 |  | 2872 | 2472 | 2372 | 2272 | 2172 |
+| gptq, group 64 |  | 3872 | 3472 | 3372 | 3272 |  |
+| gptaq, group 64 |  | 5872 | 5472 | 5372 | 5272 |  |
+| foem, group 64 |  | 6872 | 6472 | 6372 | 6272 |  |
+| awq, group 64 |  | 4872 | 4472 | 4372 | 4272 |  |
+| smoothquant, 8-bit activations |  | 7880 | 7480 |  |  |  |
+| smoothquant, 4-bit activations |  |  | 7440 |  |  |  |
+| billm |  |  |  |  |  | 8070 |
+VALUES
     says "38 cells, 57 s in all; bf16, commit abc; a machine"
     sed -i 's/"bf16"/"float32"/' "$(find "$tmp/results" -name '*.json' | head -n 1)"  # a cell of another build is seen
     QWEN3=$tmp/reporter "${run[@]}" >"$out" 2>&1 || problem "status $?"

@@ -398,20 +398,22 @@ static double soft_range(const float* x, const Matrix& R, int n) {
 
 // Where learning begins, its losses are means over all that is to be learned from: of R1 every 32nd token's rows before both norms of each
 // layer, of R2 the same tokens' heads. Taken here from a pass of the test's own.
-TEST(rotations_are_learned_from_both_norms_and_all_heads) {
-    skip_when_emulated();
+static void check_what_rotations_are_learned_from(const char* texts) {
     Config c = small_config(false);
     c.C = 64, c.V = 2048;
     const TempFolder tmp;
     std::filesystem::create_directory_symlink(std::filesystem::absolute("data/tiny"), tmp / "qwen3-tokenizer");
     std::filesystem::create_directory_symlink(std::filesystem::absolute("data/tiny/c4"), tmp / "c4");
+    std::filesystem::create_directory(tmp / "wikitext2");
+    std::filesystem::create_symlink(std::filesystem::absolute("data/tiny/wikitext2/wiki.test.raw"), tmp / "wikitext2/wiki.train.raw");
     Run run;
+    run.options.calibration_set = texts;
     run.options.learn_rotation = run.options.rotate = true, run.options.sample_length = 40, run.options.seed = 3;
     run.model = small_model(c);
     run.rotation = rotation_for(run.options, c);
     learn_rotations(run, tmp.path);
 
-    const TextSet set = calibration_set(model_tokenizer(run.model, tmp.path), tmp.path, "c4", 16, 40, 3);
+    const TextSet set = calibration_set(model_tokenizer(run.model, tmp.path), tmp.path, texts, 16, 40, 3);
     std::vector<Stream> one;
     one.push_back(stream_of_windows(c, "tokens", set.tokens, 40, false));
     Stream& s = one[0];
@@ -450,6 +452,11 @@ TEST(rotations_are_learned_from_both_norms_and_all_heads) {
     CHECK_NEAR(setting("r1_before"), r1, 1e-4 * r1);
     CHECK_NEAR(setting("r2_before"), r2, 1e-4 * r2);
     CHECK(setting("r1_after") < r1 && setting("r2_after") < r2);
+}
+
+TEST(rotations_are_learned_from_both_norms_and_all_heads) {
+    skip_when_emulated();
+    for (const char* texts : {"c4", "wikitext2"}) check_what_rotations_are_learned_from(texts);
 }
 
 TEST(a_file_of_rotations) {

@@ -4,6 +4,8 @@
 #include "moe_layer.h"
 #include "temp.h"
 #include "test.h"
+#include <random>
+#include <set>
 
 static Options parse(std::vector<const char*> args) {
     args.insert(args.begin(), "qwen3");
@@ -298,11 +300,174 @@ TEST(a_run_on_other_texts_has_no_papers_cells) {
     evaluate_heads(run, s.scratch);
     CHECK(run.report.tasks[0].paper == "6.99" && run.report.tasks[1].paper == "79.4");
 
-    Run calibrated;
-    calibrated.options = parse({"-m", "data/tiny", "-q", "gptq", "-n", "1", "-l", "64"});
-    calibrated.method = method_for(calibrated.options), calibrated.model = model_open(calibrated.options);
-    calibrated.report.paper.cells = {{"wikitext2", "6.99"}}, calibrated.report.others.push_back(calibrated.report.paper);
-    add_calibration(calibrated, tokenizer_load("data/tiny"), "data/tiny");
-    CHECK(calibrated.report.paper.cells.empty() && calibrated.report.others.empty());
-    CHECK(calibrated.report.not_the_papers == std::vector<std::string>{"calibration texts"});
+    for (const std::vector<const char*>& args : {std::vector<const char*>{"-q", "gptq", "-n", "1", "-l", "64"}, {"-q", "awq"}}) {
+        Run calibrated;
+        calibrated.options = parse(args), calibrated.options.model = "data/tiny";
+        calibrated.method = method_for(calibrated.options), calibrated.model = model_open(calibrated.options);
+        calibrated.report.paper.cells = {{"wikitext2", "6.99"}}, calibrated.report.others.push_back(calibrated.report.paper);
+        add_calibration(calibrated, tokenizer_load("data/tiny"), "data/tiny");
+        CHECK(calibrated.report.paper.cells.empty() && calibrated.report.others.empty());
+        CHECK(calibrated.report.not_the_papers == std::vector<std::string>{"calibration texts"});
+    }
+}
+
+// The official train shard is known by its number of lines, one text each.
+TEST(calibration_texts_are_official_by_their_number) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    std::filesystem::create_directory(tmp / "c4");
+    const Tokenizer tokenizer = tokenizer_load("data/tiny");
+    for (bool official : {true, false}) {
+        std::string lines;
+        for (int i = 0; i < 356317 - !official; i++) lines += "{\"text\": \"one two three\"}\n";
+        write_bytes(tmp / "c4/train.jsonl", lines);
+        CHECK_EQ(calibration_set(tokenizer, tmp.path, "c4", 4, 2, 0).official, official);
+        CHECK_EQ(awq_calibration_set(tokenizer, tmp.path, 4, 8).official, official);
+        file_stamps().clear();  // the file is written anew
+    }
+}
+
+// With a real vocabulary saving the embeddings and the head takes more than the layers do.
+TEST(the_plan_has_room_for_what_is_saved) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    const std::string wide = tmp / "wide", plain = tmp / "plain", rotated = tmp / "rotated";
+    std::filesystem::create_directory(wide);
+    std::string config = read_bytes("data/tiny/config.json");
+    const std::string from = "\"vocab_size\": 2048";
+    config.replace(config.find(from), from.size(), "\"vocab_size\": 40000");
+    write_bytes(wide + "/config.json", config);
+    {
+        const Checkpoint tiny = checkpoint_open("data/tiny");
+        std::vector<TensorSpec> specs;
+        for (const TensorView& t : tiny.tensors) specs.push_back({t.name, t.dtype, t.shape});
+        for (TensorSpec& spec : specs)
+            if (spec.name == "model.embed_tokens.weight") spec.shape[0] = 40000;
+        SafetensorsWriter writer(wide + "/model.safetensors", specs);
+        for (const TensorView& t : tiny.tensors) {
+            std::string bytes((const char*)t.data, t.n_bytes);
+            if (t.name == "model.embed_tokens.weight") bytes.resize(bytes.size() / 2048 * 40000);
+            writer.write(t.name, bytes.data(), bytes.size());
+        }
+        writer.finish();
+    }
+    const Array<floatX> x = to_device(std::vector<floatX>(3 * 64));  // cuBLAS's workspace, which is there once, is not in the plan
+    gemm(x.data, x.data + 64, x.data + 128, 8, 8, 8);
+    MemoryUse& use = memory_used(Place::Device);
+    for (const std::vector<const char*>& args : {std::vector<const char*>{"-m", wide.c_str(), "-q", "rtn", "--save", plain.c_str()},
+                                                 {"-m", wide.c_str(), "-q", "rtn", "--rotate-offline", "--save", rotated.c_str()}}) {
+        const size_t before = use.peak = use.now, planned = run_quietly(args).planned_device, peak = use.peak - before;
+        if (planned < peak || planned > 1.1 * peak) fail("%zu bytes of device memory were planned, and %zu needed", planned, peak);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What a row says of its settings
+
+// Every flag is either one that takes the paper's cells away, each tried here, or one that leaves them.
+TEST(every_flag_that_makes_another_row_is_said) {
+    static const char* changes[][6] = {
+        {"--rotate", "rtn"}, {"--rotate-offline", "rtn"}, {"--rotate-only", "rtn", "r1", "--rotate"}, {"--rotate-block", "rtn", "64", "--rotate"},
+        {"--learn-rotation", "gptq"}, {"--rotation", "rtn", "file"}, {"--kv-bits", "rtn", "4"}, {"--k-bits", "rtn", "4"}, {"--v-bits", "rtn", "4"},
+        {"--kv-clip", "rtn", "0.9", "--kv-bits", "4"}, {"--p-bits", "rtn", "8"}, {"--a-asym", "rtn", "", "-a", "8"}, {"--a-heads", "rtn", "", "-a", "8"},
+        {"--a-group", "rtn", "64", "-a", "8"}, {"--a-clip", "rtn", "0.9", "-a", "8"}, {"--a-in-calibration", "gptq", "", "-a", "8"},
+        {"--norm-abits", "rptq", "16", "-a", "8"}, {"--a-dynamic", "rptq", "", "-a", "8"},
+        {"--sym", "gptq"}, {"--sym-signed", "gptq"}, {"--mse", "gptq"}, {"--no-act-order", "gptq"}, {"--static-groups", "gptq"},
+        {"--no-true-sequential", "gptq"}, {"--damp", "gptq", "0.02"}, {"--first-token-weight", "gptq", "2"}, {"--calibrate-all-experts", "gptq"},
+        {"--alpha", "smoothquant", "0.8"}, {"--beta", "foem", "0.2"}, {"--no-clip", "awq"}, {"--salient-metric", "billm", "magnitude"},
+        {"-c", "gptq", "wikitext2"}, {"-n", "gptq", "64"}, {"-l", "gptq", "1024"}, {"--seed", "gptq", "1"}, {"--limit", "rtn", "3"},
+        {"--mmlu-style", "rtn", "lm-eval", "-e", "mmlu"}, {"--logits", "rtn", "file"}};
+    static const char* leaves =  // act-order is the default already; a preset is the flags that it stands for
+        "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory --no-smooth --act-order --preset "
+        "--tokenize -h";
+    std::set<std::string> tried;
+    for (const auto& change : changes) {
+        std::vector<const char*> args = {"-q", change[1], change[0]};
+        for (int i = 2; i < 6 && change[i]; i++)
+            if (*change[i]) args.push_back(change[i]);
+        const std::vector<std::string> differences = not_the_papers(parse(args));
+        if (!std::count(differences.begin(), differences.end(), change[0])) fail("%s is not said to be other than the paper's", change[0]);
+        tried.insert(change[0]);
+    }
+    Options o;
+    for (const Flag& f : all_flags(o))
+        if (f.kind != Flag::SECTION && !tried.count(f.name) && !is_word_of(f.name, leaves)) fail("%s: does it change a row?", f.name);
+}
+
+// "options" of the report, of the log and of quantization.json.
+TEST(a_row_says_its_methods_settings) {
+    const std::pair<std::vector<const char*>, const char*> rows[] = {
+        {{"rtn", "-b", "3"}, "{\"bits\": 3, \"activation_bits\": 16, \"group_size\": -1, \"sym\": false, \"mse\": false}"},
+        {{"gptq"}, "{\"bits\": 4, \"activation_bits\": 16, \"group_size\": 128, \"sym\": false, \"mse\": false, \"act_order\": true, "
+                   "\"static_groups\": false, \"true_sequential\": true, \"damp\": 0.01}"},
+        {{"gptq", "-b", "3", "-g", "64", "--sym", "--mse", "--static-groups", "--no-true-sequential", "--damp", "0.05", "--first-token-weight", "2",
+          "--calibrate-all-experts"},
+         "{\"bits\": 3, \"activation_bits\": 16, \"group_size\": 64, \"sym\": true, \"mse\": true, \"first_token_weight\": 2, "
+         "\"calibrate_all_experts\": true, \"act_order\": true, \"static_groups\": true, \"true_sequential\": false, \"damp\": 0.05}"},
+        {{"gptq", "--no-act-order", "--sym-signed", "-a", "8", "--a-asym", "--a-group", "64", "--a-clip", "0.5", "--a-in-calibration"},
+         "{\"bits\": 4, \"activation_bits\": 8, \"group_size\": 128, \"activation_asymmetric\": true, \"activation_clip\": 0.5, "
+         "\"activation_group\": 64, \"activation_heads\": false, \"sym\": \"signed\", \"mse\": false, \"act_order\": false, "
+         "\"static_groups\": false, \"true_sequential\": true, \"damp\": 0.01, \"a_in_calibration\": true}"},
+        {{"gptaq", "--alpha", "0.75"}, "{\"bits\": 4, \"activation_bits\": 16, \"group_size\": 128, \"sym\": false, \"mse\": false, \"act_order\": true, "
+                                       "\"static_groups\": false, \"true_sequential\": true, \"damp\": 0.01, \"alpha\": 0.75}"},
+        {{"foem", "--alpha", "0.5", "--beta", "0.25"},
+         "{\"bits\": 4, \"activation_bits\": 16, \"group_size\": 128, \"sym\": false, \"mse\": false, \"act_order\": true, "
+         "\"static_groups\": false, \"true_sequential\": true, \"damp\": 0.01, \"alpha\": 0.5, \"beta\": 0.25}"},
+        {{"awq"}, "{\"bits\": 4, \"activation_bits\": 16, \"group_size\": 128, \"clipping\": true}"},
+        {{"awq", "--no-clip"}, "{\"bits\": 4, \"activation_bits\": 16, \"group_size\": 128, \"clipping\": false}"},
+        {{"smoothquant"}, "{\"bits\": 8, \"activation_bits\": 8, \"group_size\": -1, \"smooth\": true, \"alpha\": 0.5}"},
+        {{"smoothquant", "--no-smooth", "-b", "4"}, "{\"bits\": 4, \"activation_bits\": 8, \"group_size\": -1, \"smooth\": false}"},
+        {{"billm", "--salient-metric", "magnitude"},
+         "{\"bits\": 1, \"activation_bits\": 16, \"group_size\": 128, \"salient_metric\": \"magnitude\", \"damp\": 0.01}"},
+        {{"rptq", "-a", "4", "--norm-abits", "16", "--a-dynamic"},
+         "{\"bits\": 4, \"activation_bits\": 4, \"group_size\": -1, \"norm_activation_bits\": 16, \"activation_grids\": \"dynamic\", \"damp\": 0.01}"}};
+    for (const auto& row : rows) {
+        std::vector<const char*> args = row.first;
+        args.insert(args.begin(), "-q");
+        const Options o = parse(args);
+        CHECK_EQ(json_settings(method_settings(o, method_for(o))), row.second);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Groups of more rows than are computed at once
+
+TEST(output_errors_of_many_rows_are_their_definition) {
+    const int O = 2500, first = 2100, I = 16, T = 24;
+    CHECK(O > OUTPUT_ERROR_ROWS);
+    std::vector<float> W0, W, X;
+    for (int i = 0; i < O * I; i++) W0.push_back(twelve_bits("weights", i)), W.push_back(std::nearbyint(W0[i] * 8) / 8);  // exact in bf16
+    for (int i = 0; i < T * I; i++) X.push_back(twelve_bits("inputs", i));
+    std::vector<float> H(I * I, 0), Xt(I * T), row_scale(O);
+    for (int o = 0; o < O; o++) row_scale[o] = 1 + o % 3;
+    for (int t = 0; t < T; t++)
+        for (int i = 0; i < I; i++) {
+            Xt[i * T + t] = X[t * I + i];
+            for (int j = 0; j < I; j++) H[i * I + j] += X[t * I + i] * X[t * I + j];
+        }
+    auto expected = [&](int begin, int end, bool scaled) {
+        double error = 0, size = 0;
+        for (int o = begin; o < end; o++)
+            for (int t = 0; t < T; t++) {
+                double delta = 0, y = 0;
+                for (int i = 0; i < I; i++) {
+                    delta += ((double)W0[o * I + i] - W[o * I + i]) * X[t * I + i];
+                    y += (double)W0[o * I + i] * X[t * I + i];
+                }
+                const double scale = scaled ? row_scale[o] : 1;
+                error += delta * delta * scale * scale, size += y * y * scale * scale;
+            }
+        return std::sqrt(error / size);
+    };
+    const Array<floatX> quantized = upload(W);
+    const Array<float> before = to_device(W0), hessian = to_device(H);
+    const Group group = {"test", O, I, quantized.data, nullptr, 2, {{"a", 0, first}, {"b", first, O - first}}};
+    const std::vector<double> errors = output_errors(group, before.data, hessian.data);
+    const std::vector<double> awq = awq_output_errors(group, before, row_scale, AwqSample{to_device(Xt), T});
+    CHECK(errors.size() == 2 && awq.size() == 2);
+    for (int k = 0; k < 2; k++) {
+        const int begin = k ? first : 0, end = k ? O : first;
+        CHECK_NEAR(errors[k], expected(begin, end, false), 1e-4 * errors[k]);
+        CHECK_NEAR(awq[k], expected(begin, end, true), 1e-4 * awq[k]);
+    }
 }
