@@ -64,7 +64,7 @@ inline Rotation rotation_for(const Options& o, const Config& c) {
     Rotation r = rotation_make({c.C, has_dense(c) ? c.F : 0, c.H, c.KV, c.D, has_mixture(c) ? c.mixture.F : 0}, (uint64_t)o.seed, o.rotate_block,
                                {rotates(o, "r1"), rotates(o, "r2"), rotates(o, "r3"), rotates(o, "r4"), rotates(o, "heads")}, given || o.learn_rotation);
     // Learning begins from the whole width's Hadamard matrix: --rotate-block is R4's then.
-    if (o.learn_rotation) r.hidden = hadamard_make(c.C, "hidden_size"), r.signs = random_signs(c.C, r.seed);
+    if (o.learn_rotation) r.hidden = hadamard_make(c.C, "hidden_size", 1, "--rotate with --rotate-block"), r.signs = random_signs(c.C, r.seed);
     // A mixture's stream, to which its experts add one by one, has no rest.
     r.rest = r.has.r1 && sizeof(floatX) == 2 && !has_mixture(c);
     if (given) rotation_load(r, o.rotation, c);

@@ -1,22 +1,25 @@
 // hadamard.cuh: Hadamard matrices of nearly any order, and the product of rows with one, in n log n instead of n^2 operations.
 //
 // A Hadamard matrix H [n, n] has entries +1 and -1 and H H^T = n I, so that H / sqrt(n) is orthogonal: it spreads every value evenly over
-// all n. Three constructions, all made when they are asked for (chi(a) = 0 if q | a, 1 if a is a square modulo the prime q, else -1):
+// all n. Four constructions, all made when they are asked for (chi(a) = 0 if q | a, 1 if a is a square modulo the prime q, else -1):
 //     Sylvester              W_1 = [1],  W_2n = [[W, W], [W, -W]]
 //     Paley I,  q = 3 mod 4  order q + 1:    H = I + [[0, 1], [-1, Q]],  Q[i, j] = chi(i - j); not symmetric
 //     Paley II, q = 1 mod 4  order 2(q + 1): H = [[0, 1], [1, Q]] (x) [[1, 1], [1, -1]] + I (x) [[1, -1], [-1, -1]]; symmetric
-// Kronecker products of Hadamard matrices are Hadamard matrices. So n = m_1 m_2 .. 2^k with Paley orders m_1 >= m_2 .. has
+//     Williamson             order 172 = 4 x 43, which Paley lacks: H = [[A, B, C, D], [-B, A, -D, C], [-C, D, A, -B], [-D, -C, B, A]] of
+//                            symmetric circulants with A^2 + B^2 + C^2 + D^2 = 172 I
+// Kronecker products of Hadamard matrices are Hadamard matrices. So n = m_1 m_2 .. 2^k with such orders m_1 >= m_2 .. has
 //     H = H_m1 (x) H_m2 (x) .. (x) W_2^k,
 // and of all such factorizations the one with the least sum of the m_i plus k is taken: a row costs n (k + m_1 + m_2 + ..) additions.
 // k steps of butterflies (a, b) -> (a + b, a - b) run inside pieces of 2^k values, then, for each m, an m x m product with signs runs over
 // values that lie 2^k (times the orders done) apart.
 //
-// Sources: R. Paley, "On orthogonal matrices", 1933; the index order is that of QuaRot (spcl/QuaRot) and SpinQuant.
+// Sources: R. Paley, "On orthogonal matrices", 1933; J. Williamson, "Hadamard's determinant theorem and the sum of four squares", 1944;
+// the index order is that of QuaRot (spcl/QuaRot) and SpinQuant.
 //
 // One block transforms one row, in float, in shared memory: 100 KB of it for the widest official model (25600), which takes CUDA's
 // opt-in size. Thread t does butterflies and columns t, t + blockDim, ...; on the CPU these are vectors of neighbours.
 //
-// defines: HADAMARD_MAX, paley_matrix, hadamard_factors, hadamard_block, Hadamard, hadamard_make, hadamard_rows
+// defines: HADAMARD_MAX, paley_matrix, williamson_matrix, hadamard_factors, hadamard_block, Hadamard, hadamard_make, hadamard_rows
 #pragma once
 #include <algorithm>
 #include <utility>
@@ -25,8 +28,8 @@
 #include "gemm.cuh"
 
 static constexpr int HADAMARD_MAX = 40960;      // values of a row: 160 KB of shared memory; a block may have 163 on sm_80, 227 on sm_90, 99 on sm_86
-static constexpr int HADAMARD_MAX_ORDER = 160;  // of a Paley matrix: a thread holds so many values
-static constexpr int HADAMARD_MAX_FACTORS = 6;  // Paley matrices in a product
+static constexpr int HADAMARD_MAX_ORDER = 172;  // of a matrix that isn't Sylvester's: a thread holds so many values
+static constexpr int HADAMARD_MAX_FACTORS = 6;  // such matrices in a product
 
 // What a thread has of a row at a time: on the GPU one value, on the CPU a vector of neighbours.
 #ifdef __CUDACC__
@@ -78,13 +81,32 @@ inline std::vector<float> paley_matrix(int m) {
     return H;
 }
 
+// H [172, 172], of Qwen2.5-3B's F = 11008 = 172 x 64. A circulant's first row is 1 at 0 and constant on the seven classes of 3^e modulo 43
+// with equal e mod 7 (3 has every number but 0 as a power; the classes hold -1 with 1, so that the circulant is symmetric). Of all such rows
+// four satisfy the condition in one way, up to the choice of 3: bit e mod 7 says where a row is 1.
+static constexpr int WILLIAMSON = 43;
+inline std::vector<float> williamson_matrix() {
+    const int q = WILLIAMSON, m = 4 * q, classes[4] = {0b0001111, 0b0100110, 0b0111010, 0b1101100};
+    const int block[4][4] = {{0, 1, 2, 3}, {1, 0, 3, 2}, {2, 3, 0, 1}, {3, 2, 1, 0}};
+    const int sign[4][4] = {{1, 1, 1, 1}, {-1, 1, -1, 1}, {-1, 1, 1, -1}, {-1, -1, 1, 1}};
+    int rows[4][WILLIAMSON] = {{1}, {1}, {1}, {1}};
+    for (int e = 0, x = 1; e < q - 1; e++, x = x * 3 % q)
+        for (int b = 0; b < 4; b++) rows[b][x] = classes[b] >> e % 7 & 1 ? 1 : -1;
+    std::vector<float> H((size_t)m * m);
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < m; j++) H[(size_t)i * m + j] = (float)(sign[i / q][j / q] * rows[block[i / q][j / q]][(j % q - i % q + q) % q]);
+    return H;
+}
+
+inline bool hadamard_order(int m) { return paley_prime(m) || m == 4 * WILLIAMSON; }
+
 struct HadamardFactors {
-    std::vector<int> orders;  // Paley orders, largest first
+    std::vector<int> orders;  // Paley's or Williamson's, largest first
     int two = 0;              // 2^k; 0: there is no such product
     int cost = 0;             // operations a value
 };
 
-// Splits what is left, odd * 2^k, into Paley orders and a power of two; keeps the cheapest.
+// Splits what is left, odd * 2^k, into such orders and a power of two; keeps the cheapest.
 inline void hadamard_split(int odd, int k, std::vector<int>& orders, int cost, HadamardFactors& best) {
     if (odd == 1 && (best.two == 0 || cost + k < best.cost)) best = {orders, 1 << k, cost + k};
     if (odd == 1 || (int)orders.size() == HADAMARD_MAX_FACTORS) return;
@@ -92,7 +114,7 @@ inline void hadamard_split(int odd, int k, std::vector<int>& orders, int cost, H
         if (odd % d != 0) continue;
         for (int t = 2; t <= k && d << t <= HADAMARD_MAX_ORDER; t++) {
             const int m = d << t;
-            if ((!orders.empty() && m > orders.back()) || !paley_prime(m)) continue;
+            if ((!orders.empty() && m > orders.back()) || !hadamard_order(m)) continue;
             orders.push_back(m);
             hadamard_split(odd / d, k - t, orders, cost + m, best);
             orders.pop_back();
@@ -135,29 +157,26 @@ struct Hadamard {
     int inner = 1;  // neighbours that are left alone: the matrix is H (x) I_inner
     int order = 0;
     HadamardFactors factors;
-    Array<float> signs;       // for y = H x: of each Paley order, the last first, [m, m], whose row c has H[r, c] for all r: what input
+    Array<float> signs;       // for y = H x: of each order, the last first, [m, m], whose row c has H[r, c] for all r: what input
                               // c adds to output r
     Array<float> transposed;  // the same for y = H^T x
 };
 
-// H (x) I_inner with H of order n / inner. `what` names n in the refusal.
-inline Hadamard hadamard_make(int n, const char* what, int inner = 1) {
+// H (x) I_inner with H of order n / inner. A refusal calls n `what` and ends with the hint.
+inline Hadamard hadamard_make(int n, const char* what, int inner = 1, const std::string& hint = "another width") {
     Hadamard h;
     h.n = n, h.inner = inner, h.order = n / inner;
     h.factors = n % inner == 0 ? hadamard_factors(h.order) : HadamardFactors();
     if (!h.factors.two)
-        fail("%s = %d: no Hadamard matrix of order %d is a product of Paley's (orders up to %d) and Sylvester's. HINT: %s", what, n, h.order,
-             HADAMARD_MAX_ORDER,
-             inner > 1 ? "--rotate-only without heads"
-                       : format("the largest block that divides it is %d", hadamard_block(h.order)).c_str());
+        fail("%s = %d: no Hadamard matrix of order %d is a product of Paley's, Williamson's (orders up to %d) and Sylvester's. HINT: %s", what, n,
+             h.order, HADAMARD_MAX_ORDER, hint.c_str());
     if (n > hadamard_max())
-        fail("%s = %d: a transform of more than %d values at a time does not fit into the shared memory of %s. HINT: --rotate-block; the "
-             "largest block that divides it is %d",
-             what, n, hadamard_max(), device_name().c_str(), hadamard_block(n));
+        fail("%s = %d: a transform of more than %d values at a time does not fit into the shared memory of %s. HINT: %s", what, n, hadamard_max(),
+             device_name().c_str(), hint.c_str());
     std::vector<float> signs, transposed;
     for (size_t f = h.factors.orders.size(); f-- > 0;) {
         const int m = h.factors.orders[f];
-        const std::vector<float> H = paley_matrix(m);
+        const std::vector<float> H = m == 4 * WILLIAMSON ? williamson_matrix() : paley_matrix(m);
         transposed.insert(transposed.end(), H.begin(), H.end());
         for (int c = 0; c < m; c++)
             for (int r = 0; r < m; r++) signs.push_back(H[(size_t)r * m + c]);
@@ -231,7 +250,7 @@ DEVICE void hadamard_signs(float* y, int n, int m, int stride, const float* sign
     for (int u = threadIdx.x; u < units; u += blockDim.x) {
         float* at = y + (size_t)(u / columns) * m * stride + u % columns * lanes;
         for (int c = 0; c < m; c++) memcpy(&in[c], at + (size_t)c * stride, sizeof(Column));
-        for (int r = 0; r < m; r += 4) {  // a Paley order is a multiple of 4
+        for (int r = 0; r < m; r += 4) {  // m is a multiple of 4
             Column out[4] = {};
             for (int c = 0; c < m; c++)
                 for (int k = 0; k < 4; k++) out[k] += signs[c * m + r + k] * in[c];

@@ -37,6 +37,7 @@
 // defines: RotationShape, Rotation, random_signs, rotation_make, rotation_set_r1, rotation_draw_r2, rotate_rows, rotate_stream_rows,
 //          rotate_layer, rotate_layer_bytes, rotate_queries_and_keys, rotate_down_input, rotate_o_input, transpose, fill_kernel, kv_head
 #pragma once
+#include <numeric>
 #include "../cuda/hadamard.cuh"
 #include "../data/random.h"
 #include "quant.cuh"
@@ -136,13 +137,16 @@ inline Rotation rotation_make(const RotationShape& shape, uint64_t seed, int blo
     };
     Rotation r;
     r.shape = shape, r.has = parts, r.seed = seed;
-    if (r.has.r1 && !r1_is_given) r.hidden = hadamard_make(width(shape.C, "hidden_size"), "hidden_size");
-    if (r.has.r1 && !r1_is_given) r.signs = random_signs(shape.C, seed);
-    if (r.has.r4 && shape.F) r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size");
+    const bool makes_r1 = r.has.r1 && !r1_is_given;
+    int divided = makes_r1 ? shape.C : 0;  // what a block divides: all of the widths
+    if (r.has.r4) divided = std::gcd(divided, std::gcd(shape.F, shape.expert_F));
+    const std::string smaller = format("--rotate-block %d", hadamard_block(divided));
+    if (makes_r1) r.hidden = hadamard_make(width(shape.C, "hidden_size"), "hidden_size", 1, smaller), r.signs = random_signs(shape.C, seed);
+    if (r.has.r4 && shape.F) r.ffn = hadamard_make(width(shape.F, "intermediate_size"), "intermediate_size", 1, smaller);
     if (r.has.r4 && shape.expert_F)
-        r.expert_ffn = hadamard_make(width(shape.expert_F, "moe_intermediate_size"), "moe_intermediate_size");
-    if (r.has.r2 || r.has.r3) r.head = hadamard_make(shape.D, "head_dim");
-    if (r.has.over_heads) r.heads = hadamard_make(shape.H * shape.D, "num_attention_heads * head_dim", shape.D);
+        r.expert_ffn = hadamard_make(width(shape.expert_F, "moe_intermediate_size"), "moe_intermediate_size", 1, smaller);
+    if (r.has.r2 || r.has.r3) r.head = hadamard_make(shape.D, "head_dim", 1, "--rotate-only without r2 and r3");
+    if (r.has.over_heads) r.heads = hadamard_make(shape.H * shape.D, "num_attention_heads * head_dim", shape.D, "--rotate-only without heads");
     return r;
 }
 

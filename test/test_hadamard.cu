@@ -51,7 +51,30 @@ static Signs paley_two(int q) {
     return a;
 }
 
-static Signs paley(int m) { return m == 76 ? paley_two(37) : m == 28 ? paley_two(13) : m == 36 ? paley_two(17) : paley_one(m - 1); }
+// Williamson's matrix from four first rows and the definition of a circulant, the blocks as in his paper.
+static Signs williamson() {
+    const char* rows[4] = {
+        "++-+--++-+++----+++-++++-+++----+++-++--+-+",
+        "+--++----+-+---+--++++++++--+---+-+----++--",
+        "+--+++--+-+--+-+++++-++-+++++-+--+-+--+++--",
+        "+-+-+----++++-++++-++--++-++++-++++----+-+-"};
+    const int at[4][4] = {{+1, +2, +3, +4}, {-2, +1, -4, +3}, {-3, +4, +1, -2}, {-4, -3, +2, +1}};
+    Signs h((size_t)172 * 172);
+    for (int block_row = 0; block_row < 4; block_row++)
+        for (int block = 0; block < 4; block++)
+            for (int i = 0; i < 43; i++)
+                for (int k = 0; k < 43; k++) {
+                    const int which = at[block_row][block];
+                    const int value = rows[std::abs(which) - 1][k] == '+' ? 1 : -1;
+                    h[(size_t)(43 * block_row + i) * 172 + 43 * block + (i + k) % 43] = which > 0 ? value : -value;
+                }
+    return h;
+}
+
+static Signs base(int m) {
+    if (m == 172) return williamson();
+    return m == 76 ? paley_two(37) : m == 28 ? paley_two(13) : m == 36 ? paley_two(17) : paley_one(m - 1);
+}
 
 static bool is_hadamard(const Signs& h, int n) {
     for (int i = 0; i < n; i++)
@@ -75,13 +98,14 @@ static const std::vector<Size> SIZES = {
     {3072, {12}, 256}, {6144, {12}, 512}, {9728, {76}, 128}, {12288, {12}, 1024}, {17408, {68}, 256}, {25600, {20, 20}, 64},
     {16, {}, 16},      {32, {}, 32},      {64, {}, 64},      {40, {20}, 2},       {256, {}, 256},     {512, {}, 512},
     {8192, {}, 8192},  {896, {28}, 32},   {1, {}, 1},        {2, {}, 2},          {4, {}, 4},         {12, {12}, 1},
-    {20, {20}, 1},     {24, {12}, 2},     {36, {36}, 1},     {80, {20}, 4},       {152, {76}, 2},     {144, {12, 12}, 1}};
+    {20, {20}, 1},     {24, {12}, 2},     {36, {36}, 1},     {80, {20}, 4},       {152, {76}, 2},     {144, {12, 12}, 1}, {172, {172}, 1},
+    {11008, {172}, 64}};
 
 // The whole matrix, rows times columns as the index order says: H_m1 (x) H_m2 (x) W.
 static Signs dense(const Size& s) {
     Signs h = {1};
     int n = 1;
-    for (int m : s.orders) h = kronecker(h, n, paley(m), m), n *= m;
+    for (int m : s.orders) h = kronecker(h, n, base(m), m), n *= m;
     for (int two = s.two; two > 1; two /= 2) h = kronecker(h, n, {1, 1, 1, -1}, 2), n *= 2;
     return h;
 }
@@ -99,10 +123,12 @@ TEST(paleys_matrices_are_hadamard_and_what_the_definition_says) {
     for (int m : {12, 20, 24, 28, 36, 68, 76, 148}) {
         const std::vector<float> found = paley_matrix(m);
         Signs h(found.begin(), found.end());
-        if (m == 12 || m == 20 || m == 24 || m == 28 || m == 36 || m == 68 || m == 76) CHECK(h == paley(m));
+        if (m == 12 || m == 20 || m == 24 || m == 28 || m == 36 || m == 68 || m == 76) CHECK(h == base(m));
         for (int x : h) CHECK(x == 1 || x == -1);
         CHECK(is_hadamard(h, m));
     }
+    const std::vector<float> found = williamson_matrix();
+    CHECK(Signs(found.begin(), found.end()) == williamson());
 }
 
 // Small ones whole; of the large ones each factor, and then (A (x) B)(A (x) B)^T = A A^T (x) B B^T.
@@ -110,7 +136,7 @@ TEST(every_size_has_a_hadamard_matrix) {
     for (const Size& s : SIZES)
         if (s.n <= 512) CHECK(is_hadamard(dense(s), s.n));
         else
-            for (int m : s.orders) CHECK(is_hadamard(paley(m), m));
+            for (int m : s.orders) CHECK(is_hadamard(base(m), m));
 }
 
 static Array<float> to_device_float(const std::vector<double>& x) {
@@ -131,7 +157,7 @@ static std::vector<double> product(const Size& s, const std::vector<double>& x, 
     std::vector<double> y = x;
     int stride = s.n;
     std::vector<std::pair<Signs, int>> factors;
-    for (int m : s.orders) factors.push_back({paley(m), m});
+    for (int m : s.orders) factors.push_back({base(m), m});
     for (int two = s.two; two > 1; two /= 2) factors.push_back({{1, 1, 1, -1}, 2});
     for (const auto& f : factors) {
         const int m = f.second;
@@ -241,14 +267,14 @@ TEST(a_transform_over_heads) {
 }
 
 TEST(what_does_not_factor_is_refused_by_name) {
-    CHECK_ERROR(
-        hadamard_make(11008, "intermediate_size"),
-        "intermediate_size = 11008: no Hadamard matrix of order 11008 is a product of Paley's (orders up to 160) and Sylvester's. "
-        "HINT: the largest block that divides it is 256");
-    CHECK_ERROR(hadamard_make(18, "heads"), "the largest block that divides it is 2");
-    CHECK_ERROR(hadamard_make(14 * 64, "heads", 64), "HINT: --rotate-only without heads");
-    CHECK_ERROR(hadamard_make(65536, "hidden_size"), format("the largest block that divides it is %d", hadamard_max() < 32768 ? 16384 : 32768));
+    CHECK_ERROR(hadamard_make(47 * 64, "intermediate_size"),
+                "intermediate_size = 3008: no Hadamard matrix of order 3008 is a product of Paley's, Williamson's (orders up to 172) and "
+                "Sylvester's. HINT: another width");
+    CHECK_ERROR(hadamard_make(14 * 64, "heads", 64, "--rotate-only without heads"), "HINT: --rotate-only without heads");
+    CHECK_ERROR(hadamard_make(65536, "hidden_size", 1, "--rotate-block 8192"), "HINT: --rotate-block 8192");
     CHECK_EQ(hadamard_block(9728), 9728);
+    CHECK_EQ(hadamard_block(47 * 64), 64);
+    CHECK_EQ(hadamard_block(65536), hadamard_max() < 32768 ? 16384 : 32768);
 }
 
 TEST(the_same_bytes_twice_whatever_the_threads) {

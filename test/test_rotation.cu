@@ -557,13 +557,21 @@ TEST(the_signed_symmetric_grid) {
 }
 
 TEST(what_cannot_be_rotated_is_refused) {
-    CHECK_ERROR(rotation_make({80, 11008, 6, 2, 32}, 0), "intermediate_size = 11008");
+    // 3008 = 47 x 64 has no matrix; what both widths are multiples of has.
+    CHECK_ERROR(rotation_make({2048, 3008, 6, 2, 32}, 0), "HINT: --rotate-block 64");
+    CHECK_EQ(rotation_make({2048, 3008, 6, 2, 32}, 0, 64).ffn.n, 64);
+    CHECK_ERROR(rotation_make({80, 3008, 6, 2, 32}, 0), "intermediate_size = 3008");
+    CHECK_ERROR(rotation_make({80, 3008, 6, 2, 32}, 0), "HINT: --rotate-block 16");
+    CHECK_ERROR(rotation_make({80, 3008, 6, 2, 32, 160}, 0, 0, {false, false, false, true}), "HINT: --rotate-block 32");
+    CHECK_ERROR(rotation_make({86, 3008, 6, 2, 32}, 0, 0, {true, true, true, true}, true), "HINT: --rotate-block 64");  // R1 comes from a file
+    CHECK_EQ(rotation_make({2048, 11008, 16, 2, 128}, 0).ffn.n, 11008);  // Qwen2.5-3B
     CHECK_ERROR(rotation_make({80, 152, 6, 2, 32}, 0, 16),
                 "--rotate-block 16: expected a divisor of the model's intermediate_size = 152");
     // A matrix that nobody asks for is not missed.
-    CHECK_EQ(rotation_make({80, 11008, 6, 2, 32}, 0, 0, {true, true, false, false}).hidden.n, 80);
+    CHECK_EQ(rotation_make({80, 3008, 6, 2, 32}, 0, 0, {true, true, false, false}).hidden.n, 80);
     CHECK_EQ(rotation_make({86, 152, 6, 2, 32}, 0, 0, {false, true, true, true}).ffn.n, 152);
     CHECK_EQ(rotation_make({86, 152, 6, 2, 32}, 0, 0, {}, true).ffn.n, 152);  // R1 comes from a file
     CHECK_EQ(rotation_make({80, 152, 6, 2, 43}, 0, 0, {true, false, false, true}).head.n, 0);
     CHECK_ERROR(rotation_make({80, 152, 6, 2, 43}, 0, 0, {true, true, false, true}), "head_dim = 43");
+    CHECK_ERROR(rotation_make({80, 152, 6, 2, 43}, 0, 0, {true, true, false, true}), "HINT: --rotate-only without r2 and r3");
 }
