@@ -170,6 +170,17 @@ inline double paper_number(const std::string& cell) {
     return x;
 }
 
+// How far ours may be from a paper's cell without a star. Two of our standard errors; but a perplexity of the unquantized model is of the
+// same windows by the same weights: the digits that the paper prints, and 0.3 % that rounding to bf16 may move.
+inline bool same_windows(const Report& r, bool perplexity) { return perplexity && r.method == "fp16" && !r.loaded; }
+
+inline double paper_tolerance(const std::string& cell, double stderr_, bool same_windows) {
+    if (!same_windows) return 2 * stderr_;
+    const size_t point = cell.find('.');
+    const double last_digit = point == std::string::npos ? 1 : std::pow(10, -(double)(cell.size() - point - 1));
+    return last_digit / 2 + 0.003 * paper_number(cell);
+}
+
 // " +-0.12", or nothing where a value has no standard error.
 inline std::string error_text(double stderr_) { return std::isnan(stderr_) ? "" : " +-" + format("%.2g", stderr_); }
 
@@ -189,8 +200,8 @@ inline std::string text_table(const std::vector<std::vector<std::string>>& lines
 }
 
 // The row and its head, in the order of the paper's columns; below it acc_norm where a task defines it and, where the paper has the
-// setting, its cells and the differences, with a star where one exceeds two standard errors; none at the average, since many of the
-// printed ones are not the mean of their row.
+// setting, its cells and the differences, with a star where one exceeds paper_tolerance; none at the average, since many of the printed
+// ones are not the mean of their row.
 inline std::string report_text(const Report& r) {
     std::vector<std::string> head = {"model", "method", "W", "A", "group"}, norm = {"", "acc_norm", "", "", ""}, row;
     struct Beside {  // a paper's row
@@ -217,7 +228,7 @@ inline std::string report_text(const Report& r) {
     row = {model, r.loaded ? method + ", loaded" : method,
            r.effective_bits ? format("%.2f", r.effective_bits) : std::to_string(r.wbits), activations,
            r.method == "fp16" || r.group == -1 ? "-" : std::to_string(r.group)};
-    bool any_norm = false, any_star = false;
+    bool any_norm = false, any_star = false, any_exact_star = false;
     // `cell` is the paper's, `key` names the column in which the others have theirs.
     auto column = [&](const std::string& name, const Estimate& value, bool percent, const std::string& cell, const std::string& key) {
         head.push_back(name);
@@ -230,9 +241,9 @@ inline std::string report_text(const Report& r) {
             p.any = true;
             const double d = value.value - paper_number(text);
             if (std::isnan(d)) continue;
-            const bool star = name != "avg" && std::fabs(d) > 2 * value.stderr_;
-            p.difference.back() = format("%+.3g%s", d, star ? " *" : "");
-            any_star = any_star || star;
+            const bool exact = same_windows(r, !percent), star = name != "avg" && std::fabs(d) > paper_tolerance(text, value.stderr_, exact);
+            p.difference.back() = format("%+.3g%s", d, !star ? "" : exact ? " **" : " *");
+            (exact ? any_exact_star : any_star) |= star;
         }
     };
     const Estimate average = zero_shot_average(r);
@@ -258,6 +269,9 @@ inline std::string report_text(const Report& r) {
     std::string text = text_table(lines);
     if (!r.narrower_groups.empty()) text += r.narrower_groups + "\n";
     if (any_star) text += "* more than two of our standard errors from the paper's number\n";
+    if (any_exact_star)
+        text += "** further from the paper's number than its printed digits and 0.3 %: not its model, its text or its protocol. HINT: read no "
+                "quantized row before this one agrees\n";
     for (const Beside& p : papers)
         if (p.any && !p.row.cell("note").empty())
             text += "note on " + (&p == &papers[0] ? "the paper's row: " : p.row.label + "'s row: ") + p.row.cell("note") + "\n";

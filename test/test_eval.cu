@@ -427,6 +427,29 @@ TEST(a_star_is_two_standard_errors) {
     }
 }
 
+// The unquantized model's perplexity is of the paper's own windows: half of the last digit that 12.7 or 20 have, and 0.3 %.
+TEST(a_full_precision_perplexity_agrees_in_the_printed_digits) {
+    struct Case {
+        const char* paper;
+        double value;
+        bool stars;
+    };
+    for (auto [paper, value, stars] : {Case{"12.7", 12.787, false}, {"12.7", 12.789, true}, {"12.7", 12.613, false}, {"12.7", 12.611, true},
+                                       {"20", 20.559, false}, {"20", 20.561, true}}) {
+        Report r = example_report();
+        r.method = "fp16", r.kl.clear();
+        r.tasks = {{"wikitext2", "ppl", "test", value, 0.4, 146, 299008, paper}};
+        const std::string text = report_text(r);
+        CHECK_EQ(text.find(" **\n") != std::string::npos, stars);
+        CHECK_EQ(text.find("** further from the paper's number than its printed digits and 0.3 %") != std::string::npos, stars);
+        CHECK(text.find("* more than two") == std::string::npos);
+        r.loaded = true;  // a packed checkpoint is no full precision
+        CHECK(report_text(r).find("** further") == std::string::npos);
+        r.loaded = false, r.tasks = {{"piqa", "acc", "test", 70, 0.4, 1838, 80000, "75.7"}};
+        CHECK(report_text(r).find("-5.7 *\n") != std::string::npos);
+    }
+}
+
 // One window has no standard error, and no difference of it is significant.
 TEST(one_value_has_no_standard_error) {
     Report r = example_report();
