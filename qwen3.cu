@@ -6,7 +6,7 @@
 //
 //     tokens of calibration and of every evaluation  ->  embed
 //     for each layer:   load it  ->  quantize it from the calibration activations
-//                                ->  push calibration and evaluation activations through the result
+//                                ->  push evaluation and (but for awq and smoothquant) calibration activations through the result
 //     final norm  ->  head  ->  log-probabilities  ->  scores  ->  report
 //
 // Top to bottom: the kernels, one layer's forward pass, quantizing it, the head, and the run that puts them together. Beside this file are
@@ -239,7 +239,7 @@ inline Rows group_rows(const Group& group, const Chunk& chunk) {
     return {(size_t)first[0], first[1] - first[0]};
 }
 
-// The rows of a stage's inputs: a token's, or, where they are the experts' own, K of a token.
+// How many rows a stage's inputs have: one a token, or K a token where they are the experts' own.
 inline int stage_rows(const Layer& layer, int stage, const Chunk& chunk) {
     return stage == 3 && layer.router ? chunk.T * chunk.routing.K : chunk.T;
 }
@@ -360,7 +360,7 @@ inline void layer_forward(const Config& c, const Layer& layer, Stream& s, Scratc
     }
 }
 
-// Multiplies a stream by R1, or by its transpose. The embeddings of a stream that keeps rests lie in rows of C yet: its chunks are moved
+// Multiplies a stream by R1, or by its transpose. The embeddings of a stream that keeps rests still lie without gaps: its chunks are moved
 // apart, the last one first.
 inline void stream_rotate(Stream& s, const Rotation& rotation, bool inverse, Scratch& scratch) {
     const size_t C = rotation.shape.C;
@@ -478,12 +478,13 @@ inline void solve_group(const Method& method, Quantizer& q, Layer& layer, int g)
 
 // Each group is solved from inputs that passed through the stages before it, as they are after quantization. The inputs of the
 // current stage are kept for the whole stream, so that nothing is computed twice: one forward pass a layer in all. Where memory does
-// not hold what is collected for all groups of a stage, it is done for some at a time.
+// not hold what is collected for all groups of a stage (of experts), the first ones are collected while the stage is computed, and the
+// others some at a time.
 inline void quantize_sequential(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
     if (q.opt.a_in_calibration) layer_set_cache_grids(layer, q.opt, c.D, true);
     for (int stage = 0; stage <= STAGES; stage++) {
-        const int all = stage < STAGES ? layer.first_group[stage + 1] : 0;
-        int first = stage < STAGES ? layer.first_group[stage] : 0, end = first + std::min(q.opt.groups_at_once, all - first);
+        const int stage_end = stage < STAGES ? layer.first_group[stage + 1] : 0;
+        int first = stage < STAGES ? layer.first_group[stage] : 0, end = first + std::min(q.opt.groups_at_once, stage_end - first);
         for (const Chunk& chunk : s.chunks) {
             floatX* x = s.x.fetch(chunk, scratch.x.data);
             floatX* in = s.in.fetch(chunk, scratch.in.data);  // [rows, I], I the stage's own, in a place that fits the widest
@@ -495,9 +496,9 @@ inline void quantize_sequential(const Config& c, Layer& layer, const Method& met
             s.in.store(chunk, in);
             s.x.store(chunk, x);
         }
-        for (; first < all; first = end, end += std::min(q.opt.groups_at_once, all - end)) {
-            for (const Chunk& chunk : s.chunks)
-                if (first > layer.first_group[stage])
+        for (; first < stage_end; first = end, end += std::min(q.opt.groups_at_once, stage_end - end)) {
+            if (first > layer.first_group[stage])
+                for (const Chunk& chunk : s.chunks)
                     stage_collect(c, method, q, layer, stage, s.x.fetch(chunk, scratch.x.data), s.in.fetch(chunk, scratch.in.data), chunk,
                                   scratch, first, end);
             for (int g = first; g < end; g++) solve_group(method, q, layer, g);
@@ -505,9 +506,8 @@ inline void quantize_sequential(const Config& c, Layer& layer, const Method& met
     }
 }
 
-// What stands beside x's inputs of a stage's groups in the full-precision model, whose own are in_full. An expert has the tokens that x's
-// router sends there (chunk's), wherever x~ goes: its gate and up x~'s inputs of them, its down what the original expert makes of those.
-// room [T K, max(C, F)] then holds them.
+// The x~ that is paired with x's inputs of a stage: in_full, or in a mixture, from stage 2 on, rows in the order of x's routing (chunk's),
+// made in room [T K, max(C, F)]: for gate and up x~'s inputs of those tokens, for down what the original expert makes of them.
 inline floatX* paired_inputs(const Config& c, const Layer& original, int stage, const floatX* x_full, floatX* in_full, const Chunk& chunk,
                              Scratch& scratch, floatX* room) {
     if (stage < 2 || !original.router) return in_full;
@@ -545,8 +545,8 @@ inline void quantize_paired(const Config& c, Layer& layer, const Method& method,
     if (full.in.data.place == Place::Host) in_scratch = Array<floatX>(scratch.in.n, "input scratch of a pair");
     if (layer.router) room = Array<floatX>(pair_room(c) * (scratch.x.n / c.C), "experts' inputs of a pair");
     for (int stage = 0; stage <= STAGES; stage++) {
-        const int all = stage < STAGES ? layer.first_group[stage + 1] : 0;
-        int first = stage < STAGES ? layer.first_group[stage] : 0, end = first + std::min(q.opt.groups_at_once, all - first);
+        const int stage_end = stage < STAGES ? layer.first_group[stage + 1] : 0;
+        int first = stage < STAGES ? layer.first_group[stage] : 0, end = first + std::min(q.opt.groups_at_once, stage_end - first);
         for (size_t i = 0; i < s.chunks.size(); i++) {
             const Chunk &chunk = s.chunks[i], &chunk_full = full.chunks[i];  // the same tokens, each with its own routing
             floatX *x = s.x.fetch(chunk, scratch.x.data), *x_full = full.x.fetch(chunk, scratch.x2.data);
@@ -560,9 +560,9 @@ inline void quantize_paired(const Config& c, Layer& layer, const Method& method,
             s.in.store(chunk, in), full.in.store(chunk, in_full);
             s.x.store(chunk, x), full.x.store(chunk, x_full);
         }
-        for (; first < all; first = end, end += std::min(q.opt.groups_at_once, all - end)) {
-            for (const Chunk& chunk : s.chunks)
-                if (first > layer.first_group[stage])
+        for (; first < stage_end; first = end, end += std::min(q.opt.groups_at_once, stage_end - end)) {
+            if (first > layer.first_group[stage])
+                for (const Chunk& chunk : s.chunks)
                     stage_collect_pair(c, method, q, layer, original, stage, s.in.fetch(chunk, scratch.in.data),
                                        full.x.fetch(chunk, scratch.x2.data), nullptr, chunk, scratch, room.data, first, end);
             for (int g = first; g < end; g++) solve_group(method, q, layer, g);
@@ -576,8 +576,8 @@ inline void solve_all(const Method& method, Quantizer& q, Layer& layer) {
     for (int g = 0; method.solve_group && g < (int)layer.groups.size(); g++) solve_group(method, q, layer, g);
 }
 
-// All groups are solved from one pass through the layer as it was, which for methods that calibrate on the full-precision model is the
-// stream's own.
+// All groups are solved from one pass through the unquantized layer, whose outputs the stream keeps: the next layer too sees full
+// precision.
 inline void quantize_full_precision(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
     for (const Chunk& chunk : s.chunks) {
         floatX* x = s.x.fetch(chunk, scratch.x.data);
@@ -592,8 +592,9 @@ inline void quantize_full_precision(const Config& c, Layer& layer, const Method&
     solve_all(method, q, layer);
 }
 
-// The same, and the stream then goes through the quantized layer. Where memory does not hold what is collected for all experts, there
-// is a pass for some of them at a time: no expert's inputs depend on another's weights, and the groups before them are solved last.
+// All groups are solved from one pass through the unquantized layer, and the stream then goes through the quantized one. Where memory does
+// not hold what is collected for all experts, there is a pass for some of them at a time: no expert's inputs depend on another's weights,
+// and the groups before them are solved last.
 inline void quantize_layerwise(const Config& c, Layer& layer, const Method& method, Quantizer& q, Stream& s, Scratch& scratch) {
     const int all = layer.first_group[STAGES] - layer.first_group[STAGES - 1];  // experts, or 1
     const size_t first_report = q.reports.size();

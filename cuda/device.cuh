@@ -10,7 +10,7 @@
 // floatX is the storage type of weights and activations: bf16, or float with PRECISION=FP32.
 //
 // defines: KERNEL, DEVICE, HOST_DEVICE, SHARED, launch, launch_shared, block_sync, block_sum, block_max, block_min, bf16, floatX,
-//          to_float, to_bf16, to_floatX, store_float, FLOATX_NAME, exp_float, Place, Array, copy, copy_beside, fill_zero,
+//          to_float, to_bf16, to_floatX, store_float, rounded_product, FLOATX_NAME, exp_float, Place, Array, copy, copy_beside, fill_zero,
 //          device_wait, memory_used, device_name, device_free_bytes, cgroup_free_bytes, host_free_bytes, host_peak_bytes, ceil_div, touch,
 //          place_malloc
 #pragma once
@@ -46,8 +46,13 @@
 #define SHARED __shared__
 
 inline void cuda_check_at(cudaError_t status, const char* call, const char* file, int line) {
-    if (status != cudaSuccess)
-        fail("%s:%d: %s: %s (%s)", file, line, call, cudaGetErrorName(status), cudaGetErrorString(status));
+    if (status == cudaSuccess) return;
+    const char* hint = "";
+    if (status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver) hint = ". HINT: nvidia-smi shows GPU and driver; make CPU=1 needs none";
+    if (status == cudaErrorNoKernelImageForDevice) hint = ". HINT: make gpu ARCH=..., the GPU's compute capability without its dot, 80 or more";
+    if (status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure)
+        hint = ". HINT: a kernel before this call failed; CUDA_LAUNCH_BLOCKING=1 in the environment names the launch";
+    fail("%s:%d: %s: %s (%s)%s", file, line, call, cudaGetErrorName(status), cudaGetErrorString(status), hint);
 }
 #define cuda_check(call) cuda_check_at((call), #call, __FILE__, __LINE__)
 
@@ -201,6 +206,15 @@ typedef bf16 floatX;
 #define FLOATX_NAME "bf16"
 HOST_DEVICE floatX to_floatX(float x) { return to_bf16(x); }
 #endif
+
+// a b, rounded before something is added to it. nvcc would fuse the two on the device, where the host's compiler and PyTorch do not.
+DEVICE float rounded_product(float a, float b) {
+#ifdef __CUDA_ARCH__
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
 
 // For kernels that write either type.
 HOST_DEVICE void store_float(float& to, float x) { to = x; }

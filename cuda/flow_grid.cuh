@@ -50,7 +50,7 @@ template <bool ORDERED> DEVICE void flow_round_run(floatX* row, const int* order
         scale = g.clip * most / top, bottom = -top - 1;
     } else {
         const bool drawn = g.zero || lo == hi;
-        lo = g.clip * (drawn && lo > 0 ? 0 : lo), hi = g.clip * (drawn && hi < 0 ? 0 : hi);
+        lo = rounded_product(g.clip, drawn && lo > 0 ? 0 : lo), hi = rounded_product(g.clip, drawn && hi < 0 ? 0 : hi);
         if (lo == 0 && hi == 0) lo = -1, hi = 1;
         scale = (hi - lo) / top;
         if (scale < FLT_MIN) scale = 1;  // a range too small to divide by: all become 0

@@ -5,7 +5,7 @@
 // For any s > 0,
 //     W x = (W diag(s)) (x / s),
 // and quantizing the right-hand side instead makes the error of channel j s_j times smaller, as long as s_j w does not stretch the
-// range of its grid. So the large channels get a large s, but not too large: s = s_x^r, where s_x is the mean |x_j| of the
+// range of its grid. So the large channels get a large s, but not too large: s = s_x^r (r: alpha of its eq. 5), where s_x is the mean |x_j| of the
 // channel, and r is found by trying. x / s costs nothing, as it is folded into what stands before the linear.
 //
 // Objective: the least mean squared difference of a module's output from full precision, over r (step 2), then over how far outliers among
@@ -45,7 +45,7 @@
 // cost: 22 passes of the calibration stream through each layer: one that collects, one in full precision to compare with and one for
 //       each ratio; down, which has a search of its own, once more of all but the first. All else is small
 //
-// defines: awq_collect, awq_solve; in the order of the steps: awq_channel_means, AwqSearch, awq_search, AwqSample, awq_sample, awq_clip,
+// defines: awq_collect, awq_solve; in the order of the steps: awq_channel_means, AwqSearch, awq_search, AwqTokens, awq_sample, awq_clip,
 //          AwqGroup, awq_layer, awq_device_bytes
 #pragma once
 #include <array>
@@ -215,7 +215,7 @@ struct AwqScaled {
 // at the time of the call; it is called first with the weights as they were, then once a candidate. The groups' W are left holding the last.
 inline AwqSearch awq_search(const std::vector<AwqScaled>& groups, const std::vector<float>& s_x, const QuantOptions& opt, size_t n,
                             int width, const std::function<void(floatX*)>& judge, const std::string& where) {
-    const int O = groups[0].group->O, I = groups[0].group->I, G = opt.group_size == -1 ? I : opt.group_size;
+    const int O = groups[0].group->O, I = groups[0].group->I, G = grid_columns(opt, I);
     const float maxq = (float)((1 << opt.wbits) - 1);
     Array<floatX> full(n * width, "AWQ's full-precision output"), out(n * width, "AWQ's candidate output");
     Array<float> scaled((size_t)O * I, "scaled weights"), s_d(I, "scales"), squares(n, "squared differences");
@@ -245,7 +245,7 @@ inline AwqSearch awq_search(const std::vector<AwqScaled>& groups, const std::vec
     return best;
 }
 
-// gain [C] /= s, s becoming what this does after the gain's rounding to floatX.
+// gain [C] /= s, rounded to floatX; s becomes what the rounded gain really was divided by.
 inline void awq_divide_gain(floatX* gain, std::vector<float>& s) {
     std::vector<floatX> host(s.size());
     copy(host.data(), gain, s.size());
@@ -269,7 +269,7 @@ KERNEL awq_sample_kernel(float* Xt /*[I, m]*/, const floatX* X /*[n, I]*/, const
     }
 }
 
-struct AwqSample {    // some of the calibration tokens, of all calibration samples
+struct AwqTokens {    // some of the calibration tokens, of all calibration samples
     Array<float> Xt;  // [I, m], m tokens
     int m;
 };
@@ -279,9 +279,9 @@ inline int awq_stride(size_t n, int least) { return (int)std::max<size_t>(1, n /
 inline int awq_sample_size(size_t n, int least) { return (int)ceil_div(n, (size_t)awq_stride(n, least)); }
 
 // The tokens 0, stride, 2 stride .. of X / s.
-inline AwqSample awq_sample(const floatX* X /*[n, I]*/, size_t n, const std::vector<float>& s /*[I]*/, int least) {
+inline AwqTokens awq_sample(const floatX* X /*[n, I]*/, size_t n, const std::vector<float>& s /*[I]*/, int least) {
     const int stride = awq_stride(n, least), m = awq_sample_size(n, least), I = (int)s.size();
-    AwqSample sample = {Array<float>((size_t)I * m, "AWQ's sampled inputs"), m};
+    AwqTokens sample = {Array<float>((size_t)I * m, "AWQ's sampled inputs"), m};
     Array<float> s_d(I, "scales");
     copy(s_d.data, s.data(), I);
     launch(awq_sample_kernel, dim3(ceil_div(I, 32), ceil_div(m, 32)), 256, sample.Xt.data, X, s_d.data, I, m, stride);
@@ -310,8 +310,8 @@ KERNEL awq_keep_clip_kernel(int* best /*[O, groups]*/, float* least /*[O, groups
 }
 
 // The best i for each row and group of W [O, I]: [O, I / G].
-inline Array<int> awq_clip(const float* W, int O, int I, const AwqSample& x, const QuantOptions& opt) {
-    const int G = opt.group_size == -1 ? I : opt.group_size, groups = I / G;
+inline Array<int> awq_clip(const float* W, int O, int I, const AwqTokens& x, const QuantOptions& opt) {
+    const int G = grid_columns(opt, I), groups = I / G;
     const float maxq = (float)((1 << opt.wbits) - 1);
     Array<float> D((size_t)O * I, "clipping differences"), P((size_t)O * x.m, "clipping errors");
     Array<float> least((size_t)O * groups, "least errors");
@@ -338,7 +338,7 @@ KERNEL awq_row_squares_kernel(float* out /*[O]*/, const float* P /*[O, m]*/, con
 // Relative output error of each linear, ||(W - W^) x|| / ||W x|| over a sample of tokens; W [O, I] in float, W^ = group.W. Row o,
 // which has been divided by row_scale[o], counts as it was before.
 inline std::vector<double> awq_output_errors(const Group& group, const Array<float>& W, const std::vector<float>& row_scale,
-                                             const AwqSample& x) {
+                                             const AwqTokens& x) {
     const int O = group.O, I = group.I, rows_at_once = std::min(O, OUTPUT_ERROR_ROWS);
     Array<float> D((size_t)rows_at_once * I, "weight differences"), P((size_t)rows_at_once * x.m, "outputs");
     Array<float> num(O, "output errors"), den(O, "output norms"), scale(O, "row scales");
@@ -364,7 +364,7 @@ inline std::vector<double> awq_output_errors(const Group& group, const Array<flo
 struct AwqGroup {
     Array<float> W;                      // [O, I] in float: here the scales go, and group.W follows in step 4
     std::vector<float> s, row_scale;     // [I] what its inputs are divided by, [O] what its outputs are
-    AwqSearch search;                    // none (no s) for group 1 where v's weights are not of o's shape
+    AwqSearch search;                    // none (no s) for o where v's weights are not of its shape, and for a starved expert's down
     std::vector<std::vector<int>> clip;  // for each linear, [O, I / G] the i of its limits; empty for q and k, and with --no-clip
     double seconds = 0;
 };
@@ -380,12 +380,6 @@ inline void awq_find_scales(Quantizer& q, Layer& layer, int first, int end, std:
     for (int g = first; g < end; g++) a[g].search = found, a[g].s = found.s;
 }
 
-inline void awq_scale_columns(const Group& group, AwqGroup& a) {
-    Array<float> s(group.I, "scales");
-    copy(s.data, a.s.data(), group.I);
-    launch(scale_columns_kernel, group.O, 256, a.W.data, a.W.data, s.data, group.I);
-}
-
 // The rows of `linear` and their biases /= s [linear.O].
 inline void awq_divide_rows(const Group& group, const Linear& linear, AwqGroup& a, const std::vector<float>& s) {
     Array<float> s_d(linear.O, "scales");
@@ -398,11 +392,11 @@ inline void awq_divide_rows(const Group& group, const Linear& linear, AwqGroup& 
 // Steps 3 and 4 of group g.
 inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
     Group& group = layer.groups[g];
-    const int I = group.I, G = q.opt.group_size == -1 ? I : q.opt.group_size;
+    const int I = group.I, G = grid_columns(q.opt, I);
     const float maxq = (float)((1 << q.opt.wbits) - 1);
     GroupCodesArray made(group, I / G, q.opt);
     const bool starved = group_starves(q, group, g);
-    AwqSample x = {};
+    AwqTokens x = {};
     if (q.opt.clip && !starved) x = awq_sample(q.inputs[g].data, q.n_inputs[g], a.s, AWQ_CLIP_TOKENS);
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
@@ -474,14 +468,14 @@ inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
         awq_find_scales(q, layer, 0, 1, a, q.n_calibration, o.O,
                         [&](floatX* out) { attention_forward(q, layer, q.inputs[0].data, out); });
         awq_divide_gain(layer.input_norm, a[0].s);
-        awq_scale_columns(qkv, a[0]);
+        scale_columns(a[0].W, a[0].s);
     });
     const Linear& v = qkv.linears[2];
     if (v.O == o.O && qkv.I == o.I)
         timed(1, 2, [&] {
             find_own(1);
             awq_divide_rows(qkv, v, a[0], a[1].s);
-            awq_scale_columns(o, a[1]);
+            scale_columns(a[1].W, a[1].s);
         });
     timed(gate_up, down, [&] {
         awq_find_scales(q, layer, gate_up, down, a, q.n_calibration, layer.groups[down].O,
@@ -493,7 +487,7 @@ inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
         scale_router(layer, s_d.data);
         for (int g = gate_up; g < down; g++) {
             a[g].s = s;
-            awq_scale_columns(layer.groups[g], a[g]);
+            scale_columns(a[g].W, a[g].s);
         }
     });
     for (int g = down; g < n_groups; g++) {
@@ -502,7 +496,7 @@ inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
         timed(g, g + 1, [&] {
             find_own(g);
             awq_divide_rows(layer.groups[before], layer.groups[before].linears[1], a[before], a[g].s);
-            awq_scale_columns(layer.groups[g], a[g]);
+            scale_columns(a[g].W, a[g].s);
         });
     }
     for (int g = 0; g < n_groups; g++) {
@@ -520,7 +514,7 @@ inline size_t awq_device_bytes(const Layer& layer, const QuantOptions& opt, size
     const size_t C = layer.groups[0].I, x = sizeof(floatX);
     size_t kept = 0, most = 0;
     for (const Group& group : layer.groups) {
-        const size_t I = group.I, G = opt.group_size == -1 ? I : opt.group_size;
+        const size_t I = group.I, G = grid_columns(opt, group.I);
         const bool expert = group.expert >= 0;
         const size_t copies = expert ? (size_t)layer.K : 1, experts = expert ? (size_t)(layer.first_group[3] - layer.first_group[2]) : 1;
         const size_t m_clip = awq_sample_size(n, AWQ_CLIP_TOKENS), m_report = awq_sample_size(n, AWQ_REPORT_TOKENS);

@@ -6,7 +6,7 @@
 //
 // Objective: GPTQ's, for each row the least (w - w^) H (w - w^)^T; the sets of a block are chosen to approximate its saliency S best.
 // A set of weights of one row is binarized to two values around its mean m, at the distance a that is best for these signs:
-//     x^ = m + a sign(x - m),    m = mean x,  a = mean |x - m|        (sign 0 = 0; of an empty set nothing is left to do)
+//     x^ = m + a sign(x - m),    m = mean x,  a = mean |x - m|        (its paper has no m; sign 0 = 0; of an empty set nothing is left)
 // What that leaves over can be binarized again ("residual"): order 2, two bits. R(A, mask, order) is A approximated so, row by
 // row, over the mask's entries, and 0 elsewhere.
 // The sets are whole salient columns, with order 2; of the rest the large weights (the tails) and the small ones (the middle), with
@@ -14,8 +14,9 @@
 //
 //   1  H from the calibration inputs, its dead columns and damping, U upper triangular with H^-1 = U^T U (quant/hessian.cuh)
 //   for each block of 128 columns, W1 being the block as corrected so far, U1 the block of U on the diagonal:
-//   2  saliency S = W1^2 / diag(U1)^2, column by column    (--salient-metric magnitude: S = W1)
-//   3  rank the columns by the sum over rows of |S|. The k best are salient, k = 1 .. 49 being the one with the least
+//   2  saliency S = W1^2 / diag(U1)^2, column by column    (its paper: [H^-1]_ii for U_ii, its code: U_ii; --salient-metric
+//      magnitude: S = W1)
+//   3  rank the columns by the sum over rows of |S|. The n_salient best are salient, of 1 .. 49 the number with the least
 //      |S - R(S, salient, 2) - R(S, rest, 2)|^2: it is S that is approximated here, not yet W
 //   4  of the rest the entries with |S| >= t are large. Candidates for t are 81 quantiles of the whole block's |S|, 0.10 to 0.90,
 //      with 0 in the salient columns' place; t has the least |S - R(S, small, 1) - R(S, large, 1) - R(S, salient, 2)|^2
@@ -27,7 +28,8 @@
 // Bits are reported as its paper counts them, 1 + the salient share of the columns. That leaves out what a packed form needs
 // besides: one bit a weight to tell large from small, and 8 numbers a row and block.
 //
-// symbols: W [O, I], H and U [I, I], S and E [O, 128]; in the code n columns of a block (the last may be narrower), n_salient step 3's k
+// symbols: W [O, I], H and U [I, I], S and E [O, 128]; in the code n columns of a block (the last may be narrower), k a
+//          column's place in step 3's ranking
 // defaults: Hessian metric, damp 0.01, block 128, 128 x 2048 tokens of C4: the paper's flags
 // cost: 49 + 81 candidates, each a few passes over the weights, one sort of them; multiply-adds: O I^2 / 2 for the
 //       corrections, I^3 / 3 for U, T I^2 / 2 for H
@@ -97,11 +99,6 @@ DEVICE float binary2_error(const float* x, int n) {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Kernels: one block a row of the weights. `ranking` has the block's columns by descending saliency, salient ones first.
-
-KERNEL billm_zero_dead_kernel(float* W /*[O, I]*/, const float* W0 /*[O, I]*/, const int* dead /*[I]*/, int I) {
-    const size_t row = (size_t)blockIdx.x * I;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) W[row + i] = dead[i] ? 0 : W0[row + i];
-}
 
 // Step 2.
 KERNEL billm_saliency_kernel(float* S /*[O, 128]*/, const float* W /*[O, I]*/, const float* diagonal /*[I] of U*/, int I,
@@ -227,7 +224,7 @@ inline BillmResult billm_weights(floatX* W, const float* W0, int O, int I, const
     Array<float> errors((size_t)O * BILLM_SPLITS, "errors of candidates"), magnitudes((size_t)O * BILLM_BLOCK, "magnitudes");
     Array<int> ranking_d(BILLM_BLOCK, "ranking"), dead(I, "dead columns");
     copy(dead.data, f.dead.data(), I);
-    launch(billm_zero_dead_kernel, O, 256, V.data, W0, dead.data, I);
+    launch(zero_dead_kernel, O, 256, V.data, W0, dead.data, I);
     launch(hessian_diagonal_kernel, 1, 256, diagonal.data, f.U.data, I);
 
     BillmResult result;

@@ -11,7 +11,8 @@
 //     H = (2/n) sum x x^T        D = (2/n) sum (x~ - x) x^T        D_ij: the channel i of the difference, j of x
 // With U as in gptq.cuh (H^-1 = U^T U after dead columns, order and damping; D's columns and rows in the same order, its dead columns 0),
 //     P = alpha triu(D U^T, 1) U                                       strictly upper triangular
-// says how the columns after i make good w_i (x~_i - x_i), the part of the target that w^_i, being of x, cannot give. While the columns
+// has in row i alpha D_iF H_FF^-1 for the columns F after i: their least-squares answer to w_i (x~_i - x_i), the part of the target that
+// w^_i x_i cannot give (its eq. 18 writes L for U^T). While the columns
 // of a block are quantized one after another, w_i before its rounding changes them by + w_i P_ij beside GPTQ's - e_i U_ij; the columns
 // after the block see the block's weights as they have become: W[:, later] += W^ P[block, later] - E U[block, later]. (So the original
 // code; its paper's equation 18 has the weights before rounding there too, which gives other codes.) All else is GPTQ's; P follows its step 4.
@@ -19,8 +20,8 @@
 // In a mixture of experts x~ follows its own router, as the full-precision model does, and x its own. What is paired is a token at an
 // expert: for every token that x's router sends to e, gate and up of e have x~'s input of the same token beside x's, wherever x~ itself
 // goes, and down has what the original e makes of that input. So w^ still mends what w would have given there; that another expert would
-// have been asked, no weight of e can mend, and the routers' weights are not quantized. An expert that too few tokens reach has neither H nor D
-// and is rounded to nearest.
+// have been asked, no weight of e can mend, and the routers' weights are not quantized. An expert that too few tokens reach has no D, and
+// the identity for H: it is rounded to nearest.
 //
 // The derivation gives alpha = 1. The authors' code has 0.25 throughout, "most stable". alpha = 0 is GPTQ, and needs no second stream.
 //
@@ -29,7 +30,7 @@
 // which is below the square of the output error where D's term helps, and below 0 where the module mends more than it breaks. GPTQ's
 // loss is no measure here: it grows with every change to w.
 //
-// symbols: W [O, I], X, X~ [T, I], H, D, U and P [I, I]
+// symbols: W [O, I], X, X~ [T, I], H, D, U and P [I, I]. In the code H and D are bare sums; hessian_factor and gptaq_correction apply 2/n
 // defaults: alpha 0.25, else GPTQ's
 // cost: a second forward pass, T I^2 multiply-adds for D (twice H's), 2/3 I^3 for P, O I^2 / 2 for its corrections; of a mixture the
 // products of gate and up once more
@@ -85,8 +86,8 @@ KERNEL gptaq_any_kernel(float* any /*[I]*/, const float* D, int I) {
     if (threadIdx.x == 0) any[blockIdx.x] = most;
 }
 
-// P [I, I], of which only the strict upper half is filled, some rows at a time; nothing where D is 0, as before the first layer, whose
-// two inputs are the same. D [I, I] = sum over the tokens of n sequences of (x~ - x) x^T, in the original order.
+// P [I, I], of which only the strict upper half is filled, some rows at a time; nothing where D is 0, as at q k v of the first layer,
+// whose two inputs are the same. D [I, I] = sum over the tokens of n sequences of (x~ - x) x^T, in the original order.
 inline Array<float> gptaq_correction(const float* D, const HessianFactor& f, size_t n, double alpha) {
     const int I = (int)f.order.size();
     Array<float> any_d(I, "rows of D");
@@ -111,7 +112,7 @@ inline Array<float> gptaq_correction(const float* D, const HessianFactor& f, siz
     return P;
 }
 
-// As gptq_weights; h has D too, but with alpha 0 or for an expert without tokens. beta is foem.cuh's.
+// As gptq_weights; h has D too, unless alpha is 0 or too few tokens reach the expert. beta is foem.cuh's.
 inline GptqResult gptaq_weights(Group& group, const float* W0, const Hessian& h, const QuantOptions& opt, double beta,
                                 const std::string& where) {
     const HessianFactor f = hessian_factor(h.H.data, group.I, h.n, opt.damp, opt.act_order, where);

@@ -6,7 +6,8 @@
 // The rows of W are independent problems: choose w^ on the grid with the least (w - w^) H (w - w^)^T, where H = (2/n) sum x x^T
 // over all tokens of n calibration samples. (The originals call a sample a sequence.) With
 //     H^-1 = U^T U,  U upper triangular,
-// the best correction of the columns j > i for the error of column i is
+// the columns F from i on have H_FF^-1 = U_FF^T U_FF, whose first row is U_ii U_iF: so its eq. 2's [H_F^-1]_ii is U_ii^2, and the
+// best correction of the columns j > i for the error of column i is
 //     e_i = (w_i - w^_i) / U_ii,    w_j -= e_i U_ij.
 // Work is done in blocks of 128 columns: inside a block column by column, then all later columns at once, W -= E U[block, later].
 //
@@ -20,7 +21,8 @@
 //      block, and a column then uses the grid of the group it has in the original order. The last group may be narrower.
 //   6  undo the order
 //
-// symbols: W [O, I], X [T, I], H and U [I, I], E [O, 128] errors, G columns that share a grid, maxq = 2^bits - 1
+// symbols: W [O, I], X [T, I], H and U [I, I], E [O, 128] errors, G columns that share a grid, maxq = 2^bits - 1. In the code H is the bare
+//          sum of x x^T, to which hessian_factor applies 2/n
 // defaults: -b 4 -g 128, --act-order, asymmetric, damp 0.01, 128 x 2048 tokens of C4, true-sequential: the paper's flags
 // cost: multiply-adds: O I^2 / 2 for the corrections, I^3 / 3 for U (linalg.cuh); T I^2 / 2 for H, which dominates
 //
@@ -33,13 +35,14 @@
 static constexpr int GPTQ_BLOCK = 128;
 
 // W[o, k] = W0[o, order[k]], or 0 if that column is dead.
-KERNEL gptq_permute_weights_kernel(float* W, const float* W0, const int* order, const int* dead, int I) {
+KERNEL gptq_permute_weights_kernel(float* W /*[O, I]*/, const float* W0 /*[O, I]*/, const int* order /*[I]*/, const int* dead /*[I]*/,
+                                   int I) {
     const size_t row = (size_t)blockIdx.x * I;
     for (int k = threadIdx.x; k < I; k += blockDim.x) W[row + k] = dead[order[k]] ? 0 : W0[row + order[k]];
 }
 
 // out[o, order[k]] = W[o, k], and the code of that value, where it is asked for.
-KERNEL gptq_unpermute_weights_kernel(floatX* out, uint8_t* codes /*[O, I] or null*/, const float* W, const int* order,
+KERNEL gptq_unpermute_weights_kernel(floatX* out /*[O, I]*/, uint8_t* codes /*[O, I] or null*/, const float* W /*[O, I]*/, const int* order,
                                      const Grid* grids /*[O, n_grids]*/, const int* grid_of_column /*[I]*/, int n_grids, float maxq,
                                      int I) {
     const size_t row = (size_t)blockIdx.x * I;
@@ -69,7 +72,7 @@ struct GptqTerms {
 
 // Quantizes the columns [start, start + n) of one row, one after another. Thread t owns columns t, t + blockDim, ...: it alone
 // corrects them, so that the owner of column i finds it complete; the others need only its error, hence one block_sync a column.
-// A block has a power of two of threads.
+// A thread block has a power of two of threads and one row.
 KERNEL gptq_block_kernel(float* W /*[O, I]*/, float* E /*[O, 128]*/, float* losses /*[O]*/, const Grid* grids /*[O, n_grids]*/,
                          const int* grid_of_column /*[I]*/, const float* U /*[I, I]*/, int I, int n_grids, int start, int n,
                          float maxq, GptqTerms more) {
@@ -128,7 +131,7 @@ struct GptqResult {
 };
 
 // Steps 5 and 6: quantizes group.W [O, I] in place. W0 [O, I] are its weights as floats. P [I, I] (null: none) and beta are a
-// descendant's, and so are grids that are `fixed`, which are taken from it.
+// descendant's, and so are `fixed` grids, which are moved out of it.
 inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFactor& f, const QuantOptions& opt,
                                const float* P = nullptr, double beta = 0, FixedGrids* fixed = nullptr) {
     const int O = group.O, I = group.I;
@@ -148,16 +151,12 @@ inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFacto
     Array<Grid> grids = fixed ? std::move(fixed->grids) : Array<Grid>((size_t)O * n_grids, "grids");
     Array<float> W((size_t)O * I, "GPTQ weights"), E((size_t)O * GPTQ_BLOCK, "GPTQ errors"), losses(O, "GPTQ losses");
     fill_zero(losses.data, O);
-    const bool fit_first = fixed || per_channel || opt.static_groups;
-    if (fit_first && !fixed) {
+    const bool fit_before = !fixed && (per_channel || opt.static_groups), fit_in_blocks = !fixed && !fit_before;
+    if (fit_before) {
         // Per channel on the row as it is; static groups with the dead columns already 0 (as in the original).
         const float* from = W0;
         if (!per_channel) {
-            std::vector<int> identity(I);
-            std::iota(identity.begin(), identity.end(), 0);
-            Array<int> identity_d(I, "identity order");
-            copy(identity_d.data, identity.data(), I);
-            launch(gptq_permute_weights_kernel, O, 256, W.data, W0, identity_d.data, dead_d.data, I);
+            launch(zero_dead_kernel, O, 256, W.data, W0, dead_d.data, I);
             from = W.data;
         }
         launch(gptq_fit_kernel, dim3(O, n_grids), std::min(G, 256), grids.data, from, I, G, 0, maxq, symmetry(opt), opt.mse, opt.scale);
@@ -166,7 +165,7 @@ inline GptqResult gptq_columns(Group& group, const float* W0, const HessianFacto
     for (int start = 0; start < I; start += GPTQ_BLOCK) {
         const int n_columns = std::min(GPTQ_BLOCK, I - start), end = start + n_columns;
         const int first = ceil_div(start, G), n_starting = ceil_div(end, G) - first;
-        if (!fit_first)
+        if (fit_in_blocks)
             launch(gptq_fit_kernel, dim3(O, n_starting), std::min(G, 256), grids.data, W.data, I, G, first, maxq, symmetry(opt), opt.mse,
                    opt.scale);
         launch(gptq_block_kernel, O, GPTQ_BLOCK, W.data, E.data, losses.data, grids.data, grid_of_column_d.data, f.U.data, I,

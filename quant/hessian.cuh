@@ -10,12 +10,18 @@
 // If the factorization fails all the same, damping goes up: times 10, up to 1.
 //
 // symbols: H and U [I, I]; in step 3 I is the identity; a sequence is a calibration sample
-// defines: hessian_diagonal_kernel, HessianFactor, hessian_factor, hessian_solve_bytes, hessian_factor_note
+// defines: hessian_diagonal_kernel, zero_dead_kernel, HessianFactor, hessian_factor, hessian_solve_bytes, hessian_factor_note
 #pragma once
 #include <algorithm>
 #include <numeric>
 #include "../cuda/linalg.cuh"
 #include "quant.cuh"
+
+// W = W0, and 0 in dead columns.
+KERNEL zero_dead_kernel(float* W /*[O, I]*/, const float* W0 /*[O, I]*/, const int* dead /*[I]*/, int I) {
+    const size_t row = (size_t)blockIdx.x * I;
+    for (int i = threadIdx.x; i < I; i += blockDim.x) W[row + i] = dead[i] ? 0 : W0[row + i];
+}
 
 struct HessianFactor {
     Array<float> U;          // [I, I] upper triangular; its columns, like its rows, in `order`

@@ -10,7 +10,7 @@
 //     M <- 0.9 M + Omega                                               (0 at first)
 //     R <- R - t M R,    t = min(eta sqrt(n) / ||M||_F, 0.1 / ||M||_2),    eta = 0.05 (1 + cos(pi step / steps)) / 2
 //     twice  R <- 1.5 R - 0.5 R (R^T R)
-// Rows are drawn anew for each step. eta is the rms angle of a step, and no plane turns by more than atan(0.1): where one channel
+// Rows are drawn anew for each step. eta is the rms angle of a step, and no plane turns by more than about atan(0.1): where one channel
 // dominates, the gradient is nearly one plane's, ||M||_2 = ||M||_F / sqrt(2), and eta alone would turn that plane by sqrt(n / 2) eta: 2.3
 // at n = 4096, where the iteration, which needs singular values sqrt(1 + (t ||M||_2)^2) below sqrt(3), has no limit. ||M||_2 is found by 8
 // power iterations from M's longest row. A rotation that is no better than where it began is not taken.
@@ -153,16 +153,16 @@ struct RotationLearner {
     }
 
     void step(double eta) {
-        transpose(B.data, n, R.data, n, n, n);
-        gemm_float(C.data, n, A.data, n, B.data, n, n, n, n, 1, 0);
-        transpose(A.data, n, C.data, n, n, n);
+        transpose(B.data, n, R.data, n, n, n);                       // B = R^T; A is G
+        gemm_float(C.data, n, A.data, n, B.data, n, n, n, n, 1, 0);  // C = G R^T
+        transpose(A.data, n, C.data, n, n, n);                       // A = R G^T
         launch(momentum_kernel, n, 256, M.data, squares.data, C.data, A.data, n);
         std::vector<float> host(n);
         copy(host.data(), squares.data, n);
-        double norm = 0;
-        for (float x : host) norm += x;
-        if (!(norm > 0)) return;  // nothing to gain
-        const double t = std::min(eta * std::sqrt(n / norm), LEARN_TURN / spectral_norm(host));
+        double squared = 0;  // ||M||_F^2
+        for (float x : host) squared += x;
+        if (!(squared > 0)) return;  // nothing to gain
+        const double t = std::min(eta * std::sqrt(n / squared), LEARN_TURN / spectral_norm(host));
         copy(A.data, R.data, R.n);
         gemm_float(A.data, n, M.data, n, R.data, n, n, n, n, (float)-t, 1);
         R.swap(A);
@@ -266,10 +266,10 @@ struct RotationSamples {
         const RotationShape& s = r.shape;
         const size_t n = (size_t)s.D * s.D, group = (size_t)(s.H / s.KV);
         if (!r.has.r2) return;
-        std::vector<float> drawn;
-        drawn.swap(r.all_R2);
-        rotation_draw_r2(r, l);  // where it begins
-        drawn.swap(r.all_R2);
+        std::vector<float> learned_so_far;
+        learned_so_far.swap(r.all_R2);  // empty: rotation_draw_r2 draws
+        rotation_draw_r2(r, l);         // where learning begins
+        learned_so_far.swap(r.all_R2);
         for (int k = 0; k < s.KV; k++) {
             const LearnedRotation learned =
                 learn_rotation(r.R2.data + k * n, heads.data + k * most * group * s.D, n_tokens * group, s.D, r.seed);

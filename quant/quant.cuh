@@ -6,7 +6,8 @@
 //     1  attention       -> o_proj                        3  silu(gate) * up -> down_proj
 // The groups of a stage are independent of each other, and each is reached by rows of the stage's inputs. Stages 0 and 1 have one group,
 // which all rows reach, and so have 2 and 3 of a dense layer; of a mixture they have one for each expert, which is reached by the rows
-// that a router sends there (cuda/experts.cuh). A group is known by its place g in the layer; no method asks what kind of layer it is.
+// that a router sends there (cuda/experts.cuh). A group is known by its place g in the layer; GPTQ's kin and BiLLM never
+// ask what kind of layer it is.
 // (Group and g are a linear group. In group_size and "a row and group" a group is G columns that share a grid.)
 // A method is two functions: `collect` sees the inputs of a group, chunk by chunk; `solve` puts the group's W on its grid.
 // W is "fake quantized": on the grid, but stored as floatX. Where the result will be packed (opt.pack), a method also leaves the
@@ -16,10 +17,10 @@
 //          maxq = 2^bits - 1. In every file "the paper" is arXiv 2505.02214, a method's own is "its paper"
 // defines: Linear, Group, STAGES, Layer, input_grid, layer_set_cache_grids, layer_set_grids, quantize_inputs, Scale, QuantOptions, symmetry,
 //          grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer, quantizer_expect, Order, Method, hessian_collect, mirror_upper,
-//          weights_to_float, round_rows_kernel, scale_columns_kernel, divide_kernel, check_weights, checked_weights, rows_nonfinite, count_nonfinite,
-//          relative_errors, weight_difference_kernel, output_errors, weight_errors; Extremes, FlowClusters for RPTQ; for Method's device_bytes:
-//          float_bytes, hessian_bytes, output_error_bytes, OUTPUT_ERROR_ROWS, two_copies_bytes; for mixtures: group_starves, white_hessian,
-//          router_rows, scale_router; of qwen3.cu, for methods: attention_forward, mlp_forward
+//          weights_to_float, round_rows_kernel, scale_columns_kernel, scale_columns, divide_kernel, check_weights, checked_weights,
+//          rows_nonfinite, count_nonfinite, relative_errors, weight_difference_kernel, output_errors, weight_errors; Extremes, FlowClusters
+//          for RPTQ; for Method's device_bytes: float_bytes, hessian_bytes, output_error_bytes, OUTPUT_ERROR_ROWS, two_copies_bytes; for
+//          mixtures: group_starves, white_hessian, router_rows, scale_router; of qwen3.cu, for methods: attention_forward, mlp_forward
 #pragma once
 #include <algorithm>
 #include <cfloat>
@@ -108,9 +109,10 @@ struct Hessian {
     size_t n = 0;    // calibration samples ("sequences"): the originals mean over those, not over tokens
 };
 
-// The extremes of a place's channels in each calibration window, and the clusters and static grids that are made of them (rptq.cuh).
+// The extremes of a place's channels in each calibration sample, and the clusters and static grids that are made of them (rptq.cuh). A place:
+// the inputs of a group, or q, k or v.
 struct Extremes {
-    std::vector<float> lo, hi;  // [windows, I]
+    std::vector<float> lo, hi;  // [samples, I]
 };
 struct FlowClusters {
     Array<int> order, starts;         // [I], [n + 1]
@@ -142,7 +144,7 @@ struct Quantizer {
     std::vector<FlowClusters> clusters;           // of the same places: what the layer's grids point to
     std::vector<Array<floatX>> inputs;            // [n_calibration, I], of an expert [its tokens, I], for AWQ; n_inputs are there
     std::vector<size_t> n_inputs;
-    std::vector<std::vector<Array<floatX>>> pieces;  // of inputs to be
+    std::vector<std::vector<Array<floatX>>> pieces;  // an expert's inputs, chunk by chunk, until awq_join
     std::vector<size_t> n_tokens;                 // that were collected
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
@@ -177,14 +179,15 @@ inline bool group_starves(const Quantizer& q, const Group& group, int g) {
     return group.expert >= 0 && q.n_tokens[g] < (size_t)group.I / 8;
 }
 
-// When the groups of a layer are solved, and what the layer passes on to the next one.
+// When the groups of a layer are solved, and what the layer passes on to the next one. METHODS has a method's usual order;
+// --no-true-sequential, --alpha and --no-smooth change it (options.h).
 enum class Order {
     NONE,            // nothing is quantized
     WEIGHTS,         // from the weights alone: no calibration
     SEQUENTIAL,      // each group from inputs that passed through the layer's earlier, already quantized groups (true-sequential)
     PAIRED,          // as SEQUENTIAL, and beside it the same tokens through the original layers: each group gets both inputs
     LAYERWISE,       // all from one pass through the unquantized layer; the next layer sees the quantized one
-    FULL_PRECISION,  // all from one pass through the unquantized layer; so does the next layer: it never sees quantized inputs
+    FULL_PRECISION,  // all from one pass through the unquantized layer, whose outputs are the next layer's inputs
 };
 
 // A method is a file and a line in methods.cuh. It has one of solve_group and solve_layer; the latter sees all groups.
@@ -192,7 +195,7 @@ struct Method {
     const char* name;
     const char* about;       // for -h
     Order order;
-    int default_wbits, default_abits, default_group_size;  // the paper's
+    int default_wbits, default_abits, default_group_size;  // the paper's, or its paper's
     void (*collect)(Quantizer&, const Group&, int g, const floatX* X /*[n, I]*/, int n);
     void (*solve_group)(Quantizer&, Layer&, int g);
     void (*solve_layer)(Quantizer&, Layer&);
@@ -222,6 +225,14 @@ KERNEL round_rows_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, int 
 KERNEL scale_columns_kernel(float* out /*[O, I]*/, const float* W /*[O, I]*/, const float* s /*[I]*/, int I) {
     const size_t row = (size_t)blockIdx.x * I;
     for (int i = threadIdx.x; i < I; i += blockDim.x) out[row + i] = W[row + i] * s[i];
+}
+
+// The columns of a group's float copy W [O, I] times s.
+inline void scale_columns(Array<float>& W, const std::vector<float>& s /*[I]*/) {
+    const int I = (int)s.size();
+    Array<float> s_d(I, "scales of columns");
+    copy(s_d.data, s.data(), I);
+    launch(scale_columns_kernel, (unsigned)(W.n / I), 256, W.data, W.data, s_d.data, I);
 }
 
 // x /= s; one block.
@@ -400,10 +411,10 @@ inline size_t hessian_bytes(const Layer& layer, const QuantOptions& opt) {
     return bytes;
 }
 
-// D = W0 - W over rows of I values.
-KERNEL weight_difference_kernel(float* D, const float* W0, const floatX* W, int I) {
+// Delta = W0 - W.
+KERNEL weight_difference_kernel(float* Delta /*[rows, I]*/, const float* W0 /*[rows, I]*/, const floatX* W /*[rows, I]*/, int I) {
     const size_t row = (size_t)blockIdx.x * I;
-    for (int i = threadIdx.x; i < I; i += blockDim.x) D[row + i] = W0[row + i] - to_float(W[row + i]);
+    for (int i = threadIdx.x; i < I; i += blockDim.x) Delta[row + i] = W0[row + i] - to_float(W[row + i]);
 }
 
 KERNEL row_dot_kernel(float* out /*[rows]*/, const float* A /*[rows, I]*/, const float* B /*[rows, I]*/, int I) {
@@ -448,20 +459,21 @@ inline size_t output_error_bytes(const Group& group) {
 inline std::vector<double> output_errors(const Group& group, const float* W0, const float* H, const float* D = nullptr,
                                          std::vector<double>* objectives = nullptr) {
     const int O = group.O, I = group.I, rows_at_once = std::min(O, OUTPUT_ERROR_ROWS);
-    Array<float> Delta((size_t)rows_at_once * I, "weight differences"), P((size_t)rows_at_once * I, "Delta H");
+    Array<float> Delta((size_t)rows_at_once * I, "weight differences"), DeltaH((size_t)rows_at_once * I, "Delta H");
     Array<float> num(O, "output errors"), den(O, "output norms"), objective(D ? O : 0, "objectives");
     for (int r = 0; r < O; r += rows_at_once) {
         const int n = std::min(rows_at_once, O - r);
         const float* W0_r = W0 + (size_t)r * I;
         launch(weight_difference_kernel, n, 256, Delta.data, W0_r, group.W + (size_t)r * I, I);
-        gemm_float(P.data, I, Delta.data, I, H, I, n, I, I, 1.0f, 0.0f);
-        launch(row_dot_kernel, n, 256, num.data + r, P.data, Delta.data, I);
+        gemm_float(DeltaH.data, I, Delta.data, I, H, I, n, I, I, 1.0f, 0.0f);
+        launch(row_dot_kernel, n, 256, num.data + r, DeltaH.data, Delta.data, I);
         if (D) {
-            gemm_float(P.data, I, W0_r, I, D, I, n, I, I, 2.0f, 1.0f);
-            launch(row_dot_kernel, n, 256, objective.data + r, P.data, Delta.data, I);
+            gemm_float(DeltaH.data, I, W0_r, I, D, I, n, I, I, 2.0f, 1.0f);  // Delta H + 2 W0 D
+            launch(row_dot_kernel, n, 256, objective.data + r, DeltaH.data, Delta.data, I);
         }
-        gemm_float(P.data, I, W0_r, I, H, I, n, I, I, 1.0f, 0.0f);
-        launch(row_dot_kernel, n, 256, den.data + r, P.data, W0_r, I);
+        Array<float>& W0H = DeltaH;  // in its place
+        gemm_float(W0H.data, I, W0_r, I, H, I, n, I, I, 1.0f, 0.0f);
+        launch(row_dot_kernel, n, 256, den.data + r, W0H.data, W0_r, I);
     }
     if (D) *objectives = row_ratios(group, objective, den);
     return relative_errors(group, num, den);
@@ -476,9 +488,9 @@ inline size_t two_copies_bytes(const Layer& layer, const QuantOptions&, size_t) 
 
 // ||W0 - W^|| / ||W0|| of each linear, W0 [O, I]. One that is not finite ends the run.
 inline std::vector<double> weight_errors(const Layer& layer, const Group& group, const float* W0) {
-    Array<float> D((size_t)group.O * group.I, "weight differences"), num(group.O, "errors"), den(group.O, "norms");
-    launch(weight_difference_kernel, group.O, 256, D.data, W0, group.W, group.I);
-    launch(row_dot_kernel, group.O, 256, num.data, D.data, D.data, group.I);
+    Array<float> Delta((size_t)group.O * group.I, "weight differences"), num(group.O, "errors"), den(group.O, "norms");
+    launch(weight_difference_kernel, group.O, 256, Delta.data, W0, group.W, group.I);
+    launch(row_dot_kernel, group.O, 256, num.data, Delta.data, Delta.data, group.I);
     launch(row_dot_kernel, group.O, 256, den.data, W0, W0, group.I);
     const std::vector<double> errors = relative_errors(group, num, den);
     for (int k = 0; k < group.n_linears; k++)

@@ -32,7 +32,7 @@
 // that is worth). R3 rounds q and k once more and serves the grid of the keys alone: where these keep their 16 bits, it is left out unless
 // it is asked for.
 //
-// Sources: QuaRot (Ashkboos et al. 2024), SpinQuant (Liu et al. 2024), DartQuant (R2 per kv head).
+// Sources: QuaRot (Ashkboos et al. 2024), SpinQuant (Liu et al. 2024), whose names R1 to R4 are, DartQuant (R2 per kv head).
 // symbols: C hidden_size, H heads, KV kv-heads, D head_dim, F intermediate_size, of dense layers or of experts
 // defines: RotationShape, Rotation, random_signs, rotation_make, rotation_set_r1, rotation_draw_r2, rotate_rows, rotate_stream_rows,
 //          rotate_layer, rotate_layer_bytes, rotate_queries_and_keys, rotate_down_input, rotate_o_input, transpose, fill_kernel, kv_head
@@ -56,7 +56,7 @@ struct Rotation {
     RotationParts has;
     bool rest = false;  // the residual stream keeps what bf16 rounds off
     uint64_t seed = 0;
-    Hadamard hidden, ffn, expert_ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3; over the heads
+    Hadamard hidden, ffn, expert_ffn, head, heads;  // of R1 and R4, perhaps in blocks; of R3 and of a drawn R2; over the heads
     Array<float> signs;                 // [C] of R1
     Array<float> R1, R1_transposed;     // [C, C] in place of the Hadamard matrix, or empty
     std::vector<float> all_R2;          // [L, KV, D, D] in place of drawn ones, or empty
@@ -227,7 +227,7 @@ inline void rotate_columns(float* W, int I, const Rotation& r) {
 // The kv head that query head h reads.
 inline int kv_head(const RotationShape& s, int h) { return h / (s.H / s.KV); }
 
-// W [KV D, C] in float: the rows of kv head k become R2_k^T W_k; so does what stands in `out`.
+// W [KV D, C] in float: the rows of kv head k become R2_k^T W_k.
 inline void rotate_values(Array<float>& W, int C, const Rotation& r) {
     const int D = r.shape.D;
     Array<float> out(W.n, "rotated values");

@@ -6,24 +6,24 @@
 // moving anything: a grid takes what has its label, and GPTQ visits the columns in the order of labels.
 //
 //   1  one pass of the calibration stream through the layer as it is, but for attention's probabilities, which are on their grid: each
-//      channel's extremes in every window, and GPTQ's H (step 2's extremes are from a pass without that grid in the original)
-//   2  k-means of the channels' (max, min) over all windows, k-means++ starts, 10 restarts, the least inertia:
+//      channel's extremes in every sample, and GPTQ's H (step 2's extremes are from a pass without that grid in the original)
+//   2  k-means of the channels' (max, min) over all samples, k-means++ starts, 10 restarts, the least inertia:
 //          inputs of q k v, of gate up, of down     32 clusters
 //          o's input                                4 for each kv head, extremes over the query heads that share it; a query head has
 //                                                   grids of its own. The values v have the same labels
 //          q and k behind the rotary embedding      4 for each kv head of (max q, max k, min q, min k), grids likewise
-//   3  activations: a static grid for each cluster. lo and hi are running means over the windows of the cluster's extremes,
-//      0.99 old + 0.01 new, from the first window's on;
+//   3  activations: a static grid for each cluster. lo and hi are running means over the samples of the cluster's extremes,
+//      0.99 old + 0.01 new, from the first sample's on;
 //          s = (hi - lo) / 2^b within [1e-4, 1e4],   z = round(-(hi + lo) / (2 s))
 //          q = clamp(round(x / s) + z, -2^(b-1), 2^(b-1) - 1),   x^ = s (q - z)      (the original also keeps z within +-1e4)
-//      --a-dynamic: a grid for each cluster of each token in their place (cuda/flow_grid.cuh; the original's is one of all tokens)
+//      --a-dynamic: instead, the asymmetric grid of cuda/flow_grid.cuh for each token and cluster (the original: step 3's, for all tokens)
 //   4  weights: a grid for each row and cluster of input columns, the same formula over the original weights; then GPTQ with these
 //      grids, columns in the order of labels
 //   5  the stream goes through the quantized layer, its activations quantized too
 //
 // -a are the bits of q, k, v and of the inputs of o and down; the norms' outputs, the inputs of q k v gate up, have --norm-abits, of which
-// the original never spends fewer than 8, nor on attention's probabilities, which become multiples of 1/255 (--p-bits): of a thousand
-// like keys each has 0. With -a 16 --kv-bits 4 only keys and values are quantized: the paper's W4A4KV.
+// the original never spends fewer than 8, nor on attention's probabilities, which become multiples of 1/255 (--p-bits): what is
+// below 1/510 becomes 0, so all of a thousand equally likely keys. With -a 16 --kv-bits 4 only keys and values are quantized: its paper's W4A4KV.
 //
 // symbols: W [O, I], X [T, I], I channels, D head_dim, b bits, s scale, z zero
 // defaults: damp 0.01, no act-order, 128 x 2048 tokens of C4 (the original: a mixture of three sets)
@@ -37,14 +37,14 @@
 
 static constexpr int RPTQ_CLUSTERS = 32, RPTQ_HEAD_CLUSTERS = 4;
 static constexpr int RPTQ_CHANNELS = 64;  // whose extremes a block takes
-static constexpr int RPTQ_WINDOWS = 16;   // of which they are taken at a time
+static constexpr int RPTQ_SAMPLES = 16;   // of which they are taken at a time
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Extremes
 
-// lo, hi [windows, I]: the least and the largest value of each channel in each window of `length` rows, NaN where there is one. One block
-// a window and RPTQ_CHANNELS channels, of which a thread has its own.
-KERNEL rptq_extremes_kernel(float* lo, float* hi, const floatX* x /*[windows * length, I], rows ld apart*/, size_t ld, int length,
+// lo, hi [samples, I]: the least and the largest value of each channel in each sample of `length` rows, NaN where there is one. One block
+// a sample and RPTQ_CHANNELS channels, of which a thread has its own.
+KERNEL rptq_extremes_kernel(float* lo, float* hi, const floatX* x /*[samples * length, I], rows ld apart*/, size_t ld, int length,
                             int I) {
     const int first = blockIdx.y * RPTQ_CHANNELS, end = first + RPTQ_CHANNELS < I ? first + RPTQ_CHANNELS : I;
     float *least = lo + (size_t)blockIdx.x * I, *most = hi + (size_t)blockIdx.x * I;
@@ -60,13 +60,13 @@ KERNEL rptq_extremes_kernel(float* lo, float* hi, const floatX* x /*[windows * l
     }
 }
 
-// Adds the windows of n rows to a place's extremes.
+// Adds the samples of n rows to a place's extremes.
 inline void collect_extremes(Extremes& e, const Quantizer& q, const floatX* x /*[n, I], rows ld apart*/, int n, size_t ld, int I) {
-    const int length = q.sample_length, windows = n / length;  // chunks are made of whole ones
-    const int at_once = std::min(windows, RPTQ_WINDOWS);
+    const int length = q.sample_length, samples = n / length;  // chunks are made of whole ones
+    const int at_once = std::min(samples, RPTQ_SAMPLES);
     Array<float> lo((size_t)at_once * I, "least values"), hi((size_t)at_once * I, "largest values");
-    for (int w = 0; w < windows; w += at_once) {
-        const int now = std::min(at_once, windows - w);
+    for (int w = 0; w < samples; w += at_once) {
+        const int now = std::min(at_once, samples - w);
         launch(rptq_extremes_kernel, dim3(now, ceil_div(I, RPTQ_CHANNELS)), RPTQ_CHANNELS, lo.data, hi.data,
                x + (size_t)w * length * ld, ld, length, I);
         const size_t at = e.lo.size(), more = (size_t)now * I;
@@ -90,7 +90,7 @@ inline void rptq_collect_heads(Quantizer& q, const Layer& layer, const floatX* q
         collect_extremes(q.extremes[Q_PLACE + k], q, qkv + group.linears[k].row, T, group.O, group.linears[k].O);
 }
 
-// The extremes of all windows, one window's shape. What is not finite ends the run.
+// The extremes of all samples, one sample's shape. What is not finite ends the run.
 inline Extremes overall(const Extremes& e, int I, const std::string& where) {
     Extremes all = {std::vector<float>(e.lo.begin(), e.lo.begin() + I), std::vector<float>(e.hi.begin(), e.hi.begin() + I)};
     for (size_t k = 0; k < e.lo.size(); k++) {
@@ -257,8 +257,8 @@ HOST_DEVICE Grid rptq_grid(float lo, float hi, int bits) {
     return Grid{scale, rintf(-(hi + lo) / (2 * scale))};
 }
 
-// The static grid of each cluster, from its extremes in each window.
-inline std::vector<Grid> running_grids(const Extremes& e /*[windows, I]*/, const ChannelClusters& c, int bits) {
+// The static grid of each cluster, from its extremes in each sample.
+inline std::vector<Grid> running_grids(const Extremes& e /*[samples, I]*/, const ChannelClusters& c, int bits) {
     const size_t I = c.label.size();
     std::vector<float> lo(c.n()), hi(c.n());
     for (size_t w = 0; w < e.lo.size() / I; w++)

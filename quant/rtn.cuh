@@ -72,7 +72,7 @@ DEVICE Grid grid_fit(const float* w, int n, float maxq, int sym, bool mse, Scale
     float least = INFINITY;
     for (int shrink = 0; shrink < 80; shrink++) {
         const float p = (float)(1 - shrink / 100.0);
-        const Grid grid = grid_of_range(p * lo, p * hi, maxq, sym, stored);
+        const Grid grid = grid_of_range(rounded_product(p, lo), rounded_product(p, hi), maxq, sym, stored);
         float error = 0;
         for (int i = threadIdx.x; i < n; i += blockDim.x) error += powf(fabsf(grid_round(w[i], grid, maxq) - w[i]), 2.4f);
         error = block_sum(error);

@@ -5,7 +5,7 @@
 // channels that are far larger than the rest; one scale a token then leaves the others almost no levels. But
 //     y = W x = (W diag(s)) (diag(1/s) x)          for any s > 0,
 // and x comes from a norm whose gains can be divided by s for free. So part of the difficulty is moved into the weights:
-//     s_j = a_j^alpha / w_j^(1 - alpha),    a_j = max over tokens |x_j|,  w_j = max over rows |W_j|
+//     s_j = a_j^alpha / w_j^(1 - alpha),    a_j = max over tokens |x_j|,  w_j = max over rows |W_j|    (w_j and s_j at least 1e-5)
 // With alpha = 1/2 channel j is then equally large on both sides: a_j / s_j = w_j s_j.
 //
 //   1  a_j from the full-precision model's calibration tokens, for the two linear groups behind a norm (q k v, and gate up)
@@ -39,6 +39,12 @@ template <class T> KERNEL column_max_kernel(float* out /*[ceil(n / 128), I]*/, c
     }
 }
 
+// most [I] = max(most, x), where a NaN stays.
+inline void keep_most(std::vector<float>& most, const float* x /*[I]*/) {
+    for (size_t j = 0; j < most.size(); j++)
+        if (x[j] > most[j] || x[j] != x[j]) most[j] = x[j];
+}
+
 // max |x| of every column of X [n, I], on the host.
 template <class T> std::vector<float> column_max(const T* X, int n, int I) {
     const int blocks = ceil_div(n, COLUMN_MAX_ROWS);
@@ -46,20 +52,14 @@ template <class T> std::vector<float> column_max(const T* X, int n, int I) {
     launch(column_max_kernel<T>, dim3(ceil_div(I, 256), blocks), 256, partial.data, X, n, I);
     std::vector<float> rows((size_t)blocks * I), most(I, 0);
     copy(rows.data(), partial.data, rows.size());
-    for (int b = 0; b < blocks; b++)
-        for (int j = 0; j < I; j++) {
-            const float x = rows[(size_t)b * I + j];
-            if (x > most[j] || x != x) most[j] = x;
-        }
+    for (int b = 0; b < blocks; b++) keep_most(most, &rows[(size_t)b * I]);
     return most;
 }
 
 // Step 1: q.channel_max[g] = a. Groups that are not behind a norm are only watched for NaN and Inf.
 inline void smoothquant_collect(Quantizer& q, const Group& group, int g, const floatX* X /*[n, I]*/, int n) {
-    const std::vector<float> most = column_max(X, n, group.I);
     q.channel_max[g].resize(group.I, 0);
-    for (int j = 0; j < group.I; j++)
-        if (most[j] > q.channel_max[g][j] || most[j] != most[j]) q.channel_max[g][j] = most[j];
+    keep_most(q.channel_max[g], column_max(X, n, group.I).data());
 }
 
 // s [I] from a and w [I].
@@ -70,31 +70,19 @@ inline std::vector<float> smoothing_factors(const std::vector<float>& a, const s
     return s;
 }
 
-// The columns of a group's float copy W [O, I] times s.
-inline void scale_columns(Array<float>& W, const std::vector<float>& s) {
-    const int I = (int)s.size();
-    Array<float> s_d(I, "smoothing factors");
-    copy(s_d.data, s.data(), I);
-    launch(scale_columns_kernel, (unsigned)(W.n / I), 256, W.data, W.data, s_d.data, I);
-}
-
 // Step 2 but for the groups' weights: s of a stage behind a norm, or nothing where no inputs were collected. Experts share the norm, so
 // a and w are over all of them, and w over the router as well, which is multiplied by s and stays unquantized.
 inline std::vector<float> smooth_stage(Quantizer& q, Layer& layer, int stage) {
     const int first = layer.first_group[stage], end = layer.first_group[stage + 1], I = layer.groups[first].I;
     std::vector<float> a, w(I, 0);
-    auto keep_most = [](std::vector<float>& most, const std::vector<float>& x) {
-        for (size_t j = 0; j < most.size(); j++)
-            if (x[j] > most[j] || x[j] != x[j]) most[j] = x[j];
-    };
     for (int g = first; g < end; g++) {
         if (q.channel_max[g].empty()) continue;
         if (a.empty()) a.assign(I, 0);
-        keep_most(a, q.channel_max[g]);
+        keep_most(a, q.channel_max[g].data());
     }
     if (a.empty() || (stage != 0 && stage != 2)) return {};
-    for (int g = first; g < end; g++) keep_most(w, column_max(layer.groups[g].W, layer.groups[g].O, I));
-    if (stage == 2 && layer.router) keep_most(w, column_max(layer.router, router_rows(layer), I));
+    for (int g = first; g < end; g++) keep_most(w, column_max(layer.groups[g].W, layer.groups[g].O, I).data());
+    if (stage == 2 && layer.router) keep_most(w, column_max(layer.router, router_rows(layer), I).data());
     const std::vector<float> s = smoothing_factors(a, w, q.opt.alpha);
     Array<float> s_d(I, "smoothing factors");
     copy(s_d.data, s.data(), I);

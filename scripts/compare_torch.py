@@ -2,11 +2,12 @@
 """This program beside PyTorch: the same random weights of Qwen3-0.6B's shape, the same tokens, in turn, in one run.
 
 Usage: python3 scripts/compare_torch.py [--device cpu|cuda] [--qwen3 ./qwen3] [--threads 2]
-           [--layers 4] [--windows 4] [--samples 4] [--repeats 2]
+           [--layers 4] [--windows 4] [--samples 4] [--repeats 2] [--dtype bfloat16|float32]
 
 Prints a table: forward tokens/s with the loss, perplexity, seconds of GPTQ. `./qwen3 --save` writes the weights; both sides read
 them, cut to the first --layers layers (all 28: --layers 28). The texts and the tokenizer are the bundled model's.
-    PyTorch's forward:  transformers, bf16, scaled_dot_product_attention, a window of 2048 tokens at a time; loss in float32.
+    PyTorch's forward:  transformers, bf16, scaled_dot_product_attention, a window of 2048 tokens at a time; loss in float32. On a CPU
+                        without AVX-512 its bf16 takes minutes a window: --dtype float32 is its fastest there (ours stays in bf16).
     PyTorch's GPTQ:     gptq() below, written as the paper's repository does it: a pass through the layer for each of its four
                         groups of linears, Hessians in float32, blocks of 128 columns, group size 128, --act-order; the tokens are
                         WikiText's, so only the time is compared, over --samples samples of 2048 tokens.
@@ -159,6 +160,7 @@ def main():
     parser.add_argument("--windows", type=int, default=4, help="of 2048 tokens, for the forward pass")
     parser.add_argument("--samples", type=int, default=4, help="of 2048 tokens, for GPTQ")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="PyTorch's")
     o = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -175,7 +177,7 @@ def main():
         windows = torch.tensor(ids[:n_windows * WINDOW]).reshape(-1, WINDOW).to(o.device)
 
         def load():
-            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").to(o.device).eval()
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, o.dtype), attn_implementation="sdpa").to(o.device).eval()
 
         model = load()
         forward(model, windows[:1])  # warm
@@ -197,7 +199,7 @@ def main():
             note("their GPTQ", timed(o.device, gptq, load(), windows[:o.samples])[0])
 
     tokens = o.windows * WINDOW
-    print(f"{report['device']}; torch {torch.__version__} on {o.device}; commit {report['commit']}; random:0.6b, {o.layers} layers")
+    print(f"{report['device']}; torch {torch.__version__} on {o.device} in {o.dtype}; commit {report['commit']}; random:0.6b, {o.layers} layers")
     print(f"{'what':<44} {'ours':>12} {'PyTorch':>12} {'ratio':>8}")
     our_rate, their_rate = tokens / best["our forward"], tokens / best["their forward"]
     print(f"{f'forward with loss, {tokens} tokens, tokens/s':<44} {our_rate:12.0f} {their_rate:12.0f} {our_rate / their_rate:8.2f}")

@@ -212,7 +212,7 @@ TEST(awq_clipping_is_its_definition) {
         const int stride = n == 1100 ? 2 : 1;
         std::vector<float> s;
         for (int j = 0; j < p.I; j++) s.push_back(0.5f + 0.1f * (float)(j % 11));
-        const AwqSample sample = awq_sample(upload(p.X).data, n, s, AWQ_CLIP_TOKENS);
+        const AwqTokens sample = awq_sample(upload(p.X).data, n, s, AWQ_CLIP_TOKENS);
         CHECK_EQ(sample.m, n == 1100 ? 550 : n);
         std::vector<float> Xt(sample.Xt.n);
         copy(Xt.data(), sample.Xt.data, Xt.size());

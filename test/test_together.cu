@@ -463,7 +463,7 @@ TEST(output_errors_of_many_rows_are_their_definition) {
     const Array<float> before = to_device(W0), hessian = to_device(H);
     const Group group = {"test", O, I, quantized.data, nullptr, 2, {{"a", 0, first}, {"b", first, O - first}}};
     const std::vector<double> errors = output_errors(group, before.data, hessian.data);
-    const std::vector<double> awq = awq_output_errors(group, before, row_scale, AwqSample{to_device(Xt), T});
+    const std::vector<double> awq = awq_output_errors(group, before, row_scale, AwqTokens{to_device(Xt), T});
     CHECK(errors.size() == 2 && awq.size() == 2);
     for (int k = 0; k < 2; k++) {
         const int begin = k ? first : 0, end = k ? O : first;
