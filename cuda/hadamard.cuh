@@ -82,8 +82,8 @@ inline std::vector<float> paley_matrix(int m) {
 }
 
 // H [172, 172], of Qwen2.5-3B's F = 11008 = 172 x 64. A circulant's first row is 1 at 0 and constant on the seven classes of 3^e modulo 43
-// with equal e mod 7 (3 has every number but 0 as a power; the classes hold -1 with 1, so that the circulant is symmetric). Of all such rows
-// four satisfy the condition in one way, up to the choice of 3: bit e mod 7 says where a row is 1.
+// with equal e mod 7 (3 has every number but 0 as a power; the classes hold -x with x, so that the circulant is symmetric): bit e mod 7 says
+// where a row is 1.
 static constexpr int WILLIAMSON = 43;
 inline std::vector<float> williamson_matrix() {
     const int q = WILLIAMSON, m = 4 * q, classes[4] = {0b0001111, 0b0100110, 0b0111010, 0b1101100};

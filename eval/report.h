@@ -172,7 +172,7 @@ inline double paper_number(const std::string& cell) {
 
 // How far ours may be from a paper's cell without a star. Two of our standard errors; but a perplexity of the unquantized model is of the
 // same windows by the same weights: the digits that the paper prints, and 0.3 % that rounding to bf16 may move.
-inline bool same_windows(const Report& r, bool perplexity) { return perplexity && r.method == "fp16" && !r.loaded; }
+inline bool same_windows(const Report& r, bool perplexity) { return perplexity && r.method == "fp16"; }
 
 inline double paper_tolerance(const std::string& cell, double stderr_, bool same_windows) {
     if (!same_windows) return 2 * stderr_;
@@ -270,7 +270,7 @@ inline std::string report_text(const Report& r) {
     if (!r.narrower_groups.empty()) text += r.narrower_groups + "\n";
     if (any_star) text += "* more than two of our standard errors from the paper's number\n";
     if (any_exact_star)
-        text += "** further from the paper's number than its printed digits and 0.3 %: not its model, its text or its protocol. HINT: read no "
+        text += "** further from the paper's number than its printed digits and 0.3 %: perhaps another model, text or protocol. HINT: read no "
                 "quantized row before this one agrees\n";
     for (const Beside& p : papers)
         if (p.any && !p.row.cell("note").empty())

@@ -65,10 +65,10 @@ inline void collect_extremes(Extremes& e, const Quantizer& q, const floatX* x /*
     const int length = q.sample_length, samples = n / length;  // chunks are made of whole ones
     const int at_once = std::min(samples, RPTQ_SAMPLES);
     Array<float> lo((size_t)at_once * I, "least values"), hi((size_t)at_once * I, "largest values");
-    for (int w = 0; w < samples; w += at_once) {
-        const int now = std::min(at_once, samples - w);
+    for (int s = 0; s < samples; s += at_once) {
+        const int now = std::min(at_once, samples - s);
         launch(rptq_extremes_kernel, dim3(now, ceil_div(I, RPTQ_CHANNELS)), RPTQ_CHANNELS, lo.data, hi.data,
-               x + (size_t)w * length * ld, ld, length, I);
+               x + (size_t)s * length * ld, ld, length, I);
         const size_t at = e.lo.size(), more = (size_t)now * I;
         e.lo.resize(at + more), e.hi.resize(at + more);
         copy(e.lo.data() + at, lo.data, more), copy(e.hi.data() + at, hi.data, more);
@@ -261,13 +261,13 @@ HOST_DEVICE Grid rptq_grid(float lo, float hi, int bits) {
 inline std::vector<Grid> running_grids(const Extremes& e /*[samples, I]*/, const ChannelClusters& c, int bits) {
     const size_t I = c.label.size();
     std::vector<float> lo(c.n()), hi(c.n());
-    for (size_t w = 0; w < e.lo.size() / I; w++)
+    for (size_t s = 0; s < e.lo.size() / I; s++)
         for (int k = 0; k < c.n(); k++) {
             float least = INFINITY, most = -INFINITY;
             for (int x = c.starts[k]; x < c.starts[k + 1]; x++)
-                least = std::min(least, e.lo[w * I + c.order[x]]), most = std::max(most, e.hi[w * I + c.order[x]]);
-            lo[k] = w ? 0.99f * lo[k] + 0.01f * least : least;
-            hi[k] = w ? 0.99f * hi[k] + 0.01f * most : most;
+                least = std::min(least, e.lo[s * I + c.order[x]]), most = std::max(most, e.hi[s * I + c.order[x]]);
+            lo[k] = s ? 0.99f * lo[k] + 0.01f * least : least;
+            hi[k] = s ? 0.99f * hi[k] + 0.01f * most : most;
         }
     std::vector<Grid> grids;
     for (int k = 0; k < c.n(); k++) grids.push_back(rptq_grid(lo[k], hi[k], bits));

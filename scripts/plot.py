@@ -136,6 +136,7 @@ def read_report(path):
         "values": values,
         "remarks": remarks,
         "stand_in": report.get("stand_in", False),
+        "limit": report.get("limit"),
         "differs": [flag for flag in report["not_the_papers"] if flag != "--limit"],
     }
 
@@ -182,7 +183,7 @@ def text_of(value, column):
     return scientific(f"{value:.2e}")
 
 
-def difference(value, error, row, column):
+def difference(value, error, row, column, limit):
     """Ours minus the paper's; bold with an asterisk if that is more than two of our standard errors, in a full-precision perplexity, which
     is of the same windows, more than half of the last printed digit and 0.3 %. Never at the average: many of the printed ones are not the
     mean of their row."""
@@ -196,7 +197,7 @@ def difference(value, error, row, column):
     else:
         text = f"{delta:+.2f}" if abs(delta) < 1e3 else scientific(f"{delta:+.2e}")
     tolerance = None if error is None else 2 * error
-    if row["method"] == "fp16" and column in PERPLEXITIES:
+    if row["method"] == "fp16" and column in PERPLEXITIES and not limit:
         tolerance = 0.5 * 10.0 ** -len(row[column].partition(".")[2]) + 0.003 * published
     return f"**{text}\\***" if tolerance is not None and column != "avg" and abs(delta) > tolerance else text
 
@@ -245,7 +246,7 @@ def markdown_table(table, paper, ours):
             value, error = report["values"].get(column, (None, None))
             has_error = value is not None and error and math.isfinite(value)
             found.append(text_of(value, column) + (f" ±{error:.2g}" if has_error else ""))
-            deltas.append("" if value is None else difference(value, error, row, column))
+            deltas.append("" if value is None else difference(value, error, row, column, report["limit"]))
         lines.append("| | | | | | ours" + "".join(map(footnote, report["remarks"])) + " | " + " | ".join(found) + " |")
         lines.append("| | | | | | difference | " + " | ".join(deltas) + " |")
     if notes:
@@ -482,6 +483,7 @@ def check():
         "d": made_up_report("Qwen3-8B", "billm", 1, 16, 128, {"c4": ("Infinity", None)}),
         "cz": made_up_report("Qwen3-8B", "billm", 1, 4, 128, {"c4": (7.77, 0.1)}),
         "e": made_up_report("Qwen3-8B", "fp16", 16, 16, -1, {"c4": (13.34, 0.2), "wikitext2": (9.79, 0.1)}),
+        "el": made_up_report("Qwen3-14B", "fp16", 16, 16, -1, {"wikitext2": (8.74, 0.1)}, limit=3),
         "g": made_up_report("Qwen3-8B-Base", "foem", 3, 16, 128, {"wikitext2": (8.3, 0.05)}),
         "h": dict(made_up_report("Qwen3-8B", "awq", 4, 16, 128, {"wikitext2": (3, 1)}), not_the_papers=["--seed", "--damp"]),
         "i": made_up_report("Qwen3-4B-Base", "gptq", 4, 16, -1, {"wikitext2": (8.7, 0.1), "c4": (3.21, 0.1)}),
@@ -519,6 +521,7 @@ def check():
         assert (bits, average) == (4, 50.0) and abs(error - 2 * 1.2 / 6**0.5) < 1e-9, points
         # a full-precision perplexity may be half of the last digit and 0.3 % off, whatever its standard error
         assert "| ours | 9.79 ±0.1 | 13.3 ±0.2 |" in four and "| difference | **+0.08\\*** | +0.04 |" in four, four
+        assert "| difference | +0.10 |" in four, four  # of the first windows alone
         assert "both NaN" in four and "**one NaN\\***" in four and "| inf |" in four, four
         assert (
             "| ours<sup>" in two

@@ -1,5 +1,5 @@
-// cuda/hadamard.cuh against the definitions, in integers and float64: Paley's matrices from Euler's criterion, Kronecker products
-// written out, and the transform against the product with the matrix.
+// cuda/hadamard.cuh against the definitions, in integers and float64: Paley's matrices from Euler's criterion, Williamson's from its rows,
+// Kronecker products written out, and the transform against the product with the matrix.
 #include <random>
 #include <vector>
 #include "../cuda/hadamard.cuh"
@@ -98,7 +98,8 @@ static const std::vector<Size> SIZES = {
     {3072, {12}, 256}, {6144, {12}, 512}, {9728, {76}, 128}, {12288, {12}, 1024}, {17408, {68}, 256}, {25600, {20, 20}, 64},
     {16, {}, 16},      {32, {}, 32},      {64, {}, 64},      {40, {20}, 2},       {256, {}, 256},     {512, {}, 512},
     {8192, {}, 8192},  {896, {28}, 32},   {1, {}, 1},        {2, {}, 2},          {4, {}, 4},         {12, {12}, 1},
-    {20, {20}, 1},     {24, {12}, 2},     {36, {36}, 1},     {80, {20}, 4},       {152, {76}, 2},     {144, {12, 12}, 1}, {172, {172}, 1},
+    {20, {20}, 1},     {24, {12}, 2},     {36, {36}, 1},     {80, {20}, 4},       {152, {76}, 2},     {144, {12, 12}, 1},
+    {164, {164}, 1},   {172, {172}, 1},
     {11008, {172}, 64}};
 
 // The whole matrix, rows times columns as the index order says: H_m1 (x) H_m2 (x) W.
@@ -119,8 +120,8 @@ TEST(the_factors_of_every_size) {
     CHECK_EQ(hadamard_factors(25600).cost, 46);
 }
 
-TEST(paleys_matrices_are_hadamard_and_what_the_definition_says) {
-    for (int m : {12, 20, 24, 28, 36, 68, 76, 148}) {
+TEST(paleys_and_williamsons_matrices_are_hadamard_and_what_the_definition_says) {
+    for (int m : {12, 20, 24, 28, 36, 68, 76, 148, 164, 168}) {
         const std::vector<float> found = paley_matrix(m);
         Signs h(found.begin(), found.end());
         if (m == 12 || m == 20 || m == 24 || m == 28 || m == 36 || m == 68 || m == 76) CHECK(h == base(m));

@@ -18,9 +18,9 @@ static std::vector<float> normal_values(size_t n, unsigned seed) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Extremes
 
-TEST(extremes_of_windows) {
-    const int length = 7, windows = 37, ld = 150, I = 131, at = 5;  // more windows than are taken at a time
-    std::vector<float> x = normal_values((size_t)windows * length * ld, 1);
+TEST(extremes_of_samples) {
+    const int length = 7, samples = 37, ld = 150, I = 131, at = 5;  // more samples than are taken at a time
+    std::vector<float> x = normal_values((size_t)samples * length * ld, 1);
     Quantizer q;
     q.sample_length = length;
     for (bool bad : {false, true}) {
@@ -30,9 +30,9 @@ TEST(extremes_of_windows) {
         Extremes e;
         const int first = 20 * length;  // two chunks
         collect_extremes(e, q, d.data + at, first, ld, I);
-        collect_extremes(e, q, d.data + at + (size_t)first * ld, windows * length - first, ld, I);
-        CHECK_EQ(e.lo.size(), (size_t)windows * I);
-        for (int w = 0; w < windows; w++)
+        collect_extremes(e, q, d.data + at + (size_t)first * ld, samples * length - first, ld, I);
+        CHECK_EQ(e.lo.size(), (size_t)samples * I);
+        for (int w = 0; w < samples; w++)
             for (int i = 0; i < I; i++) {
                 float lo = INFINITY, hi = -INFINITY;
                 bool nan = false;
@@ -159,7 +159,7 @@ TEST(labels_of_heads) {
 // Grids
 
 struct GridProblem {
-    int I = 40, windows = 5;
+    int I = 40, samples = 5;
     Quantizer q;
     ChannelClusters c;
     GridProblem() {
@@ -171,7 +171,7 @@ struct GridProblem {
         c = clusters_of_labels(label);
         quantizer_expect(q, Layer());
         Extremes& e = q.extremes[0];
-        for (int w = 0; w < windows; w++)
+        for (int w = 0; w < samples; w++)
             for (int i = 0; i < I; i++) {
                 const float size = label[i] == 3   ? 1e-6f
                                    : label[i] == 4 ? 40
@@ -186,7 +186,7 @@ struct GridProblem {
     void expect(int k, int bits, double& s, double& z) const {
         const Extremes& e = q.extremes[0];
         double lo = 0, hi = 0;
-        for (int w = 0; w < windows; w++) {
+        for (int w = 0; w < samples; w++) {
             double least = INFINITY, most = -INFINITY;
             for (int i = 0; i < I; i++)
                 if (c.label[i] == k)

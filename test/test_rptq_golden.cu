@@ -15,13 +15,13 @@ static void check_sum(const Checkpoint& ck, const char* name, const std::vector<
 
 // Inputs of 8 heads of 24 channels, and the weights of a linear that reads them.
 struct Places {
-    int O = 24, I = 192, windows = 6, length = 96, heads = 8;
-    std::vector<float> W, X;  // [O, I], [windows * length, I]
+    int O = 24, I = 192, samples = 6, length = 96, heads = 8;
+    std::vector<float> W, X;  // [O, I], [samples * length, I]
     Quantizer q;
-    Extremes e;  // of all windows
+    Extremes e;  // of all samples
     explicit Places(const Checkpoint& ck) {
         for (int i = 0; i < O * I; i++) W.push_back(to_stored(twelve_bits("rptq.W", i) * (i % I % 64 == 7 ? 0.25f : 0.0625f)));
-        for (int t = 0; t < windows * length; t++)
+        for (int t = 0; t < samples * length; t++)
             for (int j = 0; j < I; j++) {
                 auto x = [&](int k) { return k < 0 ? 0.0f : twelve_bits("rptq.X", (uint64_t)t * I + k); };
                 const float sum = x(j) + 0.75f * x(j - 1) + 0.5f * x(j - 2) + 0.5f * twelve_bits("rptq.z", t);
@@ -34,7 +34,7 @@ struct Places {
         check_sum(ck, "check.W_sum", W), check_sum(ck, "check.X_sum", X);
         quantizer_expect(q, Layer());
         q.sample_length = length;
-        collect_extremes(e, q, upload(X).data, windows * length, I, I);
+        collect_extremes(e, q, upload(X).data, samples * length, I, I);
     }
 };
 
@@ -76,7 +76,7 @@ TEST(channels_are_clustered_as_the_original_does) {
 TEST(static_grids_and_what_they_round_to_are_the_originals) {
     const Checkpoint ck = safetensors_open(FILE_OF_ALL);
     Places p(ck);
-    const int rows = 16, last = (p.windows - 1) * p.length * p.I;
+    const int rows = 16, last = (p.samples - 1) * p.length * p.I;
     struct {
         const char *name, *labels;
         int bits;
@@ -106,7 +106,7 @@ TEST(weights_are_the_originals) {
     const Places p(ck);
     Array<float> H((size_t)p.I * p.I, "Hessian");
     fill_zero(H.data, H.n);
-    hessian_add(H.data, upload(p.X).data, p.windows * p.length, p.I);
+    hessian_add(H.data, upload(p.X).data, p.samples * p.length, p.I);
     mirror_upper(H.data, p.I);
     const Array<float> W0 = to_device(p.W);
     struct {
@@ -120,7 +120,7 @@ TEST(weights_are_the_originals) {
         Group group = {"test", p.O, p.I, W.data, nullptr, 1, {{"test_proj", 0, p.O}}};
         QuantOptions opt;
         opt.wbits = run.bits, opt.group_size = -1, opt.pack = true;
-        const GptqResult result = rptq_weights(group, W0.data, H.data, p.windows, c, opt, "test");
+        const GptqResult result = rptq_weights(group, W0.data, H.data, p.samples, c, opt, "test");
         std::vector<Grid> grids(result.made.grids.n);
         copy(grids.data(), result.made.grids.data, grids.size());
         const std::string name = std::string(run.name) + ".";
@@ -146,12 +146,12 @@ TEST(weights_are_the_originals) {
 // Attention
 
 struct AttentionProblem {
-    int H = 4, D = 16, windows = 4, T = 32, width = 3 * 64;
-    std::vector<float> qkv;  // [windows * T, 3 H D]
+    int H = 4, D = 16, samples = 4, T = 32, width = 3 * 64;
+    std::vector<float> qkv;  // [samples * T, 3 H D]
     Quantizer q;
     explicit AttentionProblem(const Checkpoint& ck) {
         static const float of_q[] = {1, 1, 3, 3}, of_k[] = {4, 2, 4, 2};
-        for (int t = 0; t < windows * T; t++)
+        for (int t = 0; t < samples * T; t++)
             for (const char* name : {"softmax.q", "softmax.k", "softmax.v"})
                 for (int i = 0; i < H * D; i++) {
                     const float x = twelve_bits(name, (uint64_t)t * H * D + i);
@@ -165,7 +165,7 @@ struct AttentionProblem {
         quantizer_expect(q, Layer());
         q.sample_length = T;
         const Array<floatX> d = upload(qkv);
-        for (int k = 0; k < 3; k++) collect_extremes(q.extremes[k], q, d.data + k * H * D, windows * T, width, H * D);
+        for (int k = 0; k < 3; k++) collect_extremes(q.extremes[k], q, d.data + k * H * D, samples * T, width, H * D);
     }
 };
 
@@ -189,9 +189,9 @@ TEST(attention_between_rounded_queries_keys_values_and_probabilities_is_the_orig
     } modes[] = {{"a8", 8, 8, 8, 8}, {"a4", 4, 4, 8, 4}, {"kv4", 16, 4, 16, 16}};
     for (const auto& mode : modes) {
         AttentionProblem problem(ck);
-        const int E = problem.H * problem.D, all = problem.windows * problem.T;
+        const int E = problem.H * problem.D, all = problem.samples * problem.T;
         std::vector<Segment> segments;
-        for (int w = 0; w < problem.windows; w++) segments.push_back({w * problem.T, problem.T, -1, 0});
+        for (int w = 0; w < problem.samples; w++) segments.push_back({w * problem.T, problem.T, -1, 0});
         const AttentionPlan plan = attention_plan(segments, all, 1);
         const Array<floatX> x = upload(problem.qkv);
         Array<floatX> out((size_t)all * E, "out");

@@ -3,8 +3,8 @@
 #include "rptq_layer.h"
 #include "test.h"
 
-// Adds to the extremes of I channels those of each window of `length` rows of x, whose rows are ld apart.
-static void add_windows(Extremes& e, const float* x, int T, int length, int ld, int I) {
+// Adds to the extremes of I channels those of each sample of `length` rows of x, whose rows are ld apart.
+static void add_samples(Extremes& e, const float* x, int T, int length, int ld, int I) {
     for (int first = 0; first < T; first += length)
         for (int i = 0; i < I; i++) {
             float lo = INFINITY, hi = -INFINITY;
@@ -28,10 +28,10 @@ TEST(queries_keys_and_values_have_static_grids_of_their_own) {
         floatX* x = before.streams[0].x.data.data + (size_t)chunk.start * c.C;
         for (int stage : {0, 1}) layer_stage(c, before.layer, stage, x, scratch.in.data, chunk, scratch);
         const std::vector<float> qkv = download(scratch.out), in = download(scratch.in);
-        add_windows(q, qkv.data(), chunk.T, length, ld, c.H * c.D);
-        add_windows(k, qkv.data() + c.H * c.D, chunk.T, length, ld, c.KV * c.D);
-        add_windows(v, qkv.data() + (c.H + c.KV) * c.D, chunk.T, length, ld, c.KV * c.D);
-        add_windows(o, in.data(), chunk.T, length, c.H * c.D, c.H * c.D);
+        add_samples(q, qkv.data(), chunk.T, length, ld, c.H * c.D);
+        add_samples(k, qkv.data() + c.H * c.D, chunk.T, length, ld, c.KV * c.D);
+        add_samples(v, qkv.data() + (c.H + c.KV) * c.D, chunk.T, length, ld, c.KV * c.D);
+        add_samples(o, in.data(), chunk.T, length, c.H * c.D, c.H * c.D);
     }
     const Extremes queries = overall(q, c.H * c.D, "q"), keys = overall(k, c.KV * c.D, "k"), inputs = overall(o, c.H * c.D, "o");
     const std::vector<int> qk = head_labels({&queries, &keys}, c.KV, c.D), values = head_labels({&inputs}, c.KV, c.D);
