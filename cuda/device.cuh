@@ -51,7 +51,7 @@ inline void cuda_check_at(cudaError_t status, const char* call, const char* file
     if (status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver) hint = ". HINT: nvidia-smi shows GPU and driver; make CPU=1 needs none";
     if (status == cudaErrorNoKernelImageForDevice) hint = ". HINT: make gpu ARCH=..., the GPU's compute capability without its dot, 80 or more";
     if (status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure)
-        hint = ". HINT: a kernel before this call failed; CUDA_LAUNCH_BLOCKING=1 in the environment names the launch";
+        hint = ". HINT: a kernel before this call failed; compute-sanitizer before the same command names it";
     fail("%s:%d: %s: %s (%s)%s", file, line, call, cudaGetErrorName(status), cudaGetErrorString(status), hint);
 }
 #define cuda_check(call) cuda_check_at((call), #call, __FILE__, __LINE__)

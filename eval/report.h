@@ -170,12 +170,10 @@ inline double paper_number(const std::string& cell) {
     return x;
 }
 
-// How far ours may be from a paper's cell without a star. Two of our standard errors; but a perplexity of the unquantized model is of the
-// same windows by the same weights: the digits that the paper prints, and 0.3 % that rounding to bf16 may move.
-inline bool same_windows(const Report& r, bool perplexity) { return perplexity && r.method == "fp16"; }
-
-inline double paper_tolerance(const std::string& cell, double stderr_, bool same_windows) {
-    if (!same_windows) return 2 * stderr_;
+// How far ours may be from a paper's cell without a star. Two of our standard errors; but a perplexity of the unquantized model is `exact`,
+// of the same windows by the same weights: the digits that the paper prints, and 0.3 % that rounding to bf16 may move.
+inline double paper_tolerance(const std::string& cell, double stderr_, bool exact) {
+    if (!exact) return 2 * stderr_;
     const size_t point = cell.find('.');
     const double last_digit = point == std::string::npos ? 1 : std::pow(10, -(double)(cell.size() - point - 1));
     return last_digit / 2 + 0.003 * paper_number(cell);
@@ -241,7 +239,7 @@ inline std::string report_text(const Report& r) {
             p.any = true;
             const double d = value.value - paper_number(text);
             if (std::isnan(d)) continue;
-            const bool exact = same_windows(r, !percent), star = name != "avg" && std::fabs(d) > paper_tolerance(text, value.stderr_, exact);
+            const bool exact = r.method == "fp16" && !percent, star = name != "avg" && std::fabs(d) > paper_tolerance(text, value.stderr_, exact);
             p.difference.back() = format("%+.3g%s", d, !star ? "" : exact ? " **" : " *");
             (exact ? any_exact_star : any_star) |= star;
         }

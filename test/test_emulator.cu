@@ -104,6 +104,7 @@ TEST(threads_that_wait_for_ever_are_reported) {
     CHECK_ERROR(run(0), "divergent_kernel <<<(3, 2, 1), 64>>>, block (");
     CHECK_ERROR(run(0), "63 of them at __syncthreads of test/test_emulator.cu:");
     CHECK_ERROR(run(0), "1 of them ended (thread 5)");
+    CHECK_ERROR(run(0), "HINT: a kernel before this call failed; compute-sanitizer before the same command names it");
     CHECK_ERROR(run(1), "32 of them at __syncthreads");
     CHECK_ERROR(run(2), "3 of them at __syncwarp, mask ffffffff, of ");
     CHECK_ERROR(run(3), "with a mask that does not name it");
@@ -131,8 +132,8 @@ KERNEL shuffle_kernel(int* out /*[4, 32]*/) {
 }
 
 TEST(shuffles_and_their_masks) {
-    for (const uint64_t seed : {0, 1, 2, 3}) {
-        Seed set(seed);
+    for (int run = 0; run < 40; run++) {  // in many orders: odd lanes come to the last instruction while others wait at the one before
+        Seed set(run < 2 ? run : 2);
         Array<int> out(128, "out");
         launch(shuffle_kernel, 1, 32, out.data);
         const std::vector<int> found = on_host(out);

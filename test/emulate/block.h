@@ -230,13 +230,14 @@ void warp_execute(const char* what, uint32_t mask, Operands& operands, const cha
         block_fail("thread %d: %s of %s:%d with a mask that does not name it", b.current, what, file, line);
     b.wait[b.current] = {what, file, line, mask, &operands};
     b.arrived[warp] |= 1u << b.current % 32;
-    if ((b.arrived[warp] & mask) == mask) {
-        Operands* lanes[32] = {};
-        for (int lane = 0; lane < 32; lane++) {
-            if (!(mask >> lane & 1)) continue;
-            if (!b.wait[warp * 32 + lane].same(b.wait[b.current])) block_give_up(b);
-            lanes[lane] = (Operands*)b.wait[warp * 32 + lane].operands;
-        }
+    bool all = (b.arrived[warp] & mask) == mask;
+    Operands* lanes[32] = {};
+    for (int lane = 0; lane < 32 && all; lane++) {
+        if (!(mask >> lane & 1)) continue;
+        all = b.wait[warp * 32 + lane].same(b.wait[b.current]);  // it may wait at an earlier one, with other lanes
+        lanes[lane] = (Operands*)b.wait[warp * 32 + lane].operands;
+    }
+    if (all) {
         execute(lanes);
         b.arrived[warp] &= ~mask;
         block_release(b, warp, mask);
