@@ -172,6 +172,10 @@ def check_perplexity(table, what, ours, theirs, bound):
     table.add(what, f"{ours:.5g}", f"{theirs:.5g}", f"{round(difference, 4) + 0:+.4f} %", f"{bound:g} %", abs(difference) <= bound)
 
 
+def is_packed(folder):
+    return json.loads((Path(folder) / "config.json").read_text()).get("quantization_config") is not None
+
+
 def check_saved(o, table, folder, ids, bound):
     settings = [("-q", "rtn", "-b", "4", "-g", "64")]
     if not o.quick:
@@ -411,7 +415,8 @@ def main():
             model, bounds = load_model(o, o.model, torch.bfloat16), bounds | {"score": BOUNDS["bf16"]["score"]}
         by = check_questions(o, table, folder, model, tokenizer, bounds["score"]) + " in bf16" * o.bf16_scores
         del model
-        check_saved(o, table, folder, ids, bounds["ppl"])
+        if not is_packed(o.model):  # what is quantized already is not quantized again
+            check_saved(o, table, folder, ids, bounds["ppl"])
     print(f"{ours['model']}: {ours['precision']} build, commit {ours['commit']}, {ours['device']}; transformers "
           f"{transformers.__version__} in float32 on {o.device}, tokenizers {tokenizers.__version__}, questions by {by}\n")
     print(table.text())

@@ -143,7 +143,7 @@ def read_report(path):
 
 def read_results(folder, paper):
     """Our rows by key. What can't be used is named on stderr and left out."""
-    known, ours = {row["key"] for row in paper}, {}
+    known, ours, paths = {row["key"] for row in paper}, {}, {}
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.json"))):
         try:
             report = read_report(path)
@@ -154,10 +154,13 @@ def read_results(folder, paper):
             print(f"{path}: {' '.join(map(str, report['key']))} is no row of the paper, left out", file=sys.stderr)
         elif report["differs"]:
             print(f"{path}: not the paper's setting ({', '.join(report['differs'])}), left out", file=sys.stderr)
-        elif report["key"] in ours:
-            print(f"{path}: a second report of {' '.join(map(str, report['key']))}, left out", file=sys.stderr)
         else:
-            ours[report["key"]] = report
+            key, used = report["key"], ours.get(report["key"])
+            other = path
+            if used is None or (used["limit"] and not report["limit"]):  # the whole sets' counts, not a trial's
+                other, ours[key], paths[key] = paths.get(key), report, path
+            if other:
+                print(f"{other}: a second report of {' '.join(map(str, key))}, left out for {paths[key]}", file=sys.stderr)
     return ours
 
 
@@ -484,6 +487,8 @@ def check():
         "cz": made_up_report("Qwen3-8B", "billm", 1, 4, 128, {"c4": (7.77, 0.1)}),
         "e": made_up_report("Qwen3-8B", "fp16", 16, 16, -1, {"c4": (13.34, 0.2), "wikitext2": (9.79, 0.1)}),
         "el": made_up_report("Qwen3-14B", "fp16", 16, 16, -1, {"wikitext2": (8.74, 0.1)}, limit=3),
+        "a0": made_up_report("Qwen3-8B", "gptq", 4, 16, 128, {"wikitext2": (9.11, 0.05)}),
+        "_a": made_up_report("Qwen3-8B", "gptq", 4, 16, 128, {"wikitext2": (9.22, 0.05)}, limit=3),
         "g": made_up_report("Qwen3-8B-Base", "foem", 3, 16, 128, {"wikitext2": (8.3, 0.05)}),
         "h": dict(made_up_report("Qwen3-8B", "awq", 4, 16, 128, {"wikitext2": (3, 1)}), not_the_papers=["--seed", "--damp"]),
         "i": made_up_report("Qwen3-4B-Base", "gptq", 4, 16, -1, {"wikitext2": (8.7, 0.1), "c4": (3.21, 0.1)}),

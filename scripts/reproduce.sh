@@ -71,7 +71,13 @@ while [ $# -gt 0 ]; do
 done
 [[ $limit =~ ^[0-9]{1,9}$ ]] || wrong_usage "--limit $limit: expected 0 or a positive number"
 [ -n "$results" ] || wrong_usage "--results: expected a folder"
-case " ${extra[*]-} " in *" --json "*) wrong_usage "--json after --: the reports are named by this script" ;; esac
+for argument in "${extra[@]}"; do
+    case $argument in
+    --json) wrong_usage "--json after --: the reports are named by this script" ;;
+    -q | -b | -a | -g | --preset) wrong_usage "$argument after --: the rows have it already. HINT: --method, --bits, --group" ;;
+    -e | --limit) wrong_usage "$argument after --: it is this script's own. HINT: --tasks, --limit before --" ;;
+    esac
+done
 [ -z "${QWEN3_DATA-}" ] || case " ${extra[*]-} " in *" --data "*) ;; *) extra+=(--data "$QWEN3_DATA") ;; esac  # it is a setting, too
 settings=(-e "$tasks")
 [ "$limit" -eq 0 ] || settings+=(--limit "$limit")
@@ -109,6 +115,11 @@ for key in "${!wanted[@]}"; do
     done
 done
 [ ${#names[@]} -gt 0 ] || wrong_usage "no row of $paper, or of ${others[*]} with its --table, meets all of these selections"
+for argument in "${extra[@]}"; do
+    case $argument in --save | --questions)
+        [ ${#names[@]} -eq 1 ] || wrong_usage "$argument after --: ${#names[@]} rows would write to one place. HINT: --row NAME" ;;
+    esac
+done
 
 # ---- a row ----
 

@@ -137,11 +137,14 @@ selection() {
 
 wrong_usage() {
     for wrong in "--table 5" "--model Qwen3-9B" "--method gptk" "--bits 5" "--group 64" "--row x" "--tables 1" "--model" \
-        "--limit x" "--bits 3 --method fp16" "-- --json x" "--bits *"; do
+        "--limit x" "--bits 3 --method fp16" "-- --json x" "--bits *" "--row $awq -- -b 3" "--row $awq -- -q rtn" "--row $awq -- --limit 2" \
+        "--row $awq -- -e c4" "--row $awq --row $gptq -- --save x" "--model Qwen3-4B -- --questions x"; do
         # shellcheck disable=SC2086
         reproduce 2 $wrong
         says "HINT: "
     done
+    reproduce 0 --row $awq --dry-run -- --save x --questions y  # one row has them to itself
+    says "--save x --questions y --json"
     reproduce 0 -h
     for option in table model method bits group row tasks limit results list dry-run slurm sbatch-args; do says "--$option"; done
     QWEN3=$tmp/none reproduce 1 "${two[@]}"
