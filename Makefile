@@ -2,7 +2,7 @@
 # make CPU=1           for the CPU, whatever is found
 # make gpu             for the GPU (sm_80 and sm_90 unless ARCH says otherwise), whatever is found
 # make test            builds and runs every test; ends with "N passed, N failed, N skipped". test/parts.cu and test/whole.cu hold
-#                      them; one file of tests by itself: make build/cpu-BF16/test_gptq
+#                      them; one file of tests by itself: make CPU=1 build/cpu-BF16/test_gptq
 # make test SANITIZE=1 the same under AddressSanitizer and UndefinedBehaviorSanitizer (CPU)
 # make test EMULATE=1  the GPU's side of the sources, built with g++ and run on a GPU in software (test/emulate), by the tests that
 #                      launch kernels; EMULATE_SEED=N chooses in which order its threads run, EMULATE_ALL=1 takes the slow

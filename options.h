@@ -1,6 +1,6 @@
 // options.h: the command line: every flag with its default and its line of -h, and what is refused before any work.
 //
-// defines: Options, Flag, all_flags, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates, output_files
+// defines: AWQ_SEED, Options, Flag, all_flags, packed_format, options_parse, print_help, method_find, method_for, task_list, is_text_set, rotates, output_files
 #pragma once
 #include <algorithm>
 #include <cctype>
@@ -17,6 +17,8 @@
 #include "data/quantized.h"
 #include "eval/report.h"
 #include "quant/methods.cuh"
+
+static constexpr int AWQ_SEED = 42;  // of llm-awq's own rule of drawing
 
 struct Options {
     std::string model, method = "fp16", tasks, calibration_set = "c4", data, save, json, questions, tokenize, logits, mmlu_style = "paper";
@@ -108,8 +110,8 @@ inline std::vector<Flag> all_flags(Options& o) {
          "which rotations: r1 residual stream, r2 v and o, r3 q and k (left out while keys have 16 bits), r4 down's input,\n"
          "heads (QuaRot's, before o)",
          &o.rotate_only, nullptr},
-        {Flag::ON, "--learn-rotation", "", "r1 and r2 learned from calibration texts (quant/learn_rotation.cuh)", &o.learn_rotation,
-         nullptr},
+        {Flag::ON, "--learn-rotation", "", "r1 and r2 learned from 16 calibration samples, of any method (-c, -l; quant/learn_rotation.cuh)",
+         &o.learn_rotation, nullptr},
         {Flag::TEXT, "--rotation", "FILE", "r1 and r2 from a safetensors file; with --learn-rotation: written there", &o.rotation,
          nullptr},
         {Flag::INT, "--rotate-block", "N", "r1, unless it is learned or given, and r4 in blocks of N values, 0: whole widths", &o.rotate_block, nullptr},
@@ -130,7 +132,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::REAL, "--device-memory", "GB", "use no more of the GPU's memory, or of a CPU's, 0: what is free", &o.device_memory, nullptr},
         {Flag::ON, "-h", "", "this text; -h METHOD: what belongs to one method", &o.help, nullptr},
         {Flag::SECTION, "", "", "the methods' own", nullptr, nullptr},
-        {Flag::ON, "--sym", "", "symmetric grid (default: asymmetric)", &o.quant.sym, "rtn gptq gptaq foem"},
+        {Flag::ON, "--sym", "", "symmetric grid, of 2 bits or more (default: asymmetric)", &o.quant.sym, "rtn gptq gptaq foem"},
         {Flag::ON, "--sym-signed", "", "symmetric grid of QuaRot and SpinQuant: max |w| / 7, codes -8 .. 7 (at 4 bits)",
          &o.quant.sym_signed, "rtn gptq gptaq foem"},
         {Flag::ON, "--mse", "", "shrink each grid to the least error (default: min and max)", &o.quant.mse, "rtn gptq gptaq foem"},
@@ -260,8 +262,8 @@ inline void flag_set(const Flag& f, const char* text) {
     case Flag::TEXT: *(std::string*)f.value = text; return;
     case Flag::INT: {
         const long x = strtol(text, &end, 10);
-        if (end == text || *end || errno || x < INT_MIN || x > INT_MAX)
-            usage_fail("%s: expected a whole number, found \"%s\"", f.name, text);
+        if (end == text || *end) usage_fail("%s: expected a whole number, found \"%s\"", f.name, text);
+        if (errno || x < INT_MIN || x > INT_MAX) usage_fail("%s: expected a number of at most 31 bits, found %s", f.name, text);
         *(int*)f.value = (int)x;
         return;
     }
@@ -330,6 +332,9 @@ inline bool rotates(const Options& o, const std::string& part) {
 inline void check_rotation(const Options& o) {
     if (o.quant.sym && o.quant.sym_signed) usage_fail("--sym and --sym-signed: one at a time");
     if (o.quant.sym_signed && o.quant.wbits == 1) usage_fail("--sym-signed needs at least 2 bits");
+    if (o.quant.sym && o.quant.wbits == 1)
+        usage_fail("--sym needs at least 2 bits: of one bit the two values are 0 and minus a step, of which no weight is more than a half, "
+                   "and all would become 0. HINT: without --sym");
     for (const char* flag : {"--rotate-only", "--rotate-block"})
         if (!o.rotate && o.given.count(flag)) usage_fail("%s has no meaning without --rotate", flag);
     if (!o.rotate) return;
@@ -536,6 +541,7 @@ inline Options options_parse(int argc, const char* const* argv) {
         usage_fail("--bf16-scores: expected tasks with choices. HINT: -e zeroshot");
     if (o.given.count("--questions") && std::all_of(tasks.begin(), tasks.end(), is_text_set))
         usage_fail("--questions: expected tasks with choices. HINT: -e zeroshot");
+    if (o.limit && tasks.empty()) usage_fail("--limit: expected sets to take the first of. HINT: -e wikitext2");
     if (o.mmlu_style != "paper" && o.mmlu_style != "lm-eval")
         usage_fail("--mmlu-style %s: expected paper or lm-eval", o.mmlu_style.c_str());
     if (o.given.count("--mmlu-style") && std::find(tasks.begin(), tasks.end(), "mmlu") == tasks.end())

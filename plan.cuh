@@ -4,7 +4,7 @@
 // On a GPU activations that the device has no room for lie in page-locked host memory, a chunk at a time on the device. A test holds the
 // plan to what a run then allocates.
 //
-// defines: head_batch, pair_room, working_bytes, place_streams
+// defines: head_batch, pair_room, working_bytes, device_room, require_room_for_samples, place_streams
 #pragma once
 #include "options.h"
 #include "quant/rotation.cuh"
@@ -68,6 +68,33 @@ inline size_t working_bytes(const Options& o, const Config& c, const Method& met
 static constexpr size_t CUDA_BYTES = (size_t)750 << 20;  // its context, cuBLAS's workspace, what allocation rounds up to
 #endif
 
+// Bytes that a run may have on the device.
+inline size_t device_room(const Options& o) {
+    size_t room = device_free_bytes();
+    if (o.device_memory > 0) room = std::min(room, (size_t)(o.device_memory * 1e9));
+#ifdef __CUDACC__
+    room -= std::min(room, CUDA_BYTES);
+#endif
+    return room;
+}
+
+inline const char* memory_hint(const Options& o) {
+    return o.device_memory > 0 ? "fewer calibration samples (-n), fewer tasks (-e), more --device-memory, or a smaller model"
+                               : "fewer calibration samples (-n), fewer tasks (-e), or a smaller model";
+}
+
+// Refuses calibration samples whose activations alone no memory here holds, before minutes are spent on drawing them.
+inline void require_room_for_samples(const Options& o, const Config& c) {
+    const size_t bytes = (size_t)o.n_samples * o.sample_length * c.C * sizeof(floatX);
+    size_t room = device_room(o);
+#ifdef __CUDACC__
+    room += host_free_bytes();
+#endif
+    if (bytes > room)
+        fail("not enough memory: the activations of %d calibration samples of %d tokens need %.2f GB, %.2f GB are free. HINT: %s", o.n_samples,
+             o.sample_length, bytes / 1e9, room / 1e9, memory_hint(o));
+}
+
 // Of a mixture the most groups that may be collected for at a time, so that working_bytes stays within `device`: all, or the largest of
 // half as many, a quarter .. 1.
 inline int plan_groups_at_once(Options o, const Config& c, const Method& method, const std::vector<Stream>& streams, bool reading,
@@ -97,13 +124,11 @@ inline size_t packed_layer_bytes(const Config& c, const QuantOptions& opt) {
 inline size_t place_streams(Options& o, const Model& m, const Method& method, std::vector<Stream>& streams) {
     const Config& c = m.config;
     const size_t x = sizeof(floatX);
-    size_t device = device_free_bytes(), host = host_free_bytes(), on_host = 0;
-    if (o.device_memory > 0) device = std::min(device, (size_t)(o.device_memory * 1e9));
+    size_t device = device_room(o), host = host_free_bytes(), on_host = 0;
     const size_t packed = packed_layer_bytes(c, o.quant);
 #ifdef __CUDACC__
     const size_t reader = m.random ? 0 : layer_size(c) * x;
     on_host += std::max(reader + packed, o.save.empty() ? 0 : (size_t)c.V * c.C * x);  // the embeddings and the head are saved before and after
-    device -= std::min(device, CUDA_BYTES);
 #else
     device -= std::min(device, packed);
 #endif
@@ -137,10 +162,8 @@ inline size_t place_streams(Options& o, const Model& m, const Method& method, st
     if (o.quant.groups_at_once < c.mixture.E) fprintf(stderr, "; Hessians of %d experts at a time", o.quant.groups_at_once);
     fprintf(stderr, "\n");
     if (on_device > device || on_host > host)
-        fail("not enough memory: %.2f GB are needed on the device and %.2f GB on the host, %.2f and %.2f GB are free. HINT: fewer "
-             "calibration samples "
-             "(-n), fewer tasks (-e), or a smaller model",
-             on_device / 1e9, on_host / 1e9, device / 1e9, host / 1e9);
+        fail("not enough memory: %.2f GB are needed on the device and %.2f GB on the host, %.2f and %.2f GB are free. HINT: %s",
+             on_device / 1e9, on_host / 1e9, device / 1e9, host / 1e9, memory_hint(o));
     for (Stream& s : streams)
         for (Activations* a : {&s.x, &s.in})
             if (a->width) a->data = Array<floatX>(s.tokens.size() * a->width, "activations", a->data.place), touch(a->data);

@@ -1050,7 +1050,8 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
 inline void add_calibration(Run& run, const Tokenizer& tokenizer, const std::string& data_dir) {
     const Options& o = run.options;
     const bool awq_rule = o.method == "awq" && o.calibration_set == "c4" && !o.given.count("-n") && !o.given.count("-l");
-    const int seed = awq_rule && !o.given.count("--seed") ? 42 : o.seed;  // 42 is llm-awq's
+    const int seed = awq_rule && !o.given.count("--seed") ? AWQ_SEED : o.seed;
+    if (!awq_rule) require_room_for_samples(o, run.model.config);
     TextSet set = awq_rule ? awq_calibration_set(tokenizer, data_dir, 128, 512, seed)
                            : calibration_set(tokenizer, data_dir, o.calibration_set, o.n_samples, o.sample_length, seed);
     fprintf(stderr, "calibration: %s, %zu samples of %d tokens, seed %d, from %s\n", set.name.c_str(), set.n_windows, set.window,
@@ -1113,6 +1114,9 @@ inline void add_streams(Run& run, const std::string& data_dir) {
         run.streams.push_back(stream_of_windows(run.model.config, run.sets[i].name + ", full precision", run.sets[i].tokens,
                                                 run.sets[i].window, true));
     fprintf(stderr, "tokenized in %.1f s\n", clock.seconds());
+}
+
+inline void note_long_streams(Run& run) {
     for (const Stream& s : run.streams) {
         int longest = 0;
         for (const Segment& segment : s.segments) longest = std::max(longest, segment.pos + segment.len);
@@ -1142,7 +1146,7 @@ inline size_t learn_rotations(Run& run, const std::string& data_dir) {
     const int most = (int)(s.tokens.size() / LEARN_EVERY + s.chunks.size());
     const size_t bytes = working_bytes(Options(), c, METHODS[0], one, !run.model.random) + s.tokens.size() * c.C * sizeof(floatX) +
                          rotation_samples_bytes(run.rotation.shape, c.L, most);
-    require_room_to_learn(bytes);
+    require_room_to_learn(bytes, device_room(o));
     s.x.width = c.C, s.x.data = Array<floatX>(s.tokens.size() * c.C, "activations");
     stream_embed(run.model, s);
     Scratch scratch = scratch_alloc(c, one);
@@ -1171,7 +1175,7 @@ inline size_t learn_rotations(Run& run, const std::string& data_dir) {
     return bytes;
 }
 
-inline void print_settings(const Run& run, const std::string& data_dir) {
+inline void print_settings(const Run& run) {
     const Options& o = run.options;
     const Config& c = run.model.config;
     const Report& r = run.report;
@@ -1192,7 +1196,7 @@ inline void print_settings(const Run& run, const std::string& data_dir) {
     if (!o.preset_text.empty()) fprintf(stderr, "\npreset: %s", o.preset_text.c_str());
     if (!r.kv.empty()) fprintf(stderr, "\nkv:     %s", json_settings(r.kv).c_str());
     if (!r.rotation.empty()) fprintf(stderr, "\nrotate: %s", json_settings(r.rotation).c_str());
-    fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", o.tasks.empty() ? "-" : printable(data_dir).c_str(),
+    fprintf(stderr, "\ndata:   %s\ndevice: %s, %s, commit %s\n", r.data.empty() ? "-" : printable(r.data).c_str(),
             r.device.c_str(), r.precision.c_str(), r.commit.c_str());
 }
 
@@ -1359,6 +1363,8 @@ inline Report run_model(const Options& options) {
     if (!r.narrower_groups.empty()) r.notes.push_back(r.narrower_groups);
     if (run.model.quantization.kind != QuantFormat::NONE) report_quantized(r, run.model);
     r.limit = o.limit;
+    if (run.model.random) r.weights_seed = o.seed;
+    if (run.calibrated() || o.learn_rotation || !o.tasks.empty()) r.data = data_dir;
     r.not_the_papers = not_the_papers(o);
     const bool ours = report_saved(r, run.model.dir);
     const QuantFormat& f = run.model.quantization;
@@ -1367,7 +1373,7 @@ inline Report run_model(const Options& options) {
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
     require_tensors(run.model, r.notes);
-    print_settings(run, data_dir);
+    print_settings(run);
     for (const std::string& file : output_files(o)) require_no_input(file);  // the model's; below, the sets'
 
     add_streams(run, data_dir);
@@ -1375,6 +1381,7 @@ inline Report run_model(const Options& options) {
         const std::vector<int> ids = read_token_ids(o.logits, c.V);
         run.streams.push_back(stream_of_windows(c, "the given tokens", ids, (int)ids.size(), false));
     }
+    note_long_streams(run);
     for (const std::string& file : output_files(o)) require_no_input(file);
     const size_t learning = o.learn_rotation ? learn_rotations(run, data_dir) : 0;
     for (size_t s = 0; s < run.first_full(); s++) run.streams[s].rest = run.rotation.rest;

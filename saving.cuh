@@ -199,9 +199,10 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
 inline std::string quantization_json(const Report& r, bool fake) {
     std::vector<std::string> others = r.not_the_papers;  // but for what concerns this run's evaluation alone
     others.erase(std::remove_if(others.begin(), others.end(), [](const std::string& s) { return is_word_of(s, "--limit --mmlu-style --logits"); }), others.end());
-    const std::string bits = r.effective_bits ? ", \"effective_bits\": " + json_format(r.effective_bits) : "";
+    std::string more = r.effective_bits ? ", \"effective_bits\": " + json_format(r.effective_bits) : "";
+    if (r.weights_seed >= 0) more += format(", \"weights_seed\": %d", r.weights_seed);
     return "{\"method\": " + json_quote(r.method) + ", \"fake_quantized\": " + (fake ? "true" : "false") + ", \"options\": " +
-           json_settings(r.options) + bits + ", \"calibration\": " + json_settings(r.calibration) + ", \"rotation\": " + json_settings(r.rotation) +
+           json_settings(r.options) + more + ", \"calibration\": " + json_settings(r.calibration) + ", \"rotation\": " + json_settings(r.rotation) +
            ", \"kv\": " + json_settings(r.kv) + ", \"not_the_papers\": " + json_texts(others) + ", \"commit\": " + json_quote(r.commit) + "}\n";
 }
 
@@ -243,7 +244,10 @@ inline bool report_saved(Report& r, const std::string& dir) {
         if (r.loaded) r.effective_bits = json_number(j, "effective_bits", path, 0);
     }
     const Json* rotation = j.find("rotation");
-    if (r.loaded && rotation && !rotation->object.empty()) r.rotation = {{"parts", json_quote(json_string(*rotation, "parts", path, ""))}};
+    if (rotation && !rotation->object.empty()) {
+        if (r.loaded) r.rotation = {{"parts", json_quote(json_string(*rotation, "parts", path, ""))}};
+        else r.notes.push_back("the weights were rotated before: quantization.json");
+    }
     if (!j.find("not_the_papers")) r.not_the_papers.push_back("settings of the saved checkpoint");
     else
         for (const Json& other : json_array(j, "not_the_papers", path)) r.not_the_papers.push_back(other.string);

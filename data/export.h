@@ -22,20 +22,20 @@ inline uint16_t f16_from_f32(float x) {
 inline void export_require(const QuantFormat& f, const std::string& name, size_t O, size_t I) {
     const bool gptq = f.kind == QuantFormat::GPTQ;
     if (gptq && f.bits != 2 && f.bits != 3 && f.bits != 4 && f.bits != 8)
-        fail("format gptq holds 2, 3, 4 or 8 bits, found %d. HINT: --format compressed-tensors holds 1 to 8", f.bits);
+        usage_fail("format gptq holds 2, 3, 4 or 8 bits, found %d. HINT: --format compressed-tensors holds 1 to 8", f.bits);
     if (gptq && (O % 32 != 0 || I % 32 != 0))
-        fail("%s has shape %s, but format gptq holds multiples of 32. HINT: --format compressed-tensors", name.c_str(),
+        usage_fail("%s has shape %s, but format gptq holds multiples of 32. HINT: --format compressed-tensors", name.c_str(),
              shape_text({O, I}).c_str());
     if (!gptq && f.act_order)
-        fail("format compressed-tensors holds no order of columns, but with --act-order each group's columns lie anywhere. HINT: "
+        usage_fail("format compressed-tensors holds no order of columns, but with --act-order each group's columns lie anywhere. HINT: "
              "add --static-groups (or --no-act-order), or -g -1; --format gptq, which vLLM won't read, holds it, but of no mixture");
     if (f.group_size != -1 && I % (size_t)f.group_size != 0)
-        fail("%s has %zu columns, which groups of %d do not divide: no reader takes a narrower last group. HINT: another -g",
+        usage_fail("%s has %zu columns, which groups of %d do not divide: no reader takes a narrower last group. HINT: another -g",
              name.c_str(), I, f.group_size);
     if (gptq && f.abits != 16)
-        fail("format gptq holds no activation bits, found -a %d. HINT: --format compressed-tensors", f.abits);
+        usage_fail("format gptq holds no activation bits, found -a %d. HINT: --format compressed-tensors", f.abits);
     if (f.abits != 16 && f.abits != 8)
-        fail("format compressed-tensors with activations of %d bits: readers round them to other grids than this program. HINT: -a "
+        usage_fail("format compressed-tensors with activations of %d bits: readers round them to other grids than this program. HINT: -a "
              "8, or "
              "-a 16",
              f.abits);

@@ -3,6 +3,7 @@
 // defines: Settings, json_settings, json_texts, TaskResult, ExpertReport, Report, PaperRow, OTHER_PAPERS, paper_column, result_name,
 //          paper_row_find, zero_shot_average, error_text, report_text, report_json
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -72,8 +73,9 @@ struct PaperRow {
 };
 
 struct Report {
-    std::string model, method, device, commit, precision;
+    std::string model, method, device, commit, precision, data;  // data: the folder of what is read, if anything
     int wbits = 0, abits = 0, group = 0, limit = 0;
+    int weights_seed = -1;  // of random: weights
     bool stand_in = false;
     bool loaded = false;  // the checkpoint was quantized already; `method` is how, or its format where it doesn't say
     Settings options, calibration, rotation, kv;
@@ -185,12 +187,13 @@ inline std::string error_text(double stderr_) { return std::isnan(stderr_) ? "" 
 // Columns of text, each line a vector of cells.
 inline std::string text_table(const std::vector<std::vector<std::string>>& lines) {
     std::string text;
+    auto columns = [](const std::string& s) { return (size_t)std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; }); };  // of UTF-8
     std::vector<size_t> width(lines[0].size());
     for (const auto& line : lines)
-        for (size_t c = 0; c < line.size(); c++) width[c] = std::max(width[c], line[c].size());
+        for (size_t c = 0; c < line.size(); c++) width[c] = std::max(width[c], columns(line[c]));
     for (const auto& line : lines) {
         std::string out;
-        for (size_t c = 0; c < line.size(); c++) out += line[c] + std::string(width[c] - line[c].size() + 2, ' ');
+        for (size_t c = 0; c < line.size(); c++) out += line[c] + std::string(width[c] - columns(line[c]) + 2, ' ');
         out.erase(out.find_last_not_of(' ') + 1);
         text += out + "\n";
     }
@@ -325,6 +328,7 @@ inline std::string report_json(const Report& r) {
     };
     line("model", json_quote(r.model));
     line("stand_in", r.stand_in ? "true" : "false");
+    if (r.weights_seed >= 0) line("weights_seed", std::to_string(r.weights_seed));
     line("method", json_quote(r.method));
     line("loaded", r.loaded ? "true" : "false");
     line("wbits", std::to_string(r.wbits));
@@ -340,6 +344,7 @@ inline std::string report_json(const Report& r) {
     line("calibration", json_settings(r.calibration));
     line("rotation", json_settings(r.rotation));
     line("kv", json_settings(r.kv));
+    line("data", json_quote(r.data));
     line("limit", std::to_string(r.limit));
     line("not_the_papers", json_texts(r.not_the_papers));
     line("notes", json_texts(r.notes));

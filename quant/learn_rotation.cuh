@@ -293,8 +293,7 @@ struct RotationSamples {
     }
 };
 
-inline void require_room_to_learn(size_t bytes) {
-    const size_t room = device_free_bytes();
+inline void require_room_to_learn(size_t bytes, size_t room) {
     if (bytes > room)
         fail("not enough memory: learning a rotation needs %.2f GB on the device, %.2f GB are free. HINT: a shorter -l, or a "
              "rotation from "

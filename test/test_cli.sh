@@ -37,6 +37,11 @@ fails unknown_task             2 'did you mean wikitext2?' -e wikitext
 fails no_bits                  2 'expected 1 to 8 bits' -q rtn -b 0
 fails nine_bits                2 'expected 1 to 8 bits' -q gptq -b 9
 fails bits_not_a_number        2 'expected a whole number' -q rtn -b four
+fails number_too_large         2 'at most 31 bits, found 3000000000' -q gptq --seed 3000000000
+fails one_bit_symmetric        2 '--sym needs at least 2 bits' -q rtn -b 1 --sym
+fails limit_without_sets       2 '--limit: expected sets' -m $tiny -q rtn --save "$tmp/never" --limit 2
+fails no_room_for_samples      1 'not enough memory: the activations of 1000000 calibration samples' -m $tiny --data $tiny -q gptq -n 1000000 -l 2000
+fails no_order_in_the_format   2 'holds no order of columns' -m $tiny -q gptq -g 64 --save "$tmp/never" --format compressed-tensors
 fails value_missing            2 'expected a value (METHOD)' -q
 fails group_zero               2 'expected a positive group size' -q gptq -g 0
 fails group_does_not_divide    2 'expected a divisor' -q awq -g 100
@@ -202,6 +207,7 @@ else bad stderr_into_a_broken_pipe "$(ls -d "$tmp"/piped* 2>/dev/null)"; fi
 
 # Ended by a signal, the program leaves no temporary and no half a checkpoint.
 for signal in INT TERM HUP; do
+    if ! env --default-signal true 2>/dev/null; then skip "ended_by_$signal" "env has no --default-signal"; continue; fi
     env --default-signal "$QWEN3" -m $tiny --data $tiny -q gptq -n 64 --save "$tmp/ended" --json "$tmp/ended.json" >/dev/null 2>"$tmp/err" &
     for _ in $(seq 100); do ls -d "$tmp"/ended.tmp-* >/dev/null 2>&1 && break; sleep 0.05; done
     sleep 0.2 && kill -$signal $!
@@ -305,7 +311,7 @@ fails help_of_no_method        2 'did you mean gptq?' -h gptk
 # stdout carries the row alone; the stand-in says so there and in the JSON.
 if "$QWEN3" -q gptq -b 3 $quick --json "$tmp/a.json" >"$tmp/out" 2>"$tmp/err" && [ "$(wc -l <"$tmp/out")" -eq 2 ]; then
     case $(head -n 1 "$tmp/err") in
-        *Qwen3*) echo "skipped  stand_in: models/Qwen3-0.6B-Base is here"; skipped=$((skipped + 1)) ;;
+        *Qwen3*) skip stand_in "models/Qwen3-0.6B-Base is here" ;;
         *) if grep -q stand-in "$tmp/out" && grep -q '"stand_in": true' "$tmp/a.json"; then ok stand_in; else bad stand_in "not labelled"; fi ;;
     esac
 else bad row "$(tail -n 1 "$tmp/err")"; fi
@@ -348,6 +354,12 @@ printf 'Hello there, world.\n' >"$tmp/text"
 V=$(grep -oE '"vocab_size": *[0-9]+' $tiny/config.json | grep -oE '[0-9]+$')
 if [ "$(wc -l <"$tmp/ids")" -gt 2 ] && [ "$(stat -c %s "$tmp/logits")" -eq $(($(wc -l <"$tmp/ids") * V * 4)) ]; then ok tokenize_and_logits
 else bad tokenize_and_logits "$(wc -l <"$tmp/ids") ids, $(stat -c %s "$tmp/logits") bytes"; fi
+yes 5 | head -n 2049 >"$tmp/ids"
+"$QWEN3" -m $tiny --logits "$tmp/ids" 2>"$tmp/err" | tail -c 4 >"$tmp/logits"
+if [ "$(stat -c %s "$tmp/logits")" -eq 4 ] && grep -q '^note: .*up to 2049 tokens in a row' "$tmp/err"; then ok logits_beyond_the_positions
+else bad logits_beyond_the_positions "$(tail -n 2 "$tmp/err")"; fi
+"$QWEN3" -m $tiny --data $tiny -q gptq -n 1 -l 64 --save "$tmp/calibrated" 2>"$tmp/err"
+if grep -q "^data:   $tiny\$" "$tmp/err"; then ok data_of_the_calibration; else bad data_of_the_calibration "$(grep '^data' "$tmp/err")"; fi
 
 # Their values are transformers': the ids of a prompt, and all logits of a small checkpoint (test/golden).
 if has_python; then

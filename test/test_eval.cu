@@ -501,6 +501,10 @@ TEST(report_row_has_the_whole_row) {
     CHECK(report_json(text_only).find("\"paper_avg\": null") != std::string::npos);
     r.limit = 20;
     CHECK(report_text(r).find("Qwen3-1.7B-Base (first 20 only)") != std::string::npos);
+    r.model = "mod\u00e8le";  // a letter of two bytes
+    const std::string accented = report_text(r);
+    const size_t head = accented.find("method"), row = accented.find(r.method, accented.find('\n'));
+    CHECK_EQ(row - accented.find('\n') - 1, head + 1);
 }
 
 TEST(report_json_parses_and_round_trips) {
@@ -523,6 +527,12 @@ TEST(report_json_parses_and_round_trips) {
     const Json& kl = json_object(json_object(j, "kl", "report"), "wikitext2", "kl");
     CHECK(json_number(kl, "mean", "kl") == 0.25 && json_number(kl, "stderr", "kl") == 0.01 && json_int(kl, "n", "kl") == 146);
     CHECK(json_number(kl, "top1_percent", "kl") == 93.5 && json_number(kl, "top1_stderr", "kl") == 0.5);
+    CHECK(!j.find("weights_seed"));
+    other.weights_seed = 5, other.data = "a \"folder\"";
+    const std::string random = report_json(other);
+    const Json drawn = json_parse(random.data(), random.size(), "report");
+    CHECK_EQ(json_int(drawn, "weights_seed", "report"), 5);
+    CHECK_EQ(json_string(drawn, "data", "report"), other.data);
     for (const char* key : {"options", "calibration", "kl", "modules", "seconds", "peak_bytes", "commit", "stand_in"})
         CHECK(j.find(key) != nullptr);
 }
@@ -541,6 +551,10 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     // What changes nothing is no difference.
     for (const char* method : {"fp16", "rtn"}) CHECK_EQ(not_the_papers(parse({"-q", method, "--seed", "1"})).empty(), sizeof(floatX) == 2);
     CHECK_EQ(not_the_papers(parse({"-q", "rtn", "--rotate", "--seed", "1"}))[0], "--seed");
+    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--no-smooth", "--seed", "1"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--seed", "1"}))[0], "--seed");
+    CHECK_EQ(not_the_papers(parse({"-q", "awq", "--seed", "42"})).empty(), sizeof(floatX) == 2);  // its rule's own
+    CHECK_EQ(not_the_papers(parse({"-q", "awq", "--seed", "0"}))[0], "--seed");
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--seed", "1"}))[0], "--seed");
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-g", "-1", "--static-groups"})).empty(), sizeof(floatX) == 2);
     CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--static-groups"}))[0], "--static-groups");

@@ -293,7 +293,7 @@ TEST(what_does_not_fit_is_refused_in_a_sentence) {
     }
     CHECK_EQ(message.find("not enough memory: "), (size_t)0);
     CHECK(message.find(" GB are needed on the device and ") != std::string::npos);
-    CHECK(message.find(" GB are free. HINT: fewer calibration samples (-n), fewer tasks (-e), or a smaller model") != std::string::npos);
+    CHECK(message.find(" GB are free. HINT: fewer calibration samples (-n), fewer tasks (-e), more --device-memory, or a smaller model") != std::string::npos);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
