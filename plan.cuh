@@ -4,7 +4,7 @@
 // On a GPU activations that the device has no room for lie in page-locked host memory, a chunk at a time on the device. A test holds the
 // plan to what a run then allocates.
 //
-// defines: head_batch, pair_room, working_bytes, device_room, require_room_for_samples, place_streams
+// defines: head_batch, pair_room, working_bytes, device_room, memory_hint, require_room_for_samples, place_streams
 #pragma once
 #include "options.h"
 #include "quant/rotation.cuh"

@@ -8,7 +8,8 @@ Packages: numpy, torch, tokenizers, transformers; lm_eval (lm-eval[hf] on PyPI) 
     tokens       ids of WikiText-2's test split and of C4's first --documents documents, against `tokenizers`
     logits       of WikiText-2's first 512 tokens: the largest difference, as a share of the largest logit
     perplexity   of WikiText-2's first --windows windows of 2048 tokens
-    saved        what --save writes (RTN, and GPTQ without --quick) loads in transformers and has the same perplexity there
+    saved        what --save writes (RTN, and GPTQ without --quick) loads in transformers and has the same perplexity there; not of
+                 a packed checkpoint, which is quantized already (and loads in transformers only in some formats)
     questions    the scores (log-probabilities of the choices) of the first --questions questions of the six zero-shot tasks and of
                  MMLU, five shots, question by question: against lm-evaluation-harness's own tasks, which read the same local files;
                  where it is not installed, against scripts/golden/golden_prompts.py's prompts, through transformers.
@@ -422,6 +423,8 @@ def main():
     print(table.text())
     verdict = "all within their bounds" if not table.broken else f"{table.broken} outside their bounds"
     print(f"\n{len(table.rows)} comparisons, {verdict}")
+    if table.broken and ours["precision"] == "bf16":
+        print("HINT: a float build tells rounding from error: make CPU=1 PRECISION=FP32 build/cpu-FP32/qwen3, then --qwen3 build/cpu-FP32/qwen3")
     print(f"{time.time() - start:.0f} s", file=sys.stderr)
     return 1 if table.broken else 0
 

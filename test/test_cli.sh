@@ -40,7 +40,7 @@ fails bits_not_a_number        2 'expected a whole number' -q rtn -b four
 fails number_too_large         2 'at most 31 bits, found 3000000000' -q gptq --seed 3000000000
 fails one_bit_symmetric        2 '--sym needs at least 2 bits' -q rtn -b 1 --sym
 fails limit_without_sets       2 '--limit: expected sets' -m $tiny -q rtn --save "$tmp/never" --limit 2
-fails no_room_for_samples      1 'not enough memory: the activations of 1000000 calibration samples' -m $tiny --data $tiny -q gptq -n 1000000 -l 2000
+fails no_room_for_samples      1 'not enough memory: the activations of 1000000 calibration samples' -m $tiny --data $tiny -q gptq -n 1000000 -l 2000 --device-memory 1
 fails no_order_in_the_format   2 'holds no order of columns' -m $tiny -q gptq -g 64 --save "$tmp/never" --format compressed-tensors
 fails value_missing            2 'expected a value (METHOD)' -q
 fails group_zero               2 'expected a positive group size' -q gptq -g 0
