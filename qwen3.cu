@@ -1443,6 +1443,8 @@ static void run_program(const Options& options) {
         auto write = [&](const std::string& file, auto text) {
             try {
                 if (!file.empty()) write_whole_file(file, text());
+            } catch (const std::bad_alloc&) {
+                failures.push_back(file + ": an allocation of host memory failed. HINT: a higher limit (ulimit -v)");
             } catch (const std::exception& e) {
                 failures.push_back(e.what());
             }
