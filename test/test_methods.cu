@@ -513,8 +513,8 @@ TEST(what_a_checkpoint_does_not_hold_is_said) {
     skip_when_emulated();
     const TempFolder tmp;
     const std::string saved = tmp / "saved", folder = tmp / "w4a4kv2";
-    CHECK(run_tiny({"-q", "rtn", "--save", saved.c_str()}).notes.empty());
-    const Report r = run_tiny({"-q", "rtn", "-a", "4", "--kv-bits", "2", "--save", folder.c_str()});
+    CHECK(run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-q", "rtn", "--save", saved.c_str()}).notes.empty());
+    const Report r = run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-q", "rtn", "-a", "4", "--kv-bits", "2", "--save", folder.c_str()});
     CHECK_EQ(r.notes.size(), (size_t)1);
     CHECK(r.notes[0].find("the checkpoint holds rtn's weights alone: it has no place for the grids of what flows") == 0);
     const Json settings = json_parse_file(folder + "/quantization.json");
