@@ -330,11 +330,6 @@ inline bool rotates(const Options& o, const std::string& part) {
 }
 
 inline void check_rotation(const Options& o) {
-    if (o.quant.sym && o.quant.sym_signed) usage_fail("--sym and --sym-signed: one at a time");
-    if (o.quant.sym_signed && o.quant.wbits == 1) usage_fail("--sym-signed needs at least 2 bits");
-    if (o.quant.sym && o.quant.wbits == 1)
-        usage_fail("--sym needs at least 2 bits: of one bit the two values are 0 and minus a step, of which no weight is more than a half, "
-                   "and all would become 0. HINT: without --sym");
     for (const char* flag : {"--rotate-only", "--rotate-block"})
         if (!o.rotate && o.given.count(flag)) usage_fail("%s has no meaning without --rotate", flag);
     if (!o.rotate) return;
@@ -509,6 +504,11 @@ inline Options options_parse(int argc, const char* const* argv) {
     check_flow_grids(o);
     if (o.quant.group_size < 1 && o.quant.group_size != -1)
         usage_fail("-g %d: expected a positive group size, or -1 for a whole row", o.quant.group_size);
+    if (o.quant.sym && o.quant.sym_signed) usage_fail("--sym and --sym-signed: one at a time");
+    if (o.quant.sym_signed && o.quant.wbits == 1) usage_fail("--sym-signed needs at least 2 bits");
+    if (o.quant.sym && o.quant.wbits == 1)
+        usage_fail("--sym needs at least 2 bits: of one bit the two values are 0 and minus a step, of which no weight is more than a half, "
+                   "and all would become 0. HINT: without --sym");
     if (o.method == "smoothquant" && o.quant.wbits == 1) usage_fail("-b 1: SmoothQuant's symmetric grid needs at least 2 bits");
     if (o.quant.alpha < 0 || o.quant.alpha > 1) usage_fail("--alpha %g: expected 0 to 1", o.quant.alpha);
     if (o.quant.beta < 0 || o.quant.beta > 1) usage_fail("--beta %g: expected 0 to 1", o.quant.beta);

@@ -93,7 +93,7 @@ inline std::vector<std::string> not_the_papers(Options o) {
         const bool rule = o.method == "awq" && is_word_of(name, "-n -l --seed");
         if (rule && name == "--seed" && o.seed == AWQ_SEED) continue;
         if (name == "--no-smooth") continue;  // as the paper's published script runs it, whatever its text says
-        const bool draws = o.rotate || !(is_word_of(o.method, "fp16 rtn") || !o.quant.smooth);
+        const bool draws = o.rotate || (!is_word_of(o.method, "fp16 rtn") && o.quant.smooth);
         if (name == "--seed" && !draws) continue;
         if (name == "--static-groups" && o.quant.group_size == -1) continue;  // a row's grid is fitted first anyway
         if (rule || !same_value(flags[i], defaults[i])) differences.push_back(name);
