@@ -6,11 +6,14 @@
 # A file is fetched as FILE.part, continued where an earlier run stopped, checked (size, sha256 or number of lines, as
 # far as they are known) and only then renamed to FILE. A file that is there is not fetched again.
 #
-# Environment: HF_ENDPOINT          instead of https://huggingface.co
+# Environment: QWEN3_DATA           where sets go, and ./qwen3 looks for them, instead of data
+#              HF_ENDPOINT          instead of https://huggingface.co
 #              DOWNLOAD_MIRROR      instead of https:// of every other source: $DOWNLOAD_MIRROR/host/path
 #              DOWNLOAD_RETRY_WAIT  seconds to wait before a failed transfer is tried again (5)
 #              DOWNLOAD_HTTP=1      allows http in place of https; only for a server on this machine, as the test's
 set -u -o pipefail
+data=${QWEN3_DATA:-data}
+[[ -z ${QWEN3_DATA:-} || $data == /* ]] || data=$PWD/$data  # seen from where the caller is
 CDPATH="" cd -- "$(dirname "$0")/.." || exit 1
 
 hub=${HF_ENDPOINT:-https://huggingface.co}
@@ -36,7 +39,7 @@ usage() {
     echo "  quantized by Qwen:"
     printf '  %s\n' "${packed[@]}"
     echo "  ORG/NAME (any other repository of the Hugging Face hub)"
-    echo "evaluation and calibration sets, into data/NAME/:"
+    echo "evaluation and calibration sets, into $data/NAME/:"
     printf '  %s\n' "${sets[@]}"
     echo "  all-data (every set above)"
 }
@@ -251,46 +254,46 @@ from_gzip() { # URL FILE LINES
 }
 
 get_mmlu() {
-    local tar=data/mmlu/data.tar work=data/mmlu/unpacked.part split n
-    if [ -d data/mmlu/dev ] && [ -d data/mmlu/test ]; then return; fi
-    fetch "$web/people.eecs.berkeley.edu/~hendrycks/data.tar" $tar
-    rm -rf $work
-    mkdir -p $work || die "$work: the folder can't be created"
-    tar -xf $tar -C $work data/dev data/test || cannot_unpack $tar
+    local folder=$data/mmlu tar=$data/mmlu/data.tar work=$data/mmlu/unpacked.part split n
+    if [ -d "$folder/dev" ] && [ -d "$folder/test" ]; then return; fi
+    fetch "$web/people.eecs.berkeley.edu/~hendrycks/data.tar" "$tar"
+    rm -rf "$work"
+    mkdir -p "$work" || die "$work: the folder can't be created"
+    tar -xf "$tar" -C "$work" data/dev data/test || cannot_unpack "$tar"
     for split in dev test; do
-        n=$(find $work/data/$split -name "*_$split.csv" | wc -l)
+        n=$(find "$work/data/$split" -name "*_$split.csv" | wc -l)
         [ "$n" -eq 57 ] || die "$tar: expected 57 subjects in $split, found $n. HINT: has the source changed?"
-        [ -d data/mmlu/$split ] || name_file $work/data/$split data/mmlu/$split
+        [ -d "$folder/$split" ] || name_file "$work/data/$split" "$folder/$split"
     done
-    rm -rf $work $tar
+    rm -rf "$work" "$tar"
 }
 
 get_set() {
     local c4=$hub/datasets/allenai/c4/resolve/main/en qwen=$hub/Qwen/Qwen3-0.6B-Base/resolve/main name
     case $1 in
     wikitext2)
-        from_zip "$hub/datasets/ggml-org/ci/resolve/main/wikitext-2-raw-v1.zip" data/wikitext2 \
+        from_zip "$hub/datasets/ggml-org/ci/resolve/main/wikitext-2-raw-v1.zip" "$data/wikitext2" \
             "wiki.test.raw 4358" "wiki.valid.raw 3760" "wiki.train.raw 36718" ;;
     c4)
-        from_gzip "$c4/c4-validation.00000-of-00008.json.gz" data/c4/validation.jsonl 45576
-        from_gzip "$c4/c4-train.00000-of-01024.json.gz" data/c4/train.jsonl - ;;
+        from_gzip "$c4/c4-validation.00000-of-00008.json.gz" "$data/c4/validation.jsonl" 45576
+        from_gzip "$c4/c4-train.00000-of-01024.json.gz" "$data/c4/train.jsonl" - ;;
     piqa)
-        fetch "$web/yonatanbisk.com/piqa/data/valid.jsonl" data/piqa/valid.jsonl 1838
-        fetch "$web/yonatanbisk.com/piqa/data/valid-labels.lst" data/piqa/valid-labels.lst 1838 ;;
+        fetch "$web/yonatanbisk.com/piqa/data/valid.jsonl" "$data/piqa/valid.jsonl" 1838
+        fetch "$web/yonatanbisk.com/piqa/data/valid-labels.lst" "$data/piqa/valid-labels.lst" 1838 ;;
     arc)
-        from_zip "$web/ai2-public-datasets.s3.amazonaws.com/arc/ARC-V1-Feb2018.zip" data/arc \
+        from_zip "$web/ai2-public-datasets.s3.amazonaws.com/arc/ARC-V1-Feb2018.zip" "$data/arc" \
             "ARC-Easy-Test.jsonl 2376" "ARC-Challenge-Test.jsonl 1172" ;;
     hellaswag)
         fetch "$web/raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl" \
-            data/hellaswag/hellaswag_val.jsonl 10042 ;;
+            "$data/hellaswag/hellaswag_val.jsonl" 10042 ;;
     winogrande)
-        from_zip "$web/storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip" data/winogrande \
+        from_zip "$web/storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip" "$data/winogrande" \
             "dev.jsonl 1267" ;;
-    boolq) from_zip "$web/dl.fbaipublicfiles.com/glue/superglue/data/v2/BoolQ.zip" data/boolq "val.jsonl 3270" ;;
+    boolq) from_zip "$web/dl.fbaipublicfiles.com/glue/superglue/data/v2/BoolQ.zip" "$data/boolq" "val.jsonl 3270" ;;
     mmlu) get_mmlu ;;
     qwen3-tokenizer)
         for name in vocab.json merges.txt tokenizer_config.json generation_config.json; do
-            fetch "$qwen/$name" data/qwen3-tokenizer/$name
+            fetch "$qwen/$name" "$data/qwen3-tokenizer/$name"
         done ;;
     esac
 }
@@ -360,6 +363,6 @@ command -v curl >/dev/null || die "curl was not found. HINT: install curl"
 for name in "${wanted[@]}"; do
     case $name in
     */*) get_model "$name" && say "${name#*/}: complete in models/${name#*/}" ;;
-    *) with_lock "data/$name" get_set "$name" && say "$name: complete in data/$name" ;;
+    *) with_lock "$data/$name" get_set "$name" && say "$name: complete in $data/$name" ;;
     esac
 done

@@ -24,7 +24,7 @@ server=$!
 for _ in $(seq 100); do [ -s "$tmp/port" ] || sleep 0.1; done
 port=$(cat "$tmp/port")
 export HF_ENDPOINT=http://127.0.0.1:$port DOWNLOAD_MIRROR=http://127.0.0.1:$port/web DOWNLOAD_RETRY_WAIT=0 DOWNLOAD_HTTP=1
-unset http_proxy HTTP_PROXY all_proxy ALL_PROXY
+unset QWEN3_DATA http_proxy HTTP_PROXY all_proxy ALL_PROXY
 
 # ---- the framework ----
 
@@ -475,6 +475,19 @@ set_plain_files() {
     absent "$set_data/hellaswag/hellaswag_val.jsonl"
 }
 
+# Sets go where ./qwen3 looks for them; a folder's name is seen from where the caller is.
+set_folder_of_the_environment() {
+    mkdir -p "$tmp/caller" "$www/web/yonatanbisk.com/piqa/data"
+    numbered 1838 piqa >"$www/web/yonatanbisk.com/piqa/data/valid.jsonl"
+    numbered 1838 label >"$www/web/yonatanbisk.com/piqa/data/valid-labels.lst"
+    QWEN3_DATA="$tmp/my sets" download 0 piqa
+    says "piqa: complete in $tmp/my sets/piqa"
+    same "$tmp/my sets/piqa/valid.jsonl" "$www/web/yonatanbisk.com/piqa/data/valid.jsonl"
+    cd "$tmp/caller" && QWEN3_DATA=sets download 0 piqa && cd "$OLDPWD" || exit 1
+    same "$tmp/caller/sets/piqa/valid-labels.lst" "$www/web/yonatanbisk.com/piqa/data/valid-labels.lst"
+    absent "$set_data"
+}
+
 set_c4() {
     c4=$www/datasets/allenai/c4/resolve/main/en
     mkdir -p "$c4"
@@ -534,7 +547,7 @@ usage() {
 
 for name in model_with_shards model_in_one_file other_repository resume_truncated resume_complete_part resume_too_long_part \
     resume_without_ranges resume_of_nothing_known resume_without_network two_at_once two_at_once_unpack connection_breaks connection_breaks_often checksum_mismatch missing_files http_errors https_only hostile_names \
-    known_names disk_full set_wikitext2 set_broken_zip set_known_checksums set_plain_files set_c4 set_mmlu set_tokenizer usage; do
+    known_names disk_full set_wikitext2 set_broken_zip set_known_checksums set_plain_files set_folder_of_the_environment set_c4 set_mmlu set_tokenizer usage; do
     run $name
 done
 echo "$passed passed, $failed failed, 0 skipped"
