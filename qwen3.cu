@@ -858,6 +858,7 @@ inline Model model_open(const Options& o, std::vector<std::string>* notes = null
     m.quantization = quantization_format(json_parse_file(m.dir + "/config.json", limit_line), m.dir + "/config.json");
     m.checkpoint = checkpoint_open(m.dir);
     refuse_fused_experts(m);
+    if (notes && file_exists(m.dir + "/adapter_model.safetensors")) notes->push_back("adapter_model.safetensors, an adapter (LoRA), is left unread");
     Config& c = m.config;
     const TensorView* head = c.tied ? checkpoint_find(m.checkpoint, "lm_head.weight") : nullptr;
     if (!head) return m;
@@ -1187,8 +1188,8 @@ inline void print_settings(const Run& run) {
         fprintf(stderr, "        %d experts, %d a token, of ffn %d, in %d of the layers\n", c.mixture.E, c.mixture.K, c.mixture.F,
                 (int)std::count(c.mixture.layers.begin(), c.mixture.layers.end(), true));
     if (r.stand_in)
-        fprintf(stderr, "        STAND-IN: the bundled toy model and its own texts. No number below is Qwen3's. HINT: "
-                        "scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n");
+        fprintf(stderr, "        STAND-IN: the bundled toy model%s. No number below is Qwen3's. HINT: scripts/download.sh Qwen3-0.6B-Base wikitext2 c4\n",
+                run.options.data.empty() ? " and its own texts" : "");
     fprintf(stderr, "method: %s", (run.model.quantization.kind != QuantFormat::NONE ? quantization_text(run.model.quantization) + ", loaded"
                                    : r.loaded ? r.method + ", loaded, weights on its grid" : r.method).c_str());
     for (const auto& s : r.options) fprintf(stderr, ", %s %s", s.first.c_str(), s.second.c_str());
@@ -1369,7 +1370,7 @@ inline Report run_model(const Options& options) {
     const bool ours = report_saved(r, run.model.dir);
     const QuantFormat& f = run.model.quantization;
     if (f.unpacked && !ours) report_on_a_grid(r, "compressed-tensors", "compressed-tensors, unpacked", f.bits, f.group_size, "config.json");
-    if (r.not_the_papers.empty()) find_published(r, c, r.loaded && !ours);
+    find_published(r, c, r.loaded && !ours);
     const bool asks = !run.options.tasks.empty() && !is_text_set(task_list(o.tasks).back());
     if (asks && is_post_trained(r.model)) r.notes.push_back("questions are asked without a chat template, as in the paper");
     require_tensors(run.model, r.notes);

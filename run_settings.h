@@ -102,8 +102,9 @@ inline std::vector<std::string> not_the_papers(Options o) {
     return differences;
 }
 
-// The rows of the study and of later papers with the same model and setting. Where a folder of that name holds a model of another shape, or
-// weights that others quantized, a note says so, and plot.py leaves the row out.
+// The rows of the study and of later papers with the same model, method and bits; their cells stand beside a run whose other settings are
+// theirs as well. Where a folder of that name holds a model of another shape, or weights that others quantized, that is a difference, too: a
+// note says so, and plot.py leaves the row out, trials with --limit among them.
 inline void find_published(Report& r, const Config& c, bool by_others = false) {
     const std::string model = r.loaded ? unquantized_name(r.model) : r.model;
     auto find = [&](const char* tables) {
@@ -116,14 +117,19 @@ inline void find_published(Report& r, const Config& c, bool by_others = false) {
         if (!row.cells.empty()) r.others.push_back(row);
     }
     if (r.paper.cells.empty() && r.others.empty()) return;
+    const bool shown = r.not_the_papers.empty();
+    if (!shown) r.paper = PaperRow(), r.others.clear();
+    auto note = [&](const std::string& text) {
+        if (shown) r.notes.push_back(text);
+    };
     if (r.method == "smoothquant")
-        r.notes.push_back("the paper's published script runs SmoothQuant without smoothing, as --no-smooth does; its cells may be of either");
+        note("the paper's published script runs SmoothQuant without smoothing, as --no-smooth does; its cells may be of either");
     if (by_others) {
-        r.notes.push_back("quantized by others, who don't say how: the papers' cells have the same bits and groups, perhaps another calibration");
+        note("quantized by others, who don't say how: the papers' cells have the same bits and groups, perhaps another calibration");
         r.not_the_papers.push_back("quantized by others");
     }
     if (has_official_shape(c, model)) return;
-    r.notes.push_back(format("the folder's name is %s, but the model's shape isn't: the papers' cells are another model's", model.c_str()));
+    note(format("the folder's name is %s, but the model's shape isn't: the papers' cells are another model's", model.c_str()));
     r.not_the_papers.push_back("shape");
     r.paper.other_shape = true;
     for (PaperRow& other : r.others) other.other_shape = true;

@@ -25,6 +25,7 @@
 #include "json.h"
 #include "packed.h"
 #include "safetensors.h"
+#include <cctype>
 #include <cmath>
 #include <initializer_list>
 
@@ -164,6 +165,19 @@ inline void quantization_compressed_tensors(const Json& j, QuantFormat& f) {
     f.kind = QuantFormat::NONE, f.unpacked = true;
 }
 
+// What GPTQModel's files of either layout may say.
+inline void quantization_of_gptqmodel(const Json& j, const std::string& where) {
+    quantization_require(j, "pack_dtype", "int32", where);
+    // rotation, activation: of newer files, whose readers then rotate the inputs of down_proj, or round inputs, while they compute.
+    for (const char* key : {"lm_head", "rotation", "activation"}) quantization_refuse_key(j, key, where);
+    // Rules for modules of certain names. Those that begin with "-:" leave a module as it is, as each one's tensors tell, too.
+    const Json* rules = j.find("dynamic");
+    const bool leaves = rules && rules->type == Json::OBJECT && std::all_of(rules->object.begin(), rules->object.end(), [](const auto& rule) {
+        return rule.first.compare(0, 2, "-:") == 0;
+    });
+    if (!leaves) quantization_refuse_key(j, "dynamic", where);
+}
+
 inline void quantization_gptq(const Json& j, QuantFormat& f) {
     const std::string& where = f.where;
     f.kind = QuantFormat::GPTQ;
@@ -171,15 +185,8 @@ inline void quantization_gptq(const Json& j, QuantFormat& f) {
     const std::string newer = json_string(j, "format", where, "gptq"), layout = json_string(j, "checkpoint_format", where, newer);
     if (layout != "gptq" && layout != "gptq_v2") quantization_refuse(where, "checkpoint_format " + json_quote(layout));
     if (!json_absent(j, "format") && newer != layout) quantization_refuse(where, "format " + json_quote(newer) + " beside checkpoint_format " + json_quote(layout));
-    quantization_require(j, "pack_dtype", "int32", where);
-    // rotation, activation: of newer files of GPTQModel, which then rotate the inputs of down_proj, or round inputs, while they compute.
-    for (const char* key : {"is_marlin_format", "lm_head", "rotation", "activation"}) quantization_refuse_key(j, key, where);
-    // Rules for modules of certain names. Those that begin with "-:" leave a module as it is, as each one's tensors tell, too.
-    const Json* rules = j.find("dynamic");
-    const bool leaves = rules && rules->type == Json::OBJECT && std::all_of(rules->object.begin(), rules->object.end(), [](const auto& rule) {
-        return rule.first.compare(0, 2, "-:") == 0;
-    });
-    if (!leaves) quantization_refuse_key(j, "dynamic", where);
+    quantization_refuse_key(j, "is_marlin_format", where);
+    quantization_of_gptqmodel(j, where);
     f.bits = quantization_bits(j, "bits", {2, 3, 4, 8}, where);
     f.group_size = quantization_group_size(j, "group_size", where);
     f.symmetric = json_bool(j, "sym", where);
@@ -190,9 +197,13 @@ inline void quantization_gptq(const Json& j, QuantFormat& f) {
 inline void quantization_awq(const Json& j, QuantFormat& f) {
     const std::string& where = f.where;
     f.kind = QuantFormat::AWQ;
-    std::string version = json_string(j, "version", where, "gemm");  // "GEMM" in older files
-    std::transform(version.begin(), version.end(), version.begin(), [](unsigned char c) { return (char)(c | 0x20); });
-    if (version != "gemm") quantization_refuse(where, "awq of version " + json_quote(version));
+    for (const char* key : {"version", "format", "checkpoint_format"}) {
+        std::string layout = json_string(j, key, where, "gemm");  // "GEMM" in older files
+        std::transform(layout.begin(), layout.end(), layout.begin(), [](unsigned char c) { return (char)std::tolower(c); });
+        if (layout != "gemm") quantization_refuse(where, format("awq of %s ", key) + json_quote(layout));
+    }
+    if (json_string(j, "backend", where, "autoawq") == "llm-awq") quantization_refuse(where, "awq of backend \"llm-awq\"");
+    quantization_of_gptqmodel(j, where);
     f.bits = quantization_bits(j, j.find("bits") ? "bits" : "w_bit", {4}, where);
     f.group_size = quantization_group_size(j, j.find("group_size") ? "group_size" : "q_group_size", where);
     if (!json_bool(j, "zero_point", where)) quantization_refuse(where, "awq without zero points (zero_point false)");
@@ -419,7 +430,7 @@ inline std::vector<float> quantized_scales(const QuantizedLinear& q) {
 }
 
 inline std::vector<uint8_t> quantized_zeros(const QuantizedLinear& q) {
-    const int b = q.format->bits, middle = 1 << (b - 1), mask = (1 << b) - 1;
+    const int b = q.format->bits, middle = 1 << (b - 1), most = (1 << b) - 1;
     std::vector<uint8_t> zeros(q.O * q.n, (uint8_t)middle);
     if (!q.zeros) return zeros;
     std::vector<uint8_t> stored(q.O * q.n);
@@ -432,12 +443,17 @@ inline std::vector<uint8_t> quantized_zeros(const QuantizedLinear& q) {
     }
     for (size_t o = 0; o < q.O; o++)
         for (size_t g = 0; g < q.n; g++) {
-            const int zero = (stored[g * q.O + o] + q.format->zeros_less_one) & mask;
+            const int zero = stored[g * q.O + o] + q.format->zeros_less_one;
             if (q.format->symmetric && zero != middle)
                 fail(
                     "%s: tensor \"%s\": row %zu has the zero point %d, but config.json says that the grid is symmetric (%d). HINT: "
                     "readers disagree about such a file",
                     q.zeros->file.c_str(), q.zeros->name.c_str(), o, zero, middle);
+            // GPTQModel subtracts the 1 from a word of them, where a 0 borrows from the next row's; AutoGPTQ's 0 overwrites all that follow in
+            // the word; some readers take it for 2^bits.
+            if (zero > most)
+                fail("%s: tensor \"%s\": row %zu has the zero point 0, stored as 0 - 1. HINT: readers disagree about such a file; gptq_v2 stores 0",
+                     q.zeros->file.c_str(), q.zeros->name.c_str(), o);
             zeros[o * q.n + g] = (uint8_t)zero;
         }
     return zeros;

@@ -504,6 +504,8 @@ struct CheckpointWriter {
         if (std::filesystem::exists(status) &&
             !(std::filesystem::is_directory(status) && std::filesystem::is_empty(dir, ignored)))
             fail("%s: there is something here already. HINT: name a new folder, or remove this one", dir.c_str());
+        if (std::filesystem::exists(status) && is_mount_point(dir))  // at the end the finished folder could not take its place
+            fail("%s: expected a folder that can be replaced, found a mount point. HINT: %s/model", dir.c_str(), dir.c_str());
         check_unique(tensors, dir);
         shards.emplace_back();
         size_t shard_bytes = 0;

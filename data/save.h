@@ -76,8 +76,9 @@ inline void copy_small_files(CheckpointWriter& writer, const std::string& dir) {
         const bool weights = is_word_of(extension, ".safetensors .bin .pt .pth .ckpt .gguf .h5 .msgpack .onnx .npz") ||
                              name.find(".index.json") != std::string::npos;
         const bool anew = is_word_of(name, "config.json quantization.json quantize_config.json quant_config.json hf_quant_config.json");
+        const bool left = name == "adapter_config.json";  // of an adapter, which is not read
         std::error_code gone;
-        if (weights || anew || name[0] == '.' || !entry.is_regular_file(gone) || entry.file_size(gone) > most) continue;
+        if (weights || anew || left || name[0] == '.' || !entry.is_regular_file(gone) || entry.file_size(gone) > most) continue;
         names.push_back(name);
     }
     if (error) fail("%s: the folder can't be listed: %s", dir.c_str(), error.message().c_str());

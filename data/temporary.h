@@ -1,7 +1,7 @@
 // temporary.h: files and folders that are put together under a temporary name and get their own when they are complete. A temporary
 // does not outlive the program: not a failure, and not Ctrl-C, a terminal that closes or a batch system that ends the job.
 //
-// defines: Temporary, remove_temporaries, remove_temporaries_on_signals
+// defines: is_mount_point, Temporary, remove_temporaries, remove_temporaries_on_signals
 #pragma once
 #include <cerrno>
 #include <csignal>
@@ -25,6 +25,17 @@ struct Temporaries {
 inline Temporaries& temporaries() {
     static Temporaries* all = new Temporaries;  // never destroyed: a signal may come while the program ends
     return *all;
+}
+
+// Whether something is mounted on the folder `dir`, as containers get their volumes: nothing else can be given its name then.
+inline bool is_mount_point(const std::string& dir) {
+#ifdef STATX_ATTR_MOUNT_ROOT
+    struct statx here_x;
+    if (statx(AT_FDCWD, dir.c_str(), 0, 0, &here_x) == 0 && (here_x.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT))
+        return here_x.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+#endif
+    struct stat here, above;
+    return stat(dir.c_str(), &here) == 0 && stat((dir + "/..").c_str(), &above) == 0 && here.st_dev != above.st_dev;
 }
 
 // A new file or folder beside `target`, TARGET.tmp-XXXXXXXX, which nobody else has: what lies there already, a link included, is left

@@ -7,11 +7,12 @@
 // wikitext2: the test split, one row per line, a line of white space alone being an empty row; rows joined with "\n\n"; tokenized
 //     once as a whole. The paper's numbers are of the official file only, which its sha256 tells. (lm-eval's `wikitext` task, word
 //     perplexity, is something else.)
-// c4: the paper's 256 slices, (document, token offset) pairs in data/paper/c4_windows.csv, where the whole validation shard is
-//     there; slices shorter than 2048 happen (the pairs were drawn with another tokenizer), so all slices are concatenated and
+// c4: the paper's 256 slices, (document, token offset) pairs in data/paper/c4_windows.csv, where the whole first validation shard is
+//     there, which its number of documents and their lengths at these places tell; slices shorter than 2048 happen (the pairs were drawn with another tokenizer), so all slices are concatenated and
 //     cut anew, into fewer windows. Where it is not, windows are drawn as the paper's code does: seed 0, 256 times a random document
 //     that has more than 2048 tokens, and a random offset. Which of the two it was is part of the result.
-// calibration: as the paper's code draws them, from C4's train split (or WikiText-2's).
+// calibration: as the paper's code draws them, from C4's train split (or WikiText-2's); its first shard is known by its number of
+//     documents and by the first of them.
 // AWQ's calibration: 128 of C4's train documents that have at most 512 tokens each, concatenated and cut into windows of 512.
 //
 // Source: the paper's published code (Efficient-ML/Qwen3-Quantization) and IST-DASLab/gptq, from which it descends.
@@ -23,6 +24,7 @@
 #include <cmath>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 #include "../data/csv.h"
 #include "../data/file.h"
@@ -129,8 +131,43 @@ inline std::vector<int> draw_windows(const Tokenizer& tokenizer, const LineFile&
     return tokens;
 }
 
-// In shard 0 of each split; the paper's windows index the validation shard.
+// In shard 0 of each split; the paper's windows index the validation shard. Other shards have as many documents, or nearly.
 static constexpr size_t C4_VALIDATION_DOCUMENTS = 45576, C4_TRAIN_DOCUMENTS = 356317;
+// Of the text of train's first document ("Beginners BBQ Class Taking Place in Missoula!", as in the data set's card).
+static constexpr const char* C4_TRAIN_FIRST_SHA256 = "817d25ec0005bddc46001d4d492a74ea5fe3afa6e8bd91d9f8a0a576fc5d2c9e";
+
+inline bool is_official_train(const LineFile& documents) {
+    if (documents.count() != C4_TRAIN_DOCUMENTS) return false;
+    const std::string first = document_text(documents, 0);
+    return sha256_hex(first.data(), first.size()) == C4_TRAIN_FIRST_SHA256;
+}
+
+// "370 train documents, not the official 356317"
+inline std::string train_variant(const LineFile& documents, bool official) {
+    return format("%zu train documents", documents.count()) +
+           (official                                  ? ""
+            : documents.count() == C4_TRAIN_DOCUMENTS ? ", not those of the official first shard"
+                                                      : format(", not the official %zu", C4_TRAIN_DOCUMENTS));
+}
+
+// (document, token offset) of each window of the paper's.
+inline std::vector<std::pair<size_t, size_t>> paper_windows(const std::string& csv) {
+    std::vector<std::pair<size_t, size_t>> windows;
+    std::vector<size_t> lines;
+    const std::vector<std::vector<std::string>> rows = csv_parse_file(csv, &lines);
+    for (size_t r = 1; r < rows.size(); r++) {
+        auto number = [&](size_t field) {
+            size_t x = 0;
+            const std::string text = field < rows[r].size() && rows[r].size() == 2 ? rows[r][field] : "";
+            const auto parsed = std::from_chars(text.data(), text.data() + text.size(), x);
+            if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size())
+                fail("%s:%zu: expected two numbers, document,token_offset", csv.c_str(), lines[r]);
+            return x;
+        };
+        windows.push_back({number(0), number(1)});
+    }
+    return windows;
+}
 
 inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, const std::string& windows_csv, size_t limit) {
     TextSet set;
@@ -138,28 +175,22 @@ inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, c
     const std::string path = data_dir + "/c4/validation.jsonl";
     require_file(path, "c4");
     LineFile documents(path);
-    set.official = documents.count() == C4_VALIDATION_DOCUMENTS;
-    if (set.official) {
+    const char* not_the_papers = "not the paper's";
+    if (documents.count() == C4_VALIDATION_DOCUMENTS) {
         set.variant = "the paper's 256 slices";
-        std::vector<size_t> lines;
-        std::vector<std::vector<std::string>> rows = csv_parse_file(windows_csv, &lines);
-        for (size_t r = 1; r < rows.size(); r++) {
-            auto number = [&](size_t field) {
-                size_t x = 0;
-                const std::string text = field < rows[r].size() && rows[r].size() == 2 ? rows[r][field] : "";
-                const auto parsed = std::from_chars(text.data(), text.data() + text.size(), x);
-                if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size())
-                    fail("%s:%zu: expected two numbers, document,token_offset", windows_csv.c_str(), lines[r]);
-                return x;
-            };
-            const size_t document = number(0), offset = number(1);
+        const std::vector<std::pair<size_t, size_t>> windows = paper_windows(windows_csv);
+        for (const auto& [document, offset] : windows) {
             std::vector<int> ids = tokenizer_encode(tokenizer, document_text(documents, document));
             const size_t first = std::min(offset, ids.size()), last = std::min(offset + set.window, ids.size());
             set.tokens.insert(set.tokens.end(), ids.begin() + first, ids.begin() + last);
         }
-    } else {
+        // The paper's documents are long: by any tokenizer most of a slice is there. Of 40 documents of another shard one is.
+        set.official = set.tokens.size() >= windows.size() * set.window / 4;
+        if (!set.official) not_the_papers = "not the paper's, whose windows are of another shard";
+    }
+    if (!set.official) {
         const int n = limit ? (int)std::min<size_t>(256, limit) : 256;  // the first of the 256
-        set.variant = format("%d windows drawn with seed 0 from %zu documents, not the paper's", n, documents.count());
+        set.variant = format("%d windows drawn with seed 0 from %zu documents, %s", n, documents.count(), not_the_papers);
         set.tokens = draw_windows(tokenizer, documents, n, set.window, 0, "the whole set (scripts/download.sh c4)");
     }
     cut_windows(set, limit, path);
@@ -176,9 +207,8 @@ inline TextSet calibration_set(const Tokenizer& tokenizer, const std::string& da
     if (name == "c4") {
         require_file(path, "c4");
         LineFile documents(path);
-        set.variant = format("%zu train documents", documents.count());
-        if (documents.count() != C4_TRAIN_DOCUMENTS) set.variant += format(", not the official %zu", C4_TRAIN_DOCUMENTS);
-        set.official = documents.count() == C4_TRAIN_DOCUMENTS;
+        set.official = is_official_train(documents);
+        set.variant = train_variant(documents, set.official);
         set.tokens = draw_windows(tokenizer, documents, n, length, seed, "a smaller -l, or the whole set (scripts/download.sh c4)");
     } else {
         require_file(path, "wikitext2", ", or -c c4, the only calibration texts that the bundled model has");
@@ -218,7 +248,7 @@ inline TextSet awq_calibration_set(const Tokenizer& tokenizer, const std::string
         fail("%s: none of the %zu documents has 1 to %d tokens. HINT: the whole set (scripts/download.sh c4)", path.c_str(),
              documents.count(), length);
     set.variant = format("AWQ's rule: %d of %zu train documents, of at most %d tokens each", taken, documents.count(), length);
-    set.official = documents.count() == C4_TRAIN_DOCUMENTS;
+    set.official = is_official_train(documents);
     cut_windows(set, 0, path);
     return set;
 }

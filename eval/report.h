@@ -172,13 +172,14 @@ inline double paper_number(const std::string& cell) {
     return x;
 }
 
-// How far ours may be from a paper's cell without a star. Two of our standard errors; but a perplexity of the unquantized model is `exact`,
-// of the same windows by the same weights: the digits that the paper prints, and 0.3 % that rounding to bf16 may move.
-inline double paper_tolerance(const std::string& cell, double stderr_, bool exact) {
+// How far ours may be from a paper's cell without a star. Two of our standard errors; but a number of the unquantized model is `exact`,
+// of the same windows or questions by the same weights, so that no draw of them is between the two: the digits that the paper prints, and what
+// rounding to bf16 may move, 0.3 % of a perplexity and half a percentage point of an accuracy (public values of the paper's models are within 0.3).
+inline double paper_tolerance(const std::string& cell, double stderr_, bool exact, bool percent) {
     if (!exact) return 2 * stderr_;
     const size_t point = cell.find('.');
     const double last_digit = point == std::string::npos ? 1 : std::pow(10, -(double)(cell.size() - point - 1));
-    return last_digit / 2 + 0.003 * paper_number(cell);
+    return last_digit / 2 + (percent ? 0.5 : 0.003 * paper_number(cell));
 }
 
 // " +-0.12", or nothing where a value has no standard error.
@@ -242,7 +243,7 @@ inline std::string report_text(const Report& r) {
             p.any = true;
             const double d = value.value - paper_number(text);
             if (std::isnan(d)) continue;
-            const bool exact = r.method == "fp16" && !percent, star = name != "avg" && std::fabs(d) > paper_tolerance(text, value.stderr_, exact);
+            const bool exact = r.method == "fp16", star = name != "avg" && std::fabs(d) > paper_tolerance(text, value.stderr_, exact, percent);
             p.difference.back() = format("%+.3g%s", d, !star ? "" : exact ? " **" : " *");
             (exact ? any_exact_star : any_star) |= star;
         }
@@ -271,8 +272,8 @@ inline std::string report_text(const Report& r) {
     if (!r.narrower_groups.empty()) text += r.narrower_groups + "\n";
     if (any_star) text += "* more than two of our standard errors from the paper's number\n";
     if (any_exact_star)
-        text += "** further from the paper's number than its printed digits and 0.3 %: perhaps another model, text or protocol. HINT: read no "
-                "quantized row before this one agrees\n";
+        text += "** further from the paper's number than its printed digits and 0.3 % of a perplexity or 0.5 points of an accuracy: perhaps another "
+                "model, text or protocol. HINT: read no quantized row before this one agrees\n";
     for (const Beside& p : papers)
         if (p.any && !p.row.cell("note").empty())
             text += "note on " + (&p == &papers[0] ? "the paper's row: " : p.row.label + "'s row: ") + p.row.cell("note") + "\n";

@@ -110,7 +110,7 @@ def read_paper(path):
 
 
 def read_report(path):
-    """One report: {"key", "values": {column: (value, standard error or None)}, "remarks": [text], "stand_in", "differs": [flag]}.
+    """One report: {"key", "values": {column: (value, standard error or None)}, "remarks": [text], "stand_in", "limit", "options", "differs": [flag]}.
 
     Values on sets that are not the paper's are left out; "differs" says what of the settings is not the paper's, but for --limit.
     """
@@ -124,12 +124,14 @@ def read_report(path):
     for column, task, _ in COLUMNS:
         if task in tasks and number(tasks[task].get("value")) is not None:
             values[column] = number(tasks[task]["value"]), number(tasks[task].get("stderr"))
-    if all(task in tasks for task in ZERO_SHOT):
-        errors = [number(tasks[task].get("stderr")) for task in ZERO_SHOT]  # None: of one question
-        mean = sum(number(tasks[task]["value"]) for task in ZERO_SHOT) / len(ZERO_SHOT)
-        values["avg"] = mean, None if None in errors else math.sqrt(sum(e * e for e in errors)) / len(ZERO_SHOT)
     if report.get("limit"):
         remarks.append(f"ours: only the first {report['limit']} windows or documents of a task")
+    options = report.get("options", {})
+    if options.get("smooth") is False:
+        remarks.append("ours: without smoothing (--no-smooth)")
+    rounded = [task for task in tasks if "scores rounded to bf16" in tasks[task].get("variant", "")]
+    if rounded:
+        remarks.append(f"ours: {', '.join(rounded)} with scores rounded to bf16 (--bf16-scores)")
     key = row_key(str(report["model"]), str(report["method"]), report["wbits"], report["abits"], report["group"])
     return {
         "key": key,
@@ -137,13 +139,27 @@ def read_report(path):
         "remarks": remarks,
         "stand_in": report.get("stand_in", False),
         "limit": report.get("limit"),
+        "options": options,
         "differs": [flag for flag in report["not_the_papers"] if flag != "--limit"],
     }
 
 
+def add_average(values):
+    """The mean of the six accuracies, where all are there."""
+    six = [values.get(column) for column, task, _ in COLUMNS if task in ZERO_SHOT]
+    if None not in six:
+        errors = [error for _, error in six]  # None: of one question
+        mean = sum(value for value, _ in six) / len(six)
+        values["avg"] = mean, None if None in errors else math.sqrt(sum(e * e for e in errors)) / len(six)
+
+
 def read_results(folder, paper):
-    """Our rows by key. What can't be used is named on stderr and left out."""
-    known, ours, paths = {row["key"] for row in paper}, {}, {}
+    """Our rows by key. What can't be used is named on stderr and left out.
+
+    Of a row's reports those of the whole sets come first, then by name; a later one of the same options gives the columns that are missing,
+    as where the perplexities and the tasks were run apart.
+    """
+    known, found, ours = {row["key"] for row in paper}, [], {}
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.json"))):
         try:
             report = read_report(path)
@@ -154,13 +170,23 @@ def read_results(folder, paper):
             print(f"{path}: {' '.join(map(str, report['key']))} is no row of the paper, left out", file=sys.stderr)
         elif report["differs"]:
             print(f"{path}: not the paper's setting ({', '.join(report['differs'])}), left out", file=sys.stderr)
+        elif not report["values"]:
+            print(f"{path}: nothing measured on the paper's texts, left out", file=sys.stderr)
         else:
-            key, used = report["key"], ours.get(report["key"])
-            other = path
-            if used is None or (used["limit"] and not report["limit"]):  # the whole sets' counts, not a trial's
-                other, ours[key], paths[key] = paths.get(key), report, path
-            if other:
-                print(f"{other}: a second report of {' '.join(map(str, key))}, left out for {paths[key]}", file=sys.stderr)
+            found.append((bool(report["limit"]), path, report))
+    for _, path, report in sorted(found, key=lambda entry: entry[:2]):
+        first = ours.setdefault(report["key"], dict(report, path=path))
+        if first["path"] == path:
+            continue
+        missing = [column for column in report["values"] if column not in first["values"]]
+        if not missing or any(report[what] != first[what] for what in ("limit", "options")):
+            print(f"{path}: a second report of {' '.join(map(str, report['key']))}, left out for {first['path']}", file=sys.stderr)
+            continue
+        print(f"{path}: {', '.join(missing)} beside the rest of {first['path']}", file=sys.stderr)
+        first["values"].update({column: report["values"][column] for column in missing})
+        first["remarks"] += [text for text in report["remarks"] if text not in first["remarks"]]
+    for report in ours.values():
+        add_average(report["values"])
     return ours
 
 
@@ -187,9 +213,9 @@ def text_of(value, column):
 
 
 def difference(value, error, row, column, limit):
-    """Ours minus the paper's; bold with an asterisk if that is more than two of our standard errors, in a full-precision perplexity, which
-    is of the same windows, more than half of the last printed digit and 0.3 %. Never at the average: many of the printed ones are not the
-    mean of their row."""
+    """Ours minus the paper's; bold with an asterisk if that is more than two of our standard errors, in full precision, which is of the same
+    windows and questions, more than half of the last printed digit and 0.3 % of a perplexity or 0.5 points of an accuracy. Never at the
+    average: many of the printed ones are not the mean of their row."""
     published = row["values"][column]
     if published is None or math.isnan(value - published):
         both = published is not None and math.isnan(value) and math.isnan(published)
@@ -200,8 +226,9 @@ def difference(value, error, row, column, limit):
     else:
         text = f"{delta:+.2f}" if abs(delta) < 1e3 else scientific(f"{delta:+.2e}")
     tolerance = None if error is None else 2 * error
-    if row["method"] == "fp16" and column in PERPLEXITIES and not limit:
-        tolerance = 0.5 * 10.0 ** -len(row[column].partition(".")[2]) + 0.003 * published
+    if row["method"] == "fp16" and not limit:
+        moved = 0.003 * published if column in PERPLEXITIES else 0.5
+        tolerance = 0.5 * 10.0 ** -len(row[column].partition(".")[2]) + moved
     return f"**{text}\\***" if tolerance is not None and column != "avg" and abs(delta) > tolerance else text
 
 
@@ -213,8 +240,8 @@ def markdown_table(table, paper, ours):
     if measured:
         state = (
             f"{measured} of {len(rows)} rows measured. Under a measured row of the paper are ours, with one standard error, "
-            "and the difference, bold with an asterisk where it exceeds two standard errors (but for the average), in a full-precision "
-            "perplexity the printed digits and 0.3 %."
+            "and the difference, bold with an asterisk where it exceeds two standard errors (but for the average), in full precision the "
+            "printed digits and 0.3 % of a perplexity or 0.5 points of an accuracy."
         )
     lines = [
         f"## Table {table}: {TITLES[table]}",
@@ -485,16 +512,26 @@ def check():
         "c": made_up_report("Qwen3-32B", "awq", 2, 16, 128, {"c4": ("NaN", None), "wikitext2": (12, 1)}),
         "d": made_up_report("Qwen3-8B", "billm", 1, 16, 128, {"c4": ("Infinity", None)}),
         "cz": made_up_report("Qwen3-8B", "billm", 1, 4, 128, {"c4": (7.77, 0.1)}),
-        "e": made_up_report("Qwen3-8B", "fp16", 16, 16, -1, {"c4": (13.34, 0.2), "wikitext2": (9.79, 0.1)}),
+        "e": made_up_report("Qwen3-8B", "fp16", 16, 16, -1, {"c4": (13.34, 0.2), "wikitext2": (9.79, 0.1), "piqa": (75.8, 1), "mmlu": (74.3, 0.1)}),
         "el": made_up_report("Qwen3-14B", "fp16", 16, 16, -1, {"wikitext2": (8.74, 0.1)}, limit=3),
         "a0": made_up_report("Qwen3-8B", "gptq", 4, 16, 128, {"wikitext2": (9.11, 0.05)}),
         "_a": made_up_report("Qwen3-8B", "gptq", 4, 16, 128, {"wikitext2": (9.22, 0.05)}, limit=3),
         "g": made_up_report("Qwen3-8B-Base", "foem", 3, 16, 128, {"wikitext2": (8.3, 0.05)}),
         "h": dict(made_up_report("Qwen3-8B", "awq", 4, 16, 128, {"wikitext2": (3, 1)}), not_the_papers=["--seed", "--damp"]),
         "i": made_up_report("Qwen3-4B-Base", "gptq", 4, 16, -1, {"wikitext2": (8.7, 0.1), "c4": (3.21, 0.1)}),
+        # in two parts, of which only the second has the tasks; and one of which nothing counts, lest it take another's place
+        "j": made_up_report("Qwen3-4B", "gptq", 4, 16, 128, {"wikitext2": (11.11, 0.1), "c4": (15.55, 0.1)}),
+        "k": made_up_report("Qwen3-4B", "gptq", 4, 16, 128, {"c4": (1.23, 0.1), **zero_shot}),
+        "kl": made_up_report("Qwen3-4B", "gptq", 4, 16, 128, {"mmlu": (66.66, 0.4)}, limit=3),
+        "l": made_up_report("Qwen3-1.7B", "gptq", 4, 16, 128, {"wikitext2": (2.22, 0.1)}),
+        "m": made_up_report("Qwen3-1.7B", "gptq", 4, 16, 128, {"wikitext2": (19.87, 0.1)}),
+        "n": dict(made_up_report("Qwen3-4B", "smoothquant", 8, 8, -1, {"wikitext2": (12.34, 0.1)}), options={"smooth": False}),
+        "o": dict(made_up_report("Qwen3-4B", "smoothquant", 8, 8, -1, {"c4": (13.21, 0.1)}), options={"smooth": True}),
         "f": dict(made_up_report("tiny", "rtn", 4, 16, -1, {"c4": (2, 0.1)}), stand_in=True),
     }
-    reports["i"]["results"]["c4"]["official"] = False
+    for report, task in ("i", "c4"), ("l", "wikitext2"):
+        reports[report]["results"][task]["official"] = False
+    reports["k"]["results"]["piqa"]["variant"] = "validation, scores rounded to bf16"
     with tempfile.TemporaryDirectory() as folder:
         empty = run(os.path.join(folder, "none"), os.path.join(folder, "paper"))
         assert empty is None or set(empty.values()) == {0}, empty
@@ -504,7 +541,7 @@ def check():
         with open(os.path.join(folder, "broken.json"), "w", encoding="utf-8") as file:
             file.write('{"model": ')
         counts = run(folder, os.path.join(folder, "plots"))
-        assert counts is None or counts == {1: 0, 2: 0, 3: 5, 4: 1}, counts
+        assert counts is None or counts == {1: 0, 2: 0, 3: 6, 4: 2}, counts
 
         def table(number, where="plots"):
             with open(os.path.join(folder, where, f"table{number}.md"), encoding="utf-8") as file:
@@ -524,8 +561,9 @@ def check():
         assert points[0]["GPTQ"] == [(4, 14.5, 0.4)] and points[0]["AWQ"] == [], points
         (bits, average, error), = points[1]["GPTQ"]
         assert (bits, average) == (4, 50.0) and abs(error - 2 * 1.2 / 6**0.5) < 1e-9, points
-        # a full-precision perplexity may be half of the last digit and 0.3 % off, whatever its standard error
-        assert "| ours | 9.79 ±0.1 | 13.3 ±0.2 |" in four and "| difference | **+0.08\\*** | +0.04 |" in four, four
+        # a full-precision perplexity may be half of the last digit and 0.3 % off, an accuracy half a point, whatever its standard error
+        assert "| ours | 9.79 ±0.1 | 13.3 ±0.2 |" in four, four
+        assert "| difference | **+0.08\\*** | +0.04 | **-0.6\\*** |  |  |  |  |  |  | -0.4 |" in four, four
         assert "| difference | +0.10 |" in four, four  # of the first windows alone
         assert "both NaN" in four and "**one NaN\\***" in four and "| inf |" in four, four
         assert (
@@ -540,6 +578,9 @@ def check():
         assert "7.77" not in four and text_of(999.6, "c4") == "1.00E3" and text_of(999.4, "c4") == "999"
         assert "3.00" not in four and "| ours<sup>" in table(1) and "3.21" not in table(1), table(1)
         assert "nothing of c4, whose texts were not the official ones" in table(1), table(1)
+        assert f"| 11.1 ±0.1 | 15.6 ±0.1 | {ours} | 50.0 ±0.49 |  |" in four and "1.23 ±" not in four and "66.7 ±" not in four, four
+        assert "piqa with scores rounded to bf16" in four and "| ours | 19.9 ±0.1 |" in four and "2.22 ±" not in four, four
+        assert "without smoothing" in two and "12.3 ±0.1 |  |" in two and "13.2 ±0.1" not in two, two
         foem = table("foem3")
         assert "| FOEM<sup>" in foem and "| ours | 8.30 ±0.05 |" in foem and "| **+0.13\\*** |" in foem, foem
         assert "paper's values alone" in table(3) and "difference" not in table(4, "paper")

@@ -79,6 +79,13 @@ fails save_and_json            2 '--save and --json: both would write to' -m $ti
 ln -s "$tmp/missing/x" "$tmp/into_nowhere"
 fails json_into_nowhere        1 "can't be written: No such file or directory" -m $tiny --json "$tmp/into_nowhere"
 fails save_in_the_way          1 'there is something here already' -m $tiny -q rtn --save $tiny
+# A container's volume: the finished folder could not take its name.
+mkdir "$tmp/volume"
+printf '#!/bin/sh\nexec unshare -rm sh -c '"'"'mount -t tmpfs none "$0" && exec "$@"'"'"' "%s" "%s" "$@"\n' "$tmp/volume" "$(readlink -f "$QWEN3")" >"$tmp/mounted"
+chmod +x "$tmp/mounted"
+if "$tmp/mounted" -h >/dev/null 2>&1
+then QWEN3=$tmp/mounted fails save_onto_a_mount_point 1 "volume: expected a folder that can be replaced, found a mount point. HINT: $tmp/volume/model" -m $tiny -q rtn --save "$tmp/volume"
+else skip save_onto_a_mount_point "nothing can be mounted here"; fi
 fails save_not_writable        1 "can't be created" -m $tiny -q rtn --save /proc/nowhere/x
 fails json_not_writable        1 '/proc/nowhere/x' -m $tiny --data $tiny --limit 1 --json /proc/nowhere/x
 

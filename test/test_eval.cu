@@ -261,6 +261,11 @@ TEST(the_papers_windows_are_taken_from_the_whole_shard) {
     CHECK_EQ(set.n_windows, (size_t)1);
     CHECK_EQ(set.variant, "the paper's 256 slices");
     CHECK(set.official);
+    // In another shard most documents end before the paper's offsets.
+    write_file(dir + "/windows.csv", "document,token_offset\n25246,388\n31845,1\n25247,1000\n31845,829\n");
+    const TextSet other = c4_set(t, dir, dir + "/windows.csv", 1);
+    CHECK(!other.official && other.n_windows == 1);
+    CHECK_EQ(other.variant, "1 windows drawn with seed 0 from 45576 documents, not the paper's, whose windows are of another shard");
     write_file(dir + "/windows.csv", "document,token_offset\n\n25247,x\n");
     CHECK_ERROR(c4_set(t, dir, dir + "/windows.csv", 0), "/windows.csv:3: expected two numbers");
     std::filesystem::remove_all(dir);
@@ -369,12 +374,17 @@ TEST(cells_are_of_the_models_shape) {
     CHECK(r.not_the_papers == std::vector<std::string>{"shape"});
     CHECK(r.paper.other_shape && !r.paper.cells.empty());
     Report base = r;
-    base.model = "Qwen3-8B-Base";
+    base.model = "Qwen3-8B-Base", base.not_the_papers.clear();
     find_published(base, other);
     CHECK(base.others.size() == 1 && base.others[0].other_shape);
     base.tasks.push_back({"wikitext2", "ppl", "test", 7.18, 0.05, 146, 299008, base.paper.cell("wikitext2")});
     const std::string row = report_text(base);
     for (const char* label : {"  paper, of another shape  ", "  FOEM's paper, of another shape  "}) CHECK(row.find(label) != std::string::npos);
+    // Of settings that aren't the paper's, too; but then no cells are shown, and nothing is noted of them.
+    r.notes.clear(), r.not_the_papers = {"--limit"};
+    find_published(r, other, true);
+    CHECK(r.not_the_papers == (std::vector<std::string>{"--limit", "quantized by others", "shape"}));
+    CHECK(r.notes.empty() && r.paper.cells.empty() && r.others.empty());
     r.model = "mine", r.notes.clear(), r.not_the_papers.clear();
     find_published(r, other);
     CHECK(r.notes.empty() && r.not_the_papers.empty());
@@ -427,8 +437,8 @@ TEST(a_star_is_two_standard_errors) {
     }
 }
 
-// The unquantized model's perplexity is of the paper's own windows: half of the last digit that 12.7 or 20 have, and 0.3 %.
-TEST(a_full_precision_perplexity_agrees_in_the_printed_digits) {
+// The unquantized model's numbers are of the paper's own windows and questions: half of the last digit that 12.7 or 20 have, and 0.3 %.
+TEST(a_full_precision_number_agrees_in_the_printed_digits) {
     struct Case {
         const char* paper;
         double value;
@@ -444,10 +454,15 @@ TEST(a_full_precision_perplexity_agrees_in_the_printed_digits) {
         CHECK_EQ(text.find("** further from the paper's number than its printed digits and 0.3 %") != std::string::npos, stars);
         CHECK(text.find("* more than two") == std::string::npos);
     }
-    Report r = example_report();
-    r.method = "fp16", r.kl.clear();
-    r.tasks = {{"piqa", "acc", "test", 70, 0.4, 1838, 80000, "75.7"}};  // accuracies have two standard errors
-    CHECK(report_text(r).find("-5.7 *\n") != std::string::npos);
+    // Accuracies: half of the last digit and half a point, whatever their standard error, which is of the questions' draw.
+    for (auto [paper, value, stars] : {Case{"75.7", 76.24, false}, {"75.7", 76.26, true}, {"75.7", 75.14, true}, {"76", 75.01, false}, {"76", 74.99, true}}) {
+        Report r = example_report();
+        r.method = "fp16", r.kl.clear();
+        r.tasks = {{"piqa", "acc", "test", value, 1.1, 1838, 80000, paper}};
+        const std::string text = report_text(r);
+        CHECK_EQ(text.find(" **\n") != std::string::npos, stars);
+        CHECK_EQ(text.find("or 0.5 points of an accuracy") != std::string::npos, stars);
+    }
 }
 
 // One window has no standard error, and no difference of it is significant.
@@ -474,9 +489,9 @@ TEST(report_row_has_the_whole_row) {
     CHECK_NEAR(zero_shot_average(r).stderr_, 0.6 / std::sqrt(6.0), 1e-12);
     const std::string text = report_text(r);
     const char* parts[] = {"boolq acc    avg           mmlu acc", "62.50 +-0.24  66.00 +-0.6", "acc_norm", "71.50 +-0.5",
-                           "-15.7 *",  // piqa: 60 against the paper's 75.7
-                           "-3.1          +5 *",  // the average: 62.5 against 65.6, which is not its row's; mmlu: 66 against 61.0
-                           "* more than two", "note on the paper's row: printed avg differs from the mean of its six tasks (63.8)"};
+                           "-15.7 **",  // piqa: 60 against the paper's 75.7
+                           "-3.1          +5 **",  // the average: 62.5 against 65.6, which is not its row's; mmlu: 66 against 61.0
+                           "or 0.5 points of an accuracy", "note on the paper's row: printed avg differs from the mean of its six tasks (63.8)"};
     for (const char* part : parts)
         if (text.find(part) == std::string::npos) fail("the row lacks \"%s\":\n%s", part, text.c_str());
     CHECK(text.find("boolq acc") < text.find("  avg  ") && text.find("  avg  ") < text.find("mmlu acc"));

@@ -275,6 +275,16 @@ TEST(packed_refuses_configs) {
     CHECK_EQ(quantization_format(config_of(parse(replaced(replaced(awq, "bits", "w_bit"), "group", "q_group"))), "c").group_size,
              128);
     refused(awq, "gemm", "gemv", "gemv");
+    // Some name the layout by the newer keys, as GPTQModel, whose other keys mean here what they mean in files of gptq.
+    refused(awq, "\"version\": \"gemm\"", "\"format\": \"gemv_fast\"", "awq of format \"gemv_fast\"");
+    refused(awq, "\"version\"", "\"checkpoint_format\": \"marlin\", \"version\"", "marlin");
+    refused(awq, "\"version\"", "\"backend\": \"llm-awq\", \"version\"", "llm-awq");
+    refused(awq, "\"version\"", "\"rotation\": \"hadamard\", \"version\"", "rotation");
+    refused(awq, "\"version\"", "\"activation\": {\"bits\": 8}, \"version\"", "activation");
+    refused(awq, "\"version\"", "\"dynamic\": {\"+:.*down.*\": {\"bits\": 8}}, \"version\"", "dynamic");
+    refused(awq, "\"version\"", "\"pack_dtype\": \"int16\", \"version\"", "pack_dtype");
+    CHECK(quantization_format(config_of(parse(replaced(awq, "\"version\"", "\"backend\": \"autoawq\", \"format\": \"gemm\", \"lm_head\": false, \"pack_dtype\": \"int32\", \"version\""))), "c").kind ==
+          QuantFormat::AWQ);
     refused(awq, "\"bits\": 4", "\"bits\": 8", "bits 8");
     refused(awq, "\"zero_point\": true", "\"zero_point\": false", "zero_point");
 
@@ -377,6 +387,7 @@ TEST(packed_refuses_tensors) {
     expect_unreadable(
         "gptq4_act_order", [](Tensors& t) { t.f.act_order = false; }, "without desc_act");
     expect_unreadable("gptq4_sym", bytes("X.qzeros", 0, std::string("\x78", 1)), "row 0 has the zero point 9");
+    expect_unreadable("gptq4_asym_v1", bytes("X.qzeros", 0, std::string("\x2F", 1)), "row 0 has the zero point 0, stored as 0 - 1");
     expect_unreadable(
         "gptq4_sym", [](Tensors& t) { t.f.bits = 8; }, "should have shape");
     expect_unreadable(

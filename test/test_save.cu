@@ -33,7 +33,7 @@ TEST(small_files_go_along) {
     std::filesystem::create_directories(from + "/onnx");
     for (const char* name : {"tokenizer.json", "chat_template.jinja", "special_tokens_map.json", "added_tokens.json", "LICENSE", "tokenizer.model",
                              "config.json", "model.safetensors", "pytorch_model.bin", "pytorch_model.bin.index.json", "model.gguf",
-                             "quantize_config.json", "quantization.json", ".gitattributes", "onnx/merges.txt"})
+                             "quantize_config.json", "quantization.json", "adapter_config.json", "adapter_model.safetensors", ".gitattributes", "onnx/merges.txt"})
         write_bytes(from + "/" + name, name);
     std::filesystem::create_symlink("onnx/merges.txt", from + "/merges.txt");
     CHECK_EQ(mkfifo((from + "/fifo.json").c_str(), 0600), 0);

@@ -311,17 +311,34 @@ TEST(a_run_on_other_texts_has_no_papers_cells) {
     }
 }
 
-// The official train shard is known by its number of lines, one text each.
-TEST(calibration_texts_are_official_by_their_number) {
+// The official train shard is known by its number of lines, one text each, and by the first of them, which the data set's card shows.
+TEST(calibration_texts_are_official_by_their_number_and_first) {
     skip_when_emulated();
     const TempFolder tmp;
     std::filesystem::create_directory(tmp / "c4");
     const Tokenizer tokenizer = tokenizer_load("data/tiny");
-    for (bool official : {true, false}) {
-        std::string lines;
-        for (int i = 0; i < 356317 - !official; i++) lines += "{\"text\": \"one two three\"}\n";
+    const std::string other = "{\"text\": \"one two three\"}\n",
+                      first = "{\"text\": \"Beginners BBQ Class Taking Place in Missoula!\\nDo you want to get better at making delicious BBQ? You will have "
+                              "the opportunity, put this on your calendar now. Thursday, September 22nd join World Class BBQ Champion, Tony Balay from "
+                              "Lonestar Smoke Rangers. He will be teaching a beginner level class for everyone who wants to get better with their "
+                              "culinary skills.\\nHe will teach you everything you need to know to compete in a KCBS BBQ competition, including "
+                              "techniques, recipes, timelines, meat selection and trimming, plus smoker and fire information.\\nThe cost to be in the "
+                              "class is $35 per person, and for spectators it is free. Included in the cost will be either a t-shirt or apron and you "
+                              "will be tasting samples of each meat that is prepared.\"}\n";
+    struct Case {
+        int n;
+        const std::string& first;
+        const char* variant;
+    };
+    for (const Case& c : {Case{356317, first, "356317 train documents"}, Case{356316, first, "356316 train documents, not the official 356317"},
+                          Case{356317, other, "356317 train documents, not those of the official first shard"}}) {
+        std::string lines = c.first;
+        for (int i = 1; i < c.n; i++) lines += other;
         write_bytes(tmp / "c4/train.jsonl", lines);
-        CHECK_EQ(calibration_set(tokenizer, tmp.path, "c4", 4, 2, 0).official, official);
+        const TextSet set = calibration_set(tokenizer, tmp.path, "c4", 4, 2, 0);
+        const bool official = c.n == 356317 && &c.first == &first;
+        CHECK_EQ(set.official, official);
+        CHECK_EQ(set.variant, c.variant);
         CHECK_EQ(awq_calibration_set(tokenizer, tmp.path, 4, 8).official, official);
         file_stamps().clear();  // the file is written anew
     }

@@ -67,10 +67,10 @@ class Cases:
     def __init__(self):
         self.formats, self.packed, self.plain = {}, {}, {}
 
-    def linear(self, case, b, O, I, G, symmetric, mantissa_bits, shuffled=False):
+    def linear(self, case, b, O, I, G, symmetric, mantissa_bits, shuffled=False, least_zero=0):
         n = -(-I // G)
         codes = codes_of(case, "codes", (O, I), b)
-        zeros = np.full((O, n), 2 ** (b - 1)) if symmetric else codes_of(case, "zeros", (O, n), b)
+        zeros = np.full((O, n), 2 ** (b - 1)) if symmetric else np.maximum(codes_of(case, "zeros", (O, n), b), least_zero)
         scales = scales_of(case, (O, n), mantissa_bits)
         group = np.arange(I) // G
         if shuffled:
@@ -100,10 +100,10 @@ class Cases:
                 self.packed[case + ".weight_zero_point"] = ("I8", (zeros - 2 ** (b - 1)).astype("i1"))
 
     def gptq(self, case, b, O, I, G, symmetric, version, act_order):
-        codes, zeros, scales, group = self.linear(case, b, O, I, G or I, symmetric, 10, act_order)
+        codes, zeros, scales, group = self.linear(case, b, O, I, G or I, symmetric, 10, act_order, least_zero=int(version == 1))
         self.formats[case] = {"quant_method": "gptq", "bits": b, "group_size": G or -1, "desc_act": act_order, "sym": symmetric,
                               "lm_head": False, "checkpoint_format": "gptq" if version == 1 else "gptq_v2", "pack_dtype": "int32"}
-        stored = (zeros.T - 1) % 2**b if version == 1 else zeros.T
+        stored = zeros.T - 1 if version == 1 else zeros.T
         self.packed.update({case + ".qweight": ("I32", columns(codes.T, b)), case + ".qzeros": ("I32", rows(stored, b)),
                             case + ".scales": ("F16", np.ascontiguousarray(scales.T).astype("<f2")),
                             case + ".g_idx": ("I32", group.astype("<i4"))})
