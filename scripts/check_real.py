@@ -409,6 +409,7 @@ def main():
         ours = report(o, folder, "-e", "wikitext2", "--limit", o.windows)
         bounds = BOUNDS[ours["precision"]]
         model = load_model(o, o.model)
+        # First: what compressed-tensors packed is unpacked when a model is called as a whole, which perplexity() does not do.
         check_logits(o, table, folder, model, ids, bounds["logits"])
         check_perplexity(table, f"perplexity of {counted(o.windows, 'window')}", ours["results"]["wikitext2"]["value"],
                          perplexity(o, model, ids, o.windows), bounds["ppl"])

@@ -41,7 +41,7 @@ qwen3=${QWEN3:-./qwen3}
 results=${results:-results/table-$(basename "$model")}
 if [ -z "$data" ]; then
     data=${QWEN3_DATA:-data}
-    [ "$model" != data/tiny ] || data=data/tiny
+    [ "$(readlink -m "$model")" != "$(readlink -m data/tiny)" ] || data=data/tiny
 fi
 reports=() failed=0
 [ -x "$qwen3" ] || { echo "table.sh: $qwen3 is not there. HINT: make" >&2; exit 1; }
@@ -115,7 +115,7 @@ row "billm" "" "" "" "" "" "-q billm"
 
 [ ${#reports[@]} -eq 0 ] && exit 1
 echo
-echo "$(basename "$model"), $([ "$limit" -eq 0 ] && echo all windows || echo "the first $limit windows of each set"); perplexities, in parentheses" \
+echo "$(basename "$model") on $data, $([ "$limit" -eq 0 ] && echo all windows || echo "the first $limit windows of each set"); perplexities, in parentheses" \
     "mean KL divergence from full precision in nats, if it was measured"
 grep -ohE '"total": [0-9.]+' "${reports[@]}" | awk -v cells=${#reports[@]} '{ s += $2 } END { printf "%d cells, %.0f s in all; ", cells, s }'
 of_all() { grep -ohE "\"$1\": \"[^\"]*\"" "${reports[@]}" | cut -d'"' -f4 | sort -u | paste -sd';' | sed 's/;/; /g'; }  # KEY
