@@ -8,9 +8,10 @@
 //     once as a whole. The paper's numbers are of the official file only, which its sha256 tells. (lm-eval's `wikitext` task, word
 //     perplexity, is something else.)
 // c4: the paper's 256 slices, (document, token offset) pairs in data/paper/c4_windows.csv, where the whole first validation shard is
-//     there, which its number of documents and their lengths at these places tell; slices shorter than 2048 happen (the pairs were drawn with another tokenizer), so all slices are concatenated and
-//     cut anew, into fewer windows. Where it is not, windows are drawn as the paper's code does: seed 0, 256 times a random document
-//     that has more than 2048 tokens, and a random offset. Which of the two it was is part of the result.
+//     there, which its number of documents and their lengths at these places tell; slices shorter than 2048 happen (the pairs were
+//     drawn with another tokenizer), so all slices are concatenated and cut anew, into fewer windows. Where it is not, windows are
+//     drawn as the paper's code does: seed 0, 256 times a random document that has more than 2048 tokens, and a random offset. Which
+//     of the two it was is part of the result.
 // calibration: as the paper's code draws them, from C4's train split (or WikiText-2's); its first shard is known by its number of
 //     documents and by the first of them.
 // AWQ's calibration: 128 of C4's train documents that have at most 512 tokens each, concatenated and cut into windows of 512.
@@ -184,7 +185,7 @@ inline TextSet c4_set(const Tokenizer& tokenizer, const std::string& data_dir, c
             const size_t first = std::min(offset, ids.size()), last = std::min(offset + set.window, ids.size());
             set.tokens.insert(set.tokens.end(), ids.begin() + first, ids.begin() + last);
         }
-        // The paper's documents are long: by any tokenizer most of a slice is there. Of 40 documents of another shard one is.
+        // The paper's documents are long: by any tokenizer most of a slice is there. Of 35 documents of another shard one is as long.
         set.official = set.tokens.size() >= windows.size() * set.window / 4;
         if (!set.official) not_the_papers = "not the paper's, whose windows are of another shard";
     }
@@ -247,8 +248,8 @@ inline TextSet awq_calibration_set(const Tokenizer& tokenizer, const std::string
     if (taken == 0)
         fail("%s: none of the %zu documents has 1 to %d tokens. HINT: the whole set (scripts/download.sh c4)", path.c_str(),
              documents.count(), length);
-    set.variant = format("AWQ's rule: %d of %zu train documents, of at most %d tokens each", taken, documents.count(), length);
     set.official = is_official_train(documents);
+    set.variant = format("AWQ's rule: %d of %s, each of at most %d tokens", taken, train_variant(documents, set.official).c_str(), length);
     cut_windows(set, 0, path);
     return set;
 }
