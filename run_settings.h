@@ -2,6 +2,7 @@
 //
 // defines: method_settings, kv_settings, rotation_settings, not_the_papers, find_published
 #pragma once
+#include <algorithm>
 #include "data/config.h"
 #include "options.h"
 
@@ -122,15 +123,16 @@ inline void find_published(Report& r, const Config& c, bool by_others = false) {
     auto note = [&](const std::string& text) {
         if (shown) r.notes.push_back(text);
     };
+    auto differs = [&](const char* what, const std::string& why) {  // a saved checkpoint may say it already
+        if (std::find(r.not_the_papers.begin(), r.not_the_papers.end(), what) == r.not_the_papers.end()) r.not_the_papers.push_back(what);
+        note(why);
+    };
     if (r.method == "smoothquant")
         note("the paper's published script runs SmoothQuant without smoothing, as --no-smooth does; its cells may be of either");
-    if (by_others) {
-        note("quantized by others, who don't say how: the papers' cells have the same bits and groups, perhaps another calibration");
-        r.not_the_papers.push_back("quantized by others");
-    }
+    if (by_others)
+        differs("quantized by others", "quantized by others, who don't say how: the papers' cells have the same bits and groups, perhaps another calibration");
     if (has_official_shape(c, model)) return;
-    note(format("the folder's name is %s, but the model's shape isn't: the papers' cells are another model's", model.c_str()));
-    r.not_the_papers.push_back("shape");
+    differs("shape", format("the folder's name is %s, but the model's shape isn't: the papers' cells are another model's", model.c_str()));
     r.paper.other_shape = true;
     for (PaperRow& other : r.others) other.other_shape = true;
 }

@@ -474,17 +474,8 @@ def made_up_report(model, method, wbits, abits, group, values, limit=0):
         task: {"metric": "ppl" if task in PERPLEXITIES else "acc", "value": v, "stderr": e, "n": 10, "official": True}
         for task, (v, e) in values.items()
     }
-    return {
-        "model": model,
-        "stand_in": False,
-        "method": method,
-        "wbits": wbits,
-        "abits": abits,
-        "group": group,
-        "limit": limit,
-        "not_the_papers": ["--limit"] if limit else [],
-        "results": results,
-    }
+    return dict(model=model, stand_in=False, method=method, wbits=wbits, abits=abits, group=group, limit=limit,
+                not_the_papers=["--limit"] if limit else [], results=results)
 
 
 def check():
@@ -592,19 +583,14 @@ def check():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "results", nargs="?", default=os.path.join(ROOT, "results"), help="folder with reports (results)"
-    )
+    parser.add_argument("results", nargs="?", default=os.path.join(ROOT, "results"), help="folder with reports (results)")
     parser.add_argument("--out", help="folder for tables and figures (RESULTS/plots)")
     parser.add_argument("--check", action="store_true", help="test this script on made-up results")
     arguments = parser.parse_args()
     if arguments.check:
         check()
     else:
-        run(
-            os.path.normpath(arguments.results),
-            arguments.out or os.path.normpath(os.path.join(arguments.results, "plots")),
-        )
+        run(os.path.normpath(arguments.results), arguments.out or os.path.normpath(os.path.join(arguments.results, "plots")))
 
 
 if __name__ == "__main__":
