@@ -397,14 +397,8 @@ inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X 
 inline void mlp_forward(Quantizer& q, const Layer& layer, floatX* out /*[n, C]*/) {
     const Config& c = q.forward->config;
     Scratch& scratch = q.forward->scratch;
-    std::vector<size_t> taken(layer.groups.size(), 0);  // rows of each group's inputs
     for (const Chunk& chunk : q.forward->calibration.chunks) {
-        for (int g = layer.first_group[2]; g < layer.first_group[3]; g++) {
-            const Group& group = layer.groups[g];
-            const Rows rows = group_rows(group, chunk);
-            gemm(scratch.out.data + rows.first * group.O, q.inputs[g].data + taken[g] * group.I, group.W, rows.n, group.O, group.I);
-            taken[g] += (size_t)rows.n;
-        }
+        group_products(layer, 2, scratch.out.data, q.inputs[2].data + chunk.start * layer.K * c.C, chunk);
         gate_times_up(layer, scratch.in.data, scratch.out.data, chunk);
         floatX* to = out + chunk.start * c.C;
         if (!layer.router) {

@@ -98,33 +98,35 @@ KERNEL awq_quantize_kernel(floatX* out /*[O, I]*/, const float* W /*[O, I]*/, co
 // ---------------------------------------------------------------------------------------------------------------------
 // Step 1
 
-// Appends a chunk to the inputs of a group. How many tokens an expert is given shows only in the end: its inputs wait in pieces.
+// Appends a chunk to the inputs of the group's stage. How many tokens an expert is given shows only in the end, but how many all of a
+// stage are given is known: so they share one array, in which an expert's rows come chunk by chunk.
 inline void awq_collect(Quantizer& q, const Group& group, int g, const floatX* X /*[n, I]*/, int n) {
-    if (group.expert >= 0) {
-        q.pieces[g].push_back(Array<floatX>((size_t)n * group.I, "AWQ's inputs"));
-        copy(q.pieces[g].back().data, X, (size_t)n * group.I);
-        q.n_inputs[g] += (size_t)n;
-        return;
-    }
-    if (q.n_inputs[g] == 0) q.inputs[g] = Array<floatX>(q.n_calibration * group.I, "AWQ's inputs");
-    if (q.n_inputs[g] + n > q.n_calibration)
-        fail("%s: %zu inputs are more than the %zu calibration tokens", group.name, q.n_inputs[g] + n, q.n_calibration);
-    copy(q.inputs[g].data + q.n_inputs[g] * group.I, X, (size_t)n * group.I);
-    q.n_inputs[g] += (size_t)n;
+    const int stage = q.stage_of[g];
+    const size_t rows = q.n_calibration * (group.expert < 0 ? 1 : (size_t)q.K), at = q.n_inputs[stage];
+    if (at == 0) q.inputs[stage] = Array<floatX>(rows * group.I, "AWQ's inputs");
+    if (at + n > rows) fail("%s: %zu inputs are more than the %zu of the calibration tokens", group.name, at + n, rows);
+    copy(q.inputs[stage].data + at * group.I, X, (size_t)n * group.I);
+    q.spans[g].push_back({at, (size_t)n});
+    q.n_inputs[stage] += (size_t)n;
 }
 
-// The pieces become one.
-inline void awq_join(Quantizer& q, int g) {
-    if (q.pieces[g].empty()) return;
-    size_t n = 0;
-    for (const Array<floatX>& piece : q.pieces[g]) n += piece.n;
-    q.inputs[g] = Array<floatX>(n, "AWQ's inputs");
-    n = 0;
-    for (const Array<floatX>& piece : q.pieces[g]) {
-        copy(q.inputs[g].data + n, piece.data, piece.n);
-        n += piece.n;
+struct AwqInputs {       // of one group, all of its tokens
+    const floatX* data;  // [n, I]
+    size_t n;
+    Array<floatX> own;   // theirs, where they have been put together
+};
+
+// The inputs of group g: those of the stage where no other group has a part in them, else a copy of its rows.
+inline AwqInputs awq_inputs(const Quantizer& q, const Group& group, int g) {
+    const Array<floatX>& all = q.inputs[q.stage_of[g]];
+    if (group.expert < 0) return {all.data, all.n / group.I, {}};
+    AwqInputs in = {nullptr, 0, Array<floatX>(q.n_tokens[g] * group.I, "an expert's inputs")};
+    for (const Span& span : q.spans[g]) {
+        copy(in.own.data + in.n * group.I, all.data + span.first * group.I, span.n * group.I);
+        in.n += span.n;
     }
-    q.pieces[g].clear();
+    in.data = in.own.data;
+    return in;
 }
 
 static constexpr int AWQ_SLAB = 512, AWQ_TILE = 256;
@@ -140,9 +142,10 @@ KERNEL awq_channel_sums_kernel(float* sums /*[slabs, I]*/, const floatX* X /*[n,
     for (int j = threadIdx.x; j < n_channels; j += blockDim.x) sums[(size_t)blockIdx.y * I + j0 + j] = sum[j];
 }
 
-// sum [I] += |x| of each channel of X [n, I].
-inline void awq_add_channel_sums(std::vector<double>& sum, const floatX* X, size_t n) {
-    const int I = (int)sum.size();
+// s_x [I]: the mean |x| of each channel of X [n, I]. `where` names the layer and module in errors.
+inline std::vector<float> awq_channel_means(const floatX* X, size_t n, int I, const std::string& where) {
+    std::vector<double> sum(I, 0);
+    std::vector<float> means(I);
     const size_t slabs = ceil_div(n, (size_t)AWQ_SLAB);
     Array<float> sums(slabs * I, "channel sums");
     launch(awq_channel_sums_kernel, dim3(ceil_div(I, AWQ_TILE), (unsigned)slabs), AWQ_TILE, sums.data, X, n, I);
@@ -150,18 +153,6 @@ inline void awq_add_channel_sums(std::vector<double>& sum, const floatX* X, size
     copy(host.data(), sums.data, sums.n);
     for (int j = 0; j < I; j++)
         for (size_t b = 0; b < slabs; b++) sum[j] += host[b * I + j];
-}
-
-// s_x [I]: the mean |x| of each channel of the inputs of the groups first .. end - 1. `where` names the layer and module in errors.
-inline std::vector<float> awq_channel_means(const std::vector<Array<floatX>>& inputs, int first, int end, int I,
-                                            const std::string& where) {
-    std::vector<double> sum(I, 0);
-    std::vector<float> means(I);
-    size_t n = 0;
-    for (int g = first; g < end; g++) {
-        awq_add_channel_sums(sum, inputs[g].data, inputs[g].n / I);
-        n += inputs[g].n / I;
-    }
     for (int j = 0; j < I; j++) {
         means[j] = (float)(sum[j] / n);
         if (!std::isfinite(means[j]))
@@ -369,11 +360,11 @@ struct AwqGroup {
     double seconds = 0;
 };
 
-// Finds the scales a[g].s that the groups first .. end - 1 share. `judge` as in awq_search; its output is [n, width].
-inline void awq_find_scales(Quantizer& q, Layer& layer, int first, int end, std::vector<AwqGroup>& a, size_t n, int width,
-                            const std::function<void(floatX*)>& judge) {
+// Finds the scales a[g].s that the groups first .. end - 1 share, whose inputs are X. `judge` as in awq_search; its output is [n, width].
+inline void awq_find_scales(Quantizer& q, Layer& layer, int first, int end, const floatX* X /*[n_X, I]*/, size_t n_X,
+                            std::vector<AwqGroup>& a, size_t n, int width, const std::function<void(floatX*)>& judge) {
     const std::string where = format("layer %d, %s", layer.index, end - first == 1 ? layer.groups[first].name : "experts");
-    const std::vector<float> s_x = awq_channel_means(q.inputs, first, end, layer.groups[first].I, where);
+    const std::vector<float> s_x = awq_channel_means(X, n_X, layer.groups[first].I, where);
     std::vector<AwqScaled> groups;
     for (int g = first; g < end; g++) groups.push_back({&layer.groups[g], &a[g].W});
     const AwqSearch found = awq_search(groups, s_x, q.opt, n, width, judge, where);
@@ -389,15 +380,15 @@ inline void awq_divide_rows(const Group& group, const Linear& linear, AwqGroup& 
     std::copy(s.begin(), s.end(), a.row_scale.begin() + linear.row);
 }
 
-// Steps 3 and 4 of group g.
-inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
+// Steps 3 and 4 of group g, whose inputs are X.
+inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, const AwqInputs& X, AwqGroup& a) {
     Group& group = layer.groups[g];
     const int I = group.I, G = grid_columns(q.opt, I);
     const float maxq = (float)((1 << q.opt.wbits) - 1);
     GroupCodesArray made(group, I / G, q.opt);
     const bool starved = group_starves(q, group, g);
     AwqTokens x = {};
-    if (q.opt.clip && !starved) x = awq_sample(q.inputs[g].data, q.n_inputs[g], a.s, AWQ_CLIP_TOKENS);
+    if (q.opt.clip && !starved) x = awq_sample(X.data, X.n, a.s, AWQ_CLIP_TOKENS);
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         const size_t first = (size_t)linear.row * I;
@@ -412,12 +403,12 @@ inline void awq_clip_and_round(Quantizer& q, Layer& layer, int g, AwqGroup& a) {
     leave_codes(q, group, made, columns_in_groups(I, G));
 }
 
-inline void awq_report(Quantizer& q, const Layer& layer, int g, const AwqGroup& a) {
+inline void awq_report(Quantizer& q, const Layer& layer, int g, const AwqInputs& X, const AwqGroup& a) {
     const Group& group = layer.groups[g];
     const bool starved = group_starves(q, group, g);
     const std::vector<double> errors =
         starved ? weight_errors(layer, group, a.W.data)
-                : awq_output_errors(group, a.W, a.row_scale, awq_sample(q.inputs[g].data, q.n_inputs[g], a.s, AWQ_REPORT_TOKENS));
+                : awq_output_errors(group, a.W, a.row_scale, awq_sample(X.data, X.n, a.s, AWQ_REPORT_TOKENS));
     for (int k = 0; k < group.n_linears; k++) {
         const Linear& linear = group.linears[k];
         if (!std::isfinite(errors[k]))
@@ -444,10 +435,9 @@ inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
     std::vector<AwqGroup> a(n_groups);
     for (int g = 0; g < n_groups; g++) {
         const Group& group = layer.groups[g];
-        const size_t n = group.expert < 0 ? q.n_calibration : q.n_tokens[g];
-        if (q.n_inputs[g] != n)
-            fail("layer %d, %s: expected inputs of %zu tokens, found %zu", layer.index, group.name, n, q.n_inputs[g]);
-        awq_join(q, g);
+        const size_t n = q.inputs[q.stage_of[g]].n / group.I, there = q.n_inputs[q.stage_of[g]];
+        if (n == 0 || there != n)
+            fail("layer %d, %s: expected inputs of %zu tokens, found %zu", layer.index, group.name, q.n_calibration, there);
         a[g].W = checked_weights(layer, group);
         a[g].s.assign(group.I, 1), a[g].row_scale.assign(group.O, 1);
     }
@@ -461,11 +451,12 @@ inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
     // Of group g alone, on its own output.
     auto find_own = [&](int g) {
         const Group& group = layer.groups[g];
-        awq_find_scales(q, layer, g, g + 1, a, q.n_inputs[g], group.O,
-                        [&](floatX* out) { gemm(out, q.inputs[g].data, group.W, (int)q.n_inputs[g], group.O, group.I); });
+        const AwqInputs X = awq_inputs(q, group, g);
+        awq_find_scales(q, layer, g, g + 1, X.data, X.n, a, X.n, group.O,
+                        [&](floatX* out) { gemm(out, X.data, group.W, (int)X.n, group.O, group.I); });
     };
     timed(0, 1, [&] {
-        awq_find_scales(q, layer, 0, 1, a, q.n_calibration, o.O,
+        awq_find_scales(q, layer, 0, 1, q.inputs[0].data, q.n_inputs[0], a, q.n_calibration, o.O,
                         [&](floatX* out) { attention_forward(q, layer, q.inputs[0].data, out); });
         awq_divide_gain(layer.input_norm, a[0].s);
         scale_columns(a[0].W, a[0].s);
@@ -478,7 +469,7 @@ inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
             scale_columns(a[1].W, a[1].s);
         });
     timed(gate_up, down, [&] {
-        awq_find_scales(q, layer, gate_up, down, a, q.n_calibration, layer.groups[down].O,
+        awq_find_scales(q, layer, gate_up, down, q.inputs[2].data, q.n_inputs[2], a, q.n_calibration, layer.groups[down].O,
                         [&](floatX* out) { mlp_forward(q, layer, out); });
         std::vector<float> s = a[gate_up].s;
         awq_divide_gain(layer.post_norm, s);
@@ -500,31 +491,35 @@ inline std::vector<AwqGroup> awq_layer(Quantizer& q, Layer& layer) {
         });
     }
     for (int g = 0; g < n_groups; g++) {
-        timed(g, g + 1, [&] { awq_clip_and_round(q, layer, g, a[g]); });
-        awq_report(q, layer, g, a[g]);
-        q.inputs[g].clear();
-        q.n_inputs[g] = 0;
+        const AwqInputs X = awq_inputs(q, layer.groups[g], g);
+        timed(g, g + 1, [&] { awq_clip_and_round(q, layer, g, X, a[g]); });
+        awq_report(q, layer, g, X, a[g]);
+        q.spans[g].clear();
     }
+    for (int stage = 0; stage < STAGES; stage++) q.inputs[stage].clear(), q.n_inputs[stage] = 0;
     return a;
 }
 
 // All inputs and all weights in float; and either the outputs that a search compares and its candidate, or what clipping or the
-// report make of a sample of the inputs.
+// report make of a sample of the inputs. Of experts it is assumed that each has its even share of the tokens.
 inline size_t awq_device_bytes(const Layer& layer, const QuantOptions& opt, size_t n) {
     const size_t C = layer.groups[0].I, x = sizeof(floatX);
     size_t kept = 0, most = 0;
+    for (int stage = 0; stage < STAGES; stage++) {
+        const Group& first = layer.groups[layer.first_group[stage]];
+        kept += n * (first.expert < 0 ? 1 : (size_t)layer.K) * first.I * x;
+    }
     for (const Group& group : layer.groups) {
-        const size_t I = group.I, G = grid_columns(opt, group.I);
-        const bool expert = group.expert >= 0;
-        const size_t copies = expert ? (size_t)layer.K : 1, experts = expert ? (size_t)(layer.first_group[3] - layer.first_group[2]) : 1;
+        const size_t I = group.I, G = grid_columns(opt, group.I), experts = (size_t)(layer.first_group[3] - layer.first_group[2]);
+        const size_t own = group.expert < 0 ? 0 : ceil_div(n * layer.K, experts) * I * x;
         const size_t m_clip = awq_sample_size(n, AWQ_CLIP_TOKENS), m_report = awq_sample_size(n, AWQ_REPORT_TOKENS);
-        kept += ceil_div(n * copies, experts) * I * x + float_bytes(group);
+        kept += float_bytes(group);
         const size_t search = 2 * n * C * x + float_bytes(group);
         size_t O = 0;  // of the largest linear
         for (int k = 0; k < group.n_linears; k++) O = std::max(O, (size_t)group.linears[k].O);
         const size_t clip = opt.clip ? (I * m_clip + O * (I + m_clip + 2 * I / G)) * sizeof(float) : 0;
         const size_t report = (I * m_report + std::min(group.O, OUTPUT_ERROR_ROWS) * (I + m_report)) * sizeof(float);
-        most = std::max({most, search, clip + group_codes_bytes(group, I / G, opt), report});
+        most = std::max({most, search, own + clip + group_codes_bytes(group, I / G, opt), own + report});
     }
     return kept + most;
 }

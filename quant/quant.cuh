@@ -16,7 +16,7 @@
 // symbols: W [O, I] weight, W^ the same on its grid, X [T, I] inputs, H [I, I] = sum over tokens x x^T, G columns that share a grid,
 //          maxq = 2^bits - 1. In every file "the paper" is arXiv 2505.02214, a method's own is "its paper"
 // defines: Linear, Group, STAGES, Layer, input_grid, layer_set_cache_grids, layer_set_grids, quantize_inputs, Scale, QuantOptions, symmetry,
-//          grid_columns, grids_in_row, Hessian, ModuleReport, Quantizer, quantizer_expect, Order, Method, hessian_collect, mirror_upper,
+//          grid_columns, grids_in_row, Hessian, ModuleReport, Span, Quantizer, quantizer_expect, Order, Method, hessian_collect, mirror_upper,
 //          weights_to_float, round_rows_kernel, scale_columns_kernel, scale_columns, divide_kernel, check_weights, checked_weights,
 //          rows_nonfinite, count_nonfinite, relative_errors, weight_difference_kernel, output_errors, weight_errors; Extremes, FlowClusters
 //          for RPTQ; for Method's device_bytes: float_bytes, hessian_bytes, output_error_bytes, OUTPUT_ERROR_ROWS, two_copies_bytes; for
@@ -132,6 +132,10 @@ struct ModuleReport {
     int group = 0;                                       // of the layer, that it belongs to
 };
 
+struct Span {
+    size_t first, n;  // rows [first, first + n)
+};
+
 struct ForwardContext;  // what the modules' forward passes need besides the layer; qwen3.cu's
 
 struct Quantizer {
@@ -142,9 +146,9 @@ struct Quantizer {
     Array<floatX> difference;                     // [n, I] of a pair's inputs, for pair_collect
     std::vector<Extremes> extremes;               // of the groups' inputs, then of q, k and v, for RPTQ
     std::vector<FlowClusters> clusters;           // of the same places: what the layer's grids point to
-    std::vector<Array<floatX>> inputs;            // [n_calibration, I], of an expert [its tokens, I], for AWQ; n_inputs are there
-    std::vector<size_t> n_inputs;
-    std::vector<std::vector<Array<floatX>>> pieces;  // an expert's inputs, chunk by chunk, until awq_join
+    std::vector<Array<floatX>> inputs;            // of each stage, [n_calibration times the groups that a token reaches, I], for AWQ
+    std::vector<size_t> n_inputs;                 // of each stage, the rows that are there: chunk by chunk, in each its groups in order
+    std::vector<std::vector<Span>> spans;         // of each group, where its rows lie among them
     std::vector<size_t> n_tokens;                 // that were collected
     ForwardContext* forward;              // for attention_forward and mlp_forward
     size_t n_calibration;                 // tokens of the calibration stream
@@ -155,12 +159,14 @@ struct Quantizer {
     double weights = 0, weight_bits = 0;  // weights so far and the sum of their bits, if a method spends other than wbits
     std::vector<ModuleReport> reports;
     std::vector<PackedLinear> packed;  // opt.pack: what the current layer's linears are made of, named as in Linear
-    Quantizer() : channel_max(STAGES), hessian(STAGES), inputs(STAGES), n_inputs(STAGES), pieces(STAGES), n_tokens(STAGES) {}
+    std::vector<int> stage_of = {0, 1, 2, 3};     // of each group
+    int K = 1;                                    // the layer's: groups of stages 2 and 3 that a token reaches
+    Quantizer() : channel_max(STAGES), hessian(STAGES), inputs(STAGES), n_inputs(STAGES), spans(STAGES), n_tokens(STAGES) {}
 };
 
 // A module on all calibration tokens, with the layer's weights as they are at the time of the call; defined in qwen3.cu.
 //   attention: q, k, v products, their norms and rotary, attention, o product.  X [n, C] is the normed input, out [n, C].
-//   mlp:       gate and up products from q.inputs of their groups, silu(gate) * up, down product; out [n, C].
+//   mlp:       gate and up products from q.inputs of stage 2, silu(gate) * up, down product; out [n, C].
 // No residual is added. n is q.n_calibration.
 inline void attention_forward(Quantizer& q, const Layer& layer, const floatX* X, floatX* out);
 inline void mlp_forward(Quantizer& q, const Layer& layer, floatX* out);
@@ -168,7 +174,10 @@ inline void mlp_forward(Quantizer& q, const Layer& layer, floatX* out);
 // Makes room for what is collected for the layer's groups.
 inline void quantizer_expect(Quantizer& q, const Layer& layer) {
     const size_t n = layer.groups.size();
-    q.channel_max.resize(n), q.hessian.resize(n), q.inputs.resize(n), q.n_inputs.resize(n), q.pieces.resize(n);
+    q.channel_max.resize(n), q.hessian.resize(n), q.spans.resize(n), q.stage_of.resize(n);
+    for (int stage = 0; stage < STAGES; stage++)
+        std::fill(q.stage_of.begin() + layer.first_group[stage], q.stage_of.begin() + layer.first_group[stage + 1], stage);
+    q.K = layer.K;
     q.n_tokens.assign(n, 0);
     q.extremes.assign(n + 3, {});
     q.clusters.resize(n + 3);

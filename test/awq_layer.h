@@ -35,7 +35,7 @@ struct AwqBench {
         Method method = method_find("awq");
         method.solve_layer = awq_solve_and_keep;
         quantize_layer(config, layer, method, q, &streams[0], scratch);
-        for (int g = 0; g < 4; g++) CHECK(q.inputs[g].n == 0 && q.n_inputs[g] == 0);
+        for (int stage = 0; stage < STAGES; stage++) CHECK(q.inputs[stage].n == 0 && q.n_inputs[stage] == 0 && q.spans[stage].empty());
         return q.reports;
     }
     std::vector<float> forward(const Layer& layer) {

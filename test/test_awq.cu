@@ -124,10 +124,8 @@ TEST(awq_grid_is_its_definition) {
             }
 }
 
-static std::vector<float> channel_means(Array<floatX> X /*[n, I]*/, int I, const char* where) {
-    std::vector<Array<floatX>> inputs;
-    inputs.push_back(std::move(X));
-    return awq_channel_means(inputs, 0, 1, I, where);
+static std::vector<float> channel_means(const Array<floatX>& X /*[n, I]*/, int I, const char* where) {
+    return awq_channel_means(X.data, X.n / I, I, where);
 }
 
 TEST(awq_channel_means_are_means) {
@@ -456,7 +454,7 @@ TEST(awq_refuses_a_stream_of_another_length) {
     Quantizer q;
     q.n_calibration = 3;
     Array<floatX> X = upload(std::vector<float>(4 * m.model.config.C, 1));
-    CHECK_ERROR(awq_collect(q, m.layer.groups[0], 0, X.data, 4), "4 inputs are more than the 3 calibration tokens");
+    CHECK_ERROR(awq_collect(q, m.layer.groups[0], 0, X.data, 4), "4 inputs are more than the 3 of the calibration tokens");
     awq_collect(q, m.layer.groups[0], 0, X.data, 2);
     CHECK_ERROR(awq_layer(q, m.layer), "layer 2, qkv: expected inputs of 3 tokens, found 2");
 }

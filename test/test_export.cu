@@ -347,11 +347,10 @@ TEST(awq_leaves_its_codes) {
             Quantizer q;
             q.opt.wbits = bits, q.opt.pack = true, q.opt.scale = scale, q.opt.group_size = 32;
             q.n_calibration = 40;
-            q.inputs[3] = std::move(X);
             AwqGroup a;
             a.W = weights_to_float(layer.groups[3]);
             a.s = ones;
-            awq_clip_and_round(q, layer, 3, a);
+            awq_clip_and_round(q, layer, 3, AwqInputs{X.data, 40, {}}, a);
             check_left(q, layer.groups[3], W, false);
         }
 }
