@@ -142,9 +142,13 @@ TEST(the_other_stream_of_a_pair_is_the_rotated_full_precision_model) {
 // Activations in host memory, as on a GPU that has no room for them
 
 TEST(activations_in_host_memory_give_the_same_bytes) {
+#ifdef EMULATED  // one of each order
+    const std::vector<std::vector<const char*>> methods = {{"-q", "gptq"}, {"-q", "gptaq"}, {"-q", "billm"}, {"-q", "smoothquant"}};
+#else
     const std::vector<std::vector<const char*>> methods = {
         {"-q", "rtn"},   {"-q", "gptq"},        {"-q", "gptq", "--no-true-sequential"}, {"-q", "gptaq"}, {"-q", "foem", "--alpha", "0.5"},
         {"-q", "billm"}, {"-q", "smoothquant"}, {"-q", "awq", "-g", "32"}};
+#endif
     for (const auto& args : methods) {
         MoeLayer device, host(Place::Host);
         device.quantize(args), host.quantize(args);
