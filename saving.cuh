@@ -50,6 +50,18 @@ inline void note_unread(const Checkpoint& ck, const std::unordered_set<std::stri
                                first.c_str()));
 }
 
+// Tensors with more digits than floatX has: the numbers are then those of a model that is not quite the stored one.
+inline void note_rounded(const Checkpoint& ck, const std::unordered_set<std::string>& used, std::vector<std::string>& notes) {
+    if (sizeof(floatX) == sizeof(float)) return;
+    size_t n = 0;
+    const TensorView* first = nullptr;
+    for (const TensorView& t : ck.tensors)
+        if (used.count(t.name) && t.dtype != "BF16" && n++ == 0) first = &t;
+    if (n)
+        notes.push_back(format("%zu tensors are rounded to bf16, %s for one is stored as %s: make PRECISION=FP32 builds a program that keeps them",
+                               n, first->name.c_str(), first->dtype.c_str()));
+}
+
 // A tensor that is missing or of another shape shows before the work starts, not hours later at its layer; so does a quantized
 // checkpoint that is not what its config.json says. What is noteworthy goes to `notes`.
 inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
@@ -84,6 +96,7 @@ inline void require_tensors(const Model& m, std::vector<std::string>& notes) {
     plain("model.norm.weight", {C});
     if (!c.tied) plain(head_name(c), {V, C});
     note_unread(m.checkpoint, used, packed_linears, notes);
+    note_rounded(m.checkpoint, used, notes);
     const bool none = m.quantization.kind == QuantFormat::NONE;
     if (as_it_is.empty() || (none && (!m.quantization.unpacked || quantized == 0))) return;
     if (quantized == 0)

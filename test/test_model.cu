@@ -176,6 +176,21 @@ TEST(checkpoint_bf16_tied_with_stored_head) { check_checkpoint("bf16_tied"); }
 TEST(checkpoint_f16_sharded_untied) { check_checkpoint("f16_untied_sharded"); }
 TEST(checkpoint_f32_qwen2) { check_checkpoint("f32"); }
 
+// What the program's bf16 makes of such a checkpoint is not quite the stored model.
+TEST(a_checkpoint_that_bf16_rounds_is_noted) {
+    const bool rounds = sizeof(floatX) == 2;
+    for (const auto& [name, text] : {std::pair<const char*, const char*>{"bf16_tied", ""},
+                                     {"f16_untied_sharded", "25 tensors are rounded to bf16, model.embed_tokens.weight for one is stored as F16: "},
+                                     {"f32", "26 tensors are rounded to bf16, model.embed_tokens.weight for one is stored as F32: "}}) {
+        Options o;
+        o.model = std::string("test/golden/checkpoints/") + name;
+        std::vector<std::string> notes;
+        require_tensors(model_open(o), notes);
+        CHECK_EQ(notes.size(), (size_t)(rounds && *text));
+        if (!notes.empty() && notes[0].find(text) != 0) fail("%s: found the note \"%s\"", name, notes[0].c_str());
+    }
+}
+
 // log p of the targets against a float64 log-softmax of the logits, with rows that several targets share and batches that end
 // in the middle of a chunk.
 TEST(scores_are_the_log_softmax) {
