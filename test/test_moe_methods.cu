@@ -263,6 +263,25 @@ template <class T> std::vector<double> times(const std::vector<float>& X, const 
 }
 
 static std::vector<AwqGroup> awq_solved;
+static std::vector<std::vector<float>> awq_inputs_found;
+
+// AWQ, which leaves behind what it was given and what it made. What is kept of the inputs is what the tokens need, however the router
+// deals them out.
+static void awq_watched(Quantizer& q, Layer& layer) {
+    for (int stage = 0; stage < STAGES; stage++) {
+        const size_t rows = stage < 2 ? 512 : 512 * (size_t)layer.K;
+        CHECK_EQ(q.inputs[stage].n, rows * layer.groups[layer.first_group[stage]].I);
+        CHECK_EQ(q.n_inputs[stage], rows);
+    }
+    awq_inputs_found.clear();
+    for (int g = 0; g < (int)layer.groups.size(); g++) {
+        const AwqInputs in = awq_inputs(q, layer.groups[g], g);
+        awq_inputs_found.push_back(MoeLayer::values(in.data, in.n * layer.groups[g].I));
+    }
+    awq_solved = awq_layer(q, layer);
+    for (int stage = 0; stage < STAGES; stage++) CHECK(q.inputs[stage].n == 0 && q.n_inputs[stage] == 0);
+    for (const std::vector<Span>& spans : q.spans) CHECK(spans.empty());
+}
 
 // The program's losses against those of the definition, and its choice, which must be about as good as the best.
 static void check_losses(const AwqSearch& found, const std::array<double, AWQ_RATIOS>& losses, const char* what) {
@@ -273,36 +292,14 @@ static void check_losses(const AwqSearch& found, const std::array<double, AWQ_RA
     CHECK(losses[found.best] <= (1 + 2 * tolerance) * *std::min_element(losses.begin(), losses.end()));
 }
 
-// What is kept takes the memory that the tokens need, however the router deals them out, and each group finds its own.
-static std::vector<std::vector<float>> awq_inputs_found;
-TEST(awq_gives_each_expert_its_inputs) {
-    MoeLayer l;
-    const auto X = l.inputs(0);
-    awq_inputs_found.clear();
-    l.quantize({"-q", "awq", "-b", "3", "-g", "32"}, INT_MAX, [](Quantizer& q, Layer& layer) {
-        for (int g = 0; g < (int)layer.groups.size(); g++) {
-            const AwqInputs in = awq_inputs(q, layer.groups[g], g);
-            awq_inputs_found.push_back(MoeLayer::values(in.data, in.n * layer.groups[g].I));
-        }
-        for (int stage = 0; stage < STAGES; stage++) {
-            const int I = layer.groups[layer.first_group[stage]].I, rows = stage < 2 ? 512 : 512 * layer.K;
-            CHECK_EQ(q.inputs[stage].n, (size_t)rows * I);
-            CHECK_EQ(q.n_inputs[stage], (size_t)rows);
-        }
-        awq_layer(q, layer);
-        for (int stage = 0; stage < STAGES; stage++) CHECK(q.inputs[stage].n == 0 && q.n_inputs[stage] == 0);
-        for (const std::vector<Span>& spans : q.spans) CHECK(spans.empty());
-    });
-    CHECK_EQ(awq_inputs_found.size(), X.size());
-    for (size_t g = 0; g < X.size(); g++) CHECK(awq_inputs_found[g] == X[g]);
-}
-
 TEST(awq_of_experts_is_its_definition) {
     MoeLayer l;
     const auto X = l.inputs(0);
     const int C = l.m.config.C, F = l.m.config.mixture.F, E = l.m.config.mixture.E, G = 32, bits = 3;
-    l.quantize({"-q", "awq", "-b", "3", "-g", "32"}, INT_MAX, [](Quantizer& q, Layer& layer) { awq_solved = awq_layer(q, layer); });
+    l.quantize({"-q", "awq", "-b", "3", "-g", "32"}, INT_MAX, awq_watched);
     std::vector<AwqGroup>& a = awq_solved;
+    CHECK_EQ(awq_inputs_found.size(), X.size());
+    for (size_t g = 0; g < X.size(); g++) CHECK(awq_inputs_found[g] == X[g]);
 
     // Whose each row of an expert is, and what its output counts there.
     std::vector<std::vector<size_t>> token;
