@@ -45,8 +45,8 @@
 // cost: 22 passes of the calibration stream through each layer: one that collects, one in full precision to compare with and one for
 //       each ratio; down, which has a search of its own, once more of all but the first. All else is small
 //
-// defines: awq_collect, awq_solve; in the order of the steps: awq_channel_means, AwqSearch, awq_search, AwqTokens, awq_sample, awq_clip,
-//          AwqGroup, awq_layer, awq_device_bytes
+// defines: awq_collect, awq_solve; in the order of the steps: AwqInputs, awq_inputs, awq_channel_means, AwqSearch, awq_search, AwqTokens,
+//          awq_sample, awq_clip, AwqGroup, awq_layer, awq_device_bytes
 #pragma once
 #include <array>
 #include <functional>
