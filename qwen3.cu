@@ -398,6 +398,7 @@ inline void mlp_forward(Quantizer& q, const Layer& layer, floatX* out /*[n, C]*/
     const Config& c = q.forward->config;
     Scratch& scratch = q.forward->scratch;
     for (const Chunk& chunk : q.forward->calibration.chunks) {
+        // In place of a copy: a layer has no grids of activations while it is calibrated in full precision, so its inputs stay as they are.
         group_products(layer, 2, scratch.out.data, q.inputs[2].data + chunk.start * layer.K * c.C, chunk);
         gate_times_up(layer, scratch.in.data, scratch.out.data, chunk);
         floatX* to = out + chunk.start * c.C;
