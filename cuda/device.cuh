@@ -283,7 +283,8 @@ inline void* place_malloc(size_t bytes, Place place, const char* what) {
 inline void place_free(void* p, size_t bytes, Place place) {
     if (!p) return;
 #ifdef __CUDACC__
-    // A failure here was an earlier, asynchronous one, which the next checked call reports.
+    // cudaFree waits until the device is done with what was launched, so an array may go while kernels still use it. A failure here was an
+    // earlier, asynchronous one, which the next checked call reports.
     (void)(place == Place::Device ? cudaFree(p) : cudaFreeHost(p));
 #else
     free(p);

@@ -90,7 +90,7 @@ KERNEL add_routed_kernel(floatX* x /*[T, C]*/, const floatX* y /*[T K, C]*/, con
     for (int i = threadIdx.x; i < C; i += blockDim.x) {
         float sum = 0;
         for (int k = 0; k < K; k++) {
-            const float product = to_float(y[(size_t)places[pair + k] * C + i]) * to_float(weights[pair + k]);
+            const float product = rounded_product(to_float(y[(size_t)places[pair + k] * C + i]), to_float(weights[pair + k]));
             sum = to_float(to_floatX(sum + to_float(to_floatX(product))));
         }
         x[row + i] = to_floatX(to_float(x[row + i]) + sum);

@@ -139,6 +139,27 @@ TEST_ON_EVERY_PRODUCT(hessian_add) {
     }
 }
 
+// A chunk of eight samples whose first tokens are a thousand times as large in two channels: what a sum as long as this loses must stay far
+// below the damping, a hundredth of the diagonal's mean. (A GPU's tensor cores may cut off, not round, what they add to a large sum.)
+TEST_ON_EVERY_PRODUCT(hessian_of_many_tokens) {
+    const int T = 16384, I = 24;
+    Floats x = random_values((size_t)T * I, 9);
+    for (int t = 0; t < T; t += 2048) x[(size_t)t * I] = 3008, x[(size_t)t * I + 1] = 2112;
+    Array<float> H(I * I, "hessian"), D(I * I, "cross product");
+    fill_zero(H.data, I * I), fill_zero(D.data, I * I);
+    Array<floatX> X = upload<floatX>(x);
+    hessian_add(H.data, X.data, T, I);
+    cross_add(D.data, X.data, X.data, T, I);
+    const Floats h = download(H), d = download(D);
+    const auto exact = [&](int i, int j) { return exact_sum(&x[i], I, &x[j], I, T).sum; };
+    for (int i = 0; i < I; i++)
+        for (int j = 0; j < I; j++) {
+            const double tolerance = 2e-4 * std::sqrt(exact(i, i) * exact(j, j));
+            if (j >= i) CHECK_NEAR(h[i * I + j], exact(i, j), tolerance);
+            CHECK_NEAR(d[i * I + j], exact(i, j), tolerance);
+        }
+}
+
 TEST(cross_add) {
     for (Size s : {Size{0, 1, 1}, {0, 5, 1}, {0, 33, 17}, {0, 64, 200}, {0, 129, 385}, {0, 1000, 77}, {0, 1100, 500}}) {
         const int I = s.N, T = s.K;
