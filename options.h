@@ -102,15 +102,15 @@ inline std::vector<Flag> all_flags(Options& o) {
          "of attention's probabilities: multiples of 1 / (2^BITS - 1); 16: as they are\n"
          "(default: 16; rptq: 8 unless -a 16)", &o.quant.p_bits,
          "rtn gptq gptaq foem awq smoothquant billm rptq"},
-        {Flag::REAL, "--kv-clip", "X", "their range is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
-        {Flag::ON, "--rotate", "", "rotate the model first, so that no channel is an outlier (quant/rotation.cuh)", &o.rotate,
+        {Flag::REAL, "--kv-clip", "X", "the range of keys and values is multiplied by this", &o.quant.kv_clip, "rtn gptq gptaq foem awq smoothquant billm"},
+        {Flag::ON, "--rotate", "", "rotate the model first, so that no channel is an outlier (with fp16, rtn, gptq, gptaq, foem; quant/rotation.cuh)", &o.rotate,
          nullptr},
         {Flag::ON, "--rotate-offline", "", "r1 and r2 alone, which --save can fold into weights", &o.rotate_offline, nullptr},
         {Flag::TEXT, "--rotate-only", "LIST",
          "which rotations: r1 residual stream, r2 v and o, r3 q and k (left out while keys have 16 bits), r4 down's input,\n"
          "heads (QuaRot's, before o)",
          &o.rotate_only, nullptr},
-        {Flag::ON, "--learn-rotation", "", "r1 and r2 learned from 16 calibration samples, of any method (-c, -l; quant/learn_rotation.cuh)",
+        {Flag::ON, "--learn-rotation", "", "r1 and r2 learned from 16 calibration samples (-c, -l; quant/learn_rotation.cuh)",
          &o.learn_rotation, nullptr},
         {Flag::TEXT, "--rotation", "FILE", "r1 and r2 from a safetensors file; with --learn-rotation: written there", &o.rotation,
          nullptr},
@@ -119,7 +119,7 @@ inline std::vector<Flag> all_flags(Options& o) {
         {Flag::TEXT, "--save", "DIR", "write the quantized checkpoint, as transformers reads it", &o.save, nullptr},
         {Flag::TEXT, "--format", "FORMAT",
          "of --save: bf16 (weights on their grid, none smaller), or packed: compressed-tensors\n"
-         "or gptq; scales are then rounded to what a bf16 model has, and the row is the packed file's\n"
+         "or gptq; scales are then rounded to the file's type, and the row is the packed file's\n"
          "(with --rotate-offline its own row may be a little worse)",
          &o.format, nullptr},
         {Flag::TEXT, "--json", "FILE", "write the report, every number and every setting", &o.json, nullptr},
@@ -351,7 +351,7 @@ inline void check_rotation(const Options& o) {
                        part.c_str());
     }
     const bool given = o.learn_rotation || !o.rotation.empty();
-    if (given && !rotates(o, "r1")) usage_fail("--learn-rotation and --rotation need r1. HINT: --rotate-only r1,r2");
+    if (given && !rotates(o, "r1")) usage_fail("--learn-rotation (a part of --preset spinquant) and --rotation need r1. HINT: --rotate-only r1,r2");
     if (given && !rotates(o, "r4") && o.given.count("--rotate-block"))
         usage_fail("--rotate-block has no meaning with a rotation that is learned or given, but for r4");
     if (!rotates(o, "r1") && !rotates(o, "r4") && o.given.count("--rotate-block"))

@@ -1058,8 +1058,8 @@ inline void add_calibration(Run& run, const Tokenizer& tokenizer, const std::str
                               {"seed", std::to_string(seed)},
                               {"source", json_quote(set.variant)}};
     if (!set.official) {  // other texts: not a paper's row
-        run.report.paper = PaperRow(), run.report.others.clear();
         run.report.not_the_papers.push_back("calibration texts");
+        if (leave_out_published(run.report)) fprintf(stderr, "note:   %s\n", run.report.notes.back().c_str());
     }
     run.streams.push_back(stream_of_windows(run.model.config, "calibration", set.tokens, set.window, false));
     if (run.method.order == Order::PAIRED)
@@ -1229,7 +1229,8 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         TaskResult task = {set.name, "acc", set.variant, result.acc.value, result.acc.stderr_, result.acc.n, s.tokens.size(),
                            r.paper.cell(paper_column(set.name), set.official), exam.trie.tokens_asked};
         task.official = set.official, task.bf16_scores = s.bf16_logits;
-        task.lm_eval_style = set.letters && run.options.mmlu_style == "lm-eval";
+        task.lm_eval_style = set.letters && !by_logit;
+        if (task.lm_eval_style) task.paper.clear();  // the paper's is of its own style
         if (set.normalized) task.acc_norm = {result.acc_norm};
         if (!set.subjects.empty()) mmlu_parts(set, result.hits, task.subjects, task.categories);
         r.tasks.push_back(task);
@@ -1296,7 +1297,8 @@ inline std::unique_ptr<CheckpointWriter> save_begin(Run& run) {
             r.notes.push_back("transformers 5.24 loads no packed mixture but those on symmetric grids with 16 bits of activations");
         if (run.packed.act_order)
             r.notes.push_back(
-                "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads");
+                "act-order's groups are saved as g_idx, which vLLM refuses; --static-groups makes a file that it reads, of compressed-tensors or, with --sym "
+                "and 4 or 8 bits, of gptq");
     }
     const QuantOptions& q = run.options.quant;
     const bool fake = run.packed.kind == QuantFormat::NONE;

@@ -1,6 +1,6 @@
 // run_settings.h: a run's settings as the log and the JSON report them, whether they are the paper's, and its cells.
 //
-// defines: method_settings, kv_settings, rotation_settings, not_the_papers, find_published
+// defines: method_settings, kv_settings, rotation_settings, not_the_papers, leave_out_published, find_published
 #pragma once
 #include <algorithm>
 #include "data/config.h"
@@ -89,7 +89,7 @@ inline std::vector<std::string> not_the_papers(Options o) {
     std::vector<std::string> differences;
     for (size_t i = 0; i < flags.size(); i++) {
         const std::string name = flags[i].name;
-        if (!o.given.count(name) || is_word_of(name, "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory"))
+        if (!o.given.count(name) || is_word_of(name, "-m -q -b -a -g -e --kl --bf16-scores --mmlu-style --data --save --format --json --questions --device-memory"))
             continue;
         const bool rule = o.method == "awq" && is_word_of(name, "-n -l --seed");
         if (rule && name == "--seed" && o.seed == AWQ_SEED) continue;
@@ -99,8 +99,18 @@ inline std::vector<std::string> not_the_papers(Options o) {
         if (name == "--static-groups" && o.quant.group_size == -1) continue;  // a row's grid is fitted first anyway
         if (rule || !same_value(flags[i], defaults[i])) differences.push_back(name);
     }
-    if (sizeof(floatX) != 2) differences.push_back("PRECISION=FP32");
+    if (sizeof(floatX) != 2 && o.method != "fp16") differences.push_back("PRECISION=FP32");  // full precision is the same to what is printed
     return differences;
+}
+
+// A row of other settings or texts than the papers' has no cells beside it; a note says on account of what. Returns whether there were any.
+inline bool leave_out_published(Report& r) {
+    if (r.paper.cells.empty() && r.others.empty()) return false;
+    r.paper = PaperRow(), r.others.clear();
+    std::string what;
+    for (const std::string& difference : r.not_the_papers) what += (what.empty() ? "" : ", ") + difference;
+    r.notes.push_back("no paper's cells stand beside this row, whose settings or texts are others than theirs: " + what);
+    return true;
 }
 
 // The rows of the study and of later papers with the same model, method and bits; their cells stand beside a run whose other settings are
@@ -119,7 +129,7 @@ inline void find_published(Report& r, const Config& c, bool by_others = false) {
     }
     if (r.paper.cells.empty() && r.others.empty()) return;
     const bool shown = r.not_the_papers.empty();
-    if (!shown) r.paper = PaperRow(), r.others.clear();
+    if (!shown) leave_out_published(r);
     auto note = [&](const std::string& text) {
         if (shown) r.notes.push_back(text);
     };

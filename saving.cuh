@@ -211,7 +211,7 @@ inline void save_finish(CheckpointWriter& writer, const Model& m, const std::str
 // quantization.json: how the weights came about. fake: they are plain weights on a grid.
 inline std::string quantization_json(const Report& r, bool fake) {
     std::vector<std::string> others = r.not_the_papers;  // but for what concerns this run's evaluation alone
-    others.erase(std::remove_if(others.begin(), others.end(), [](const std::string& s) { return is_word_of(s, "--limit --mmlu-style --logits"); }), others.end());
+    others.erase(std::remove_if(others.begin(), others.end(), [](const std::string& s) { return is_word_of(s, "--limit --logits"); }), others.end());
     std::string more = r.effective_bits ? ", \"effective_bits\": " + json_format(r.effective_bits) : "";
     if (r.weights_seed >= 0) more += format(", \"weights_seed\": %d", r.weights_seed);
     return "{\"method\": " + json_quote(r.method) + ", \"fake_quantized\": " + (fake ? "true" : "false") + ", \"options\": " +

@@ -254,7 +254,7 @@ inline std::string report_text(const Report& r) {
         if (t.metric == "acc" && t.task != "mmlu" && !t.official) others_average = "";
     for (const TaskResult& t : r.tasks) {
         if (t.task == "mmlu" && average.n) column("avg", average, true, paper_average(r), others_average);
-        column(result_name(t, r.stand_in), {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper, t.official ? paper_column(t.task) : "");
+        column(result_name(t, r.stand_in), {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper, t.official && !t.lm_eval_style ? paper_column(t.task) : "");
         if (t.acc_norm.empty()) continue;
         norm.back() = format("%.2f", t.acc_norm[0].value) + error_text(t.acc_norm[0].stderr_);
         any_norm = true;

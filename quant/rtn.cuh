@@ -17,7 +17,8 @@
 //
 // symbols: W [O, I], G columns that share a grid (the last ones of a row may be fewer), q code, w^ rounded weight, maxq = 2^bits - 1
 // defaults: asymmetric, no --mse: quant.py of IST-DASLab/gptq and of GPTQ-for-LLaMa, from which the paper's code descends. -b 4 -g -1:
-//           the paper's RTN rows are per channel, as its script ignores the group size (and rounds in bf16; this is float32 throughout)
+//           the paper's RTN rows are per channel, as its script ignores the group size. It also fits and rounds in bf16; this is float32
+//           throughout, which is 3 % nearer at 8 bits and as near at 4 and 3 (RESULTS.md)
 // cost: a few passes over the weights; --mse 80 more
 //
 // defines: Grid, grid_fit, grid_code, grid_round, round_scale, GroupCodes, GroupCodesArray, group_codes_bytes, leave_codes,

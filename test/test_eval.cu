@@ -284,16 +284,18 @@ TEST(the_papers_cells_are_found) {
     CHECK_EQ(paper_row_find(csv, "Qwen3-8B", "gptq", 2, 16, -1).cell("wikitext2"), "4.66E3");
     const std::vector<std::vector<std::string>> rows = csv_parse_file(csv);
     CHECK_EQ(rows.size(), (size_t)251);
-    // Seven numbers rounded to 0.1 leave at most 0.1 between an average and the mean of its six; a row where it is more says so.
+    // Six numbers rounded to 0.1 leave at most 0.05 between their means before and after it, and the average was rounded, too (three of them to
+    // 0.01); a row where it is further off says so.
     const auto at = [&](const char* name) { return std::find(rows[0].begin(), rows[0].end(), name) - rows[0].begin(); };
     for (size_t r = 1; r < rows.size(); r++) {
         if (rows[r][at("avg")].empty()) continue;
         double mean = 0;
         for (const char* task : {"piqa", "arc_e", "arc_c", "hellaswag", "winogrande", "boolq"}) mean += paper_number(rows[r][at(task)]) / 6;
-        const bool differs = std::fabs(mean - paper_number(rows[r][at("avg")])) > 0.1 + 1e-9;
+        const std::string& avg = rows[r][at("avg")];
+        const double half_digit = 0.5 * std::pow(10, -(double)(avg.size() - avg.find('.') - 1));
+        const bool differs = std::fabs(mean - paper_number(avg)) > 0.05 + half_digit + 1e-9;
         if (differs != (rows[r][at("note")].find("printed avg differs") != std::string::npos))
-            fail("%s: line %zu: average %s, mean %.2f, note \"%s\"", csv.c_str(), r + 1, rows[r][at("avg")].c_str(), mean,
-                 rows[r][at("note")].c_str());
+            fail("%s: line %zu: average %s, mean %.2f, note \"%s\"", csv.c_str(), r + 1, avg.c_str(), mean, rows[r][at("note")].c_str());
     }
 }
 
@@ -380,12 +382,16 @@ TEST(cells_are_of_the_models_shape) {
     base.tasks.push_back({"wikitext2", "ppl", "test", 7.18, 0.05, 146, 299008, base.paper.cell("wikitext2")});
     const std::string row = report_text(base);
     for (const char* label : {"  paper, of another shape  ", "  FOEM's paper, of another shape  "}) CHECK(row.find(label) != std::string::npos);
-    // Of settings that aren't the paper's, too; but then no cells are shown, and nothing is noted of them.
+    // Of settings that aren't the paper's, too; but then no cells are shown, which is all that is noted of them.
     r.notes.clear(), r.not_the_papers = {"--limit"};
     find_published(r, other, true);
     find_published(r, other, true);  // as of a saved checkpoint, whose file says so already
     CHECK(r.not_the_papers == (std::vector<std::string>{"--limit", "quantized by others", "shape"}));
-    CHECK(r.notes.empty() && r.paper.cells.empty() && r.others.empty());
+    CHECK(r.paper.cells.empty() && r.others.empty());
+    CHECK_EQ(r.notes.size(), (size_t)2);
+    CHECK_EQ(r.notes[0], "no paper's cells stand beside this row, whose settings or texts are others than theirs: --limit");
+    r.notes.clear();
+    CHECK(!leave_out_published(r) && r.notes.empty());  // none are left
     r.model = "mine", r.notes.clear(), r.not_the_papers.clear();
     find_published(r, other);
     CHECK(r.notes.empty() && r.not_the_papers.empty());
@@ -545,56 +551,4 @@ TEST(report_json_parses_and_round_trips) {
     CHECK_EQ(json_string(drawn, "data", "report"), other.data);
     for (const char* key : {"options", "calibration", "kl", "modules", "seconds", "peak_bytes", "commit", "stand_in"})
         CHECK(j.find(key) != nullptr);
-}
-
-TEST(settings_other_than_the_papers_get_no_cell) {
-    auto parse = [](std::vector<const char*> args) {
-        args.insert(args.begin(), "qwen3");
-        return options_parse((int)args.size(), args.data());
-    };
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-b", "4"})).empty(), sizeof(floatX) == 2);
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-b", "4", "--sym"}))[0], "--sym");
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-n", "16"}))[0], "-n");
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--limit", "4"}))[0], "--limit");
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--first-token-weight", "64"}))[0], "--first-token-weight");
-    CHECK_EQ(not_the_papers(parse({"-q", "awq", "--no-clip"}))[0], "--no-clip");
-    // What changes nothing is no difference.
-    for (const char* method : {"fp16", "rtn"}) CHECK_EQ(not_the_papers(parse({"-q", method, "--seed", "1"})).empty(), sizeof(floatX) == 2);
-    CHECK_EQ(not_the_papers(parse({"-q", "rtn", "--rotate", "--seed", "1"}))[0], "--seed");
-    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--no-smooth", "--seed", "1"})).empty(), sizeof(floatX) == 2);
-    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--seed", "1"}))[0], "--seed");
-    CHECK_EQ(not_the_papers(parse({"-q", "awq", "--seed", "42"})).empty(), sizeof(floatX) == 2);  // its rule's own
-    CHECK_EQ(not_the_papers(parse({"-q", "awq", "--seed", "0"}))[0], "--seed");
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--seed", "1"}))[0], "--seed");
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-g", "-1", "--static-groups"})).empty(), sizeof(floatX) == 2);
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--static-groups"}))[0], "--static-groups");
-    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--no-smooth"})).empty(), sizeof(floatX) == 2);
-    // What says the default again is the paper's, but for the samples of AWQ, whose own rule they would turn off.
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-c", "c4", "-n", "128", "-l", "2048", "--seed", "0", "--damp", "0.01", "--limit", "0", "--act-order",
-                                   "-e", "mmlu", "--mmlu-style", "paper"})).empty(), sizeof(floatX) == 2);
-    CHECK_EQ(not_the_papers(parse({"-q", "gptaq", "--alpha", "0.25"})).empty(), sizeof(floatX) == 2);
-    CHECK_EQ(not_the_papers(parse({"-q", "foem", "--alpha", "0.25"}))[0], "--alpha");
-    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--no-act-order"}))[0], "--no-act-order");
-    CHECK_EQ(not_the_papers(parse({"-q", "awq", "-n", "128"}))[0], "-n");
-    CHECK_EQ(not_the_papers(parse({"-q", "rptq", "-a", "16", "--p-bits", "16"})).empty(), sizeof(floatX) == 2);
-    CHECK_EQ(not_the_papers(parse({"-q", "rptq", "-a", "4", "--kv-bits", "8"}))[0], "--kv-bits");
-    CHECK_ERROR(parse({"-q", "gptq", "--no-clip"}), "it belongs to awq");
-    CHECK_ERROR(parse({"-q", "gptq", "--first-token-weight", "0.5"}), "expected 1 to 1e6");
-    CHECK_ERROR(parse({"-q", "rtn", "--first-token-weight", "2"}), "it belongs to gptq billm");
-    CHECK_EQ(parse({"-q", "rtn"}).quant.group_size, -1);
-    CHECK_EQ(parse({"-q", "gptq"}).quant.group_size, 128);
-    CHECK_EQ(parse({"-q", "gptq", "-g", "-1"}).quant.group_size, -1);
-    CHECK_EQ(parse({"-e", "ppl"}).tasks, "ppl");
-    CHECK_EQ(task_list("ppl,wikitext2").size(), (size_t)2);
-    CHECK(task_list("mmlu,piqa,ppl") == (std::vector<std::string>{"wikitext2", "c4", "piqa", "mmlu"}));
-    CHECK_EQ(task_list("zeroshot").size(), (size_t)6);
-    CHECK_EQ(task_list("all").size(), (size_t)9);
-    CHECK_ERROR(parse({"-e", "hella"}), "did you mean hellaswag?");
-    CHECK_ERROR(parse({"-e", "c4", "--mmlu-style", "lm-eval"}), "expected the task mmlu");
-    CHECK_ERROR(parse({"-e", "mmlu", "--mmlu-style", "other"}), "expected paper or lm-eval");
-    CHECK_ERROR(parse({"-e", "c4", "--bf16-scores"}), "expected tasks with choices");
-    CHECK_ERROR(parse({"-e", "ppl", "--questions", "x"}), "expected tasks with choices");
-    CHECK_ERROR(parse({"-q", "rtn", "-e", "mmlu", "--kl"}), "expected text sets");
-    CHECK_EQ(not_the_papers(parse({"-e", "mmlu", "--mmlu-style", "lm-eval"}))[0], "--mmlu-style");
-    CHECK_EQ(not_the_papers(parse({"-e", "zeroshot", "--bf16-scores"})).empty(), sizeof(floatX) == 2);
 }

@@ -410,7 +410,9 @@ TEST(saved_checkpoints_say_what_they_are) {
     CHECK(report_text(as_plain).find("rtn, loaded  3  16  -") != std::string::npos);
     const Report again = row_of(plain, {"-q", "rtn", "-b", "4"});
     CHECK(again.method == "rtn" && !again.loaded && again.wbits == 4 && has(again, "quantized weights"));
-    CHECK_EQ(again.notes.back(), "the weights were quantized before, by rtn: quantization.json");
+    CHECK_EQ(again.notes.size(), (size_t)2);
+    CHECK_EQ(again.notes[0], "the weights were quantized before, by rtn: quantization.json");
+    CHECK(again.notes[1].find("no paper's cells stand beside this row") == 0 && again.notes[1].find("quantized weights") != std::string::npos);
     const std::string rotated = tmp / "rotated";
     for (const char* format : {"bf16", "gptq"}) {
         run_quietly(joined(TINY, {"-q", "rtn", "-b", "4", "--rotate-offline", "--save", rotated.c_str(), "--format", format}));

@@ -304,6 +304,13 @@ TEST(a_run_on_other_texts_has_no_papers_cells) {
     evaluate_heads(run, s.scratch);
     CHECK(run.report.tasks[0].paper == "6.99" && run.report.tasks[1].paper == "79.4");
 
+    for (const char* style : {"paper", "lm-eval"}) {  // the paper's MMLU is of its own style
+        Sweeping mmlu({"-q", "rtn", "-e", "mmlu", "--mmlu-style", style, "--limit", "1"});
+        mmlu.run.report.paper.cells = {{"mmlu", "25.0"}}, mmlu.run.exams[0].set.official = true;
+        evaluate_heads(mmlu.run, mmlu.scratch);
+        CHECK_EQ(mmlu.run.report.tasks[0].paper, mmlu.run.options.mmlu_style == "paper" ? "25.0" : "");
+    }
+
     for (const std::vector<const char*>& args : {std::vector<const char*>{"-q", "gptq", "-n", "1", "-l", "64"}, {"-q", "awq"}}) {
         Run calibrated;
         calibrated.options = parse(args), calibrated.options.model = "data/tiny";
@@ -312,6 +319,7 @@ TEST(a_run_on_other_texts_has_no_papers_cells) {
         add_calibration(calibrated, tokenizer_load("data/tiny"), "data/tiny");
         CHECK(calibrated.report.paper.cells.empty() && calibrated.report.others.empty());
         CHECK(calibrated.report.not_the_papers == std::vector<std::string>{"calibration texts"});
+        CHECK(calibrated.report.notes.back().find("no paper's cells stand beside this row") == 0);
     }
 }
 
@@ -397,9 +405,9 @@ TEST(every_flag_that_makes_another_row_is_said) {
         {"--no-true-sequential", "gptq"}, {"--damp", "gptq", "0.02"}, {"--first-token-weight", "gptq", "2"}, {"--calibrate-all-experts", "gptq"},
         {"--alpha", "smoothquant", "0.8"}, {"--beta", "foem", "0.2"}, {"--no-clip", "awq"}, {"--salient-metric", "billm", "magnitude"},
         {"-c", "gptq", "wikitext2"}, {"-n", "gptq", "64"}, {"-l", "gptq", "1024"}, {"--seed", "gptq", "1"}, {"--limit", "rtn", "3"},
-        {"--mmlu-style", "rtn", "lm-eval", "-e", "mmlu"}, {"--logits", "rtn", "file"}};
+        {"--logits", "rtn", "file"}};
     static const char* leaves =  // act-order is the default already; a preset is the flags that it stands for
-        "-m -q -b -a -g -e --kl --bf16-scores --data --save --format --json --questions --device-memory --no-smooth --act-order --preset "
+        "-m -q -b -a -g -e --kl --bf16-scores --mmlu-style --data --save --format --json --questions --device-memory --no-smooth --act-order --preset "
         "--tokenize -h";
     std::set<std::string> tried;
     for (const auto& change : changes) {
@@ -413,6 +421,56 @@ TEST(every_flag_that_makes_another_row_is_said) {
     Options o;
     for (const Flag& f : all_flags(o))
         if (f.kind != Flag::SECTION && !tried.count(f.name) && !is_word_of(f.name, leaves)) fail("%s: does it change a row?", f.name);
+}
+
+TEST(settings_other_than_the_papers_get_no_cell) {
+    CHECK(not_the_papers(parse({"-q", "fp16"})).empty());  // in a float build, too
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-b", "4"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-b", "4", "--sym"}))[0], "--sym");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-n", "16"}))[0], "-n");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--limit", "4"}))[0], "--limit");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--first-token-weight", "64"}))[0], "--first-token-weight");
+    CHECK_EQ(not_the_papers(parse({"-q", "awq", "--no-clip"}))[0], "--no-clip");
+    // What changes nothing is no difference.
+    CHECK(not_the_papers(parse({"-q", "fp16", "--seed", "1"})).empty());
+    CHECK_EQ(not_the_papers(parse({"-q", "rtn", "--seed", "1"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "rtn", "--rotate", "--seed", "1"}))[0], "--seed");
+    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--no-smooth", "--seed", "1"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--seed", "1"}))[0], "--seed");
+    CHECK_EQ(not_the_papers(parse({"-q", "awq", "--seed", "42"})).empty(), sizeof(floatX) == 2);  // its rule's own
+    CHECK_EQ(not_the_papers(parse({"-q", "awq", "--seed", "0"}))[0], "--seed");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--seed", "1"}))[0], "--seed");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-g", "-1", "--static-groups"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--static-groups"}))[0], "--static-groups");
+    CHECK_EQ(not_the_papers(parse({"-q", "smoothquant", "--no-smooth"})).empty(), sizeof(floatX) == 2);
+    // What says the default again is the paper's, but for the samples of AWQ, whose own rule they would turn off.
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "-c", "c4", "-n", "128", "-l", "2048", "--seed", "0", "--damp", "0.01", "--limit", "0", "--act-order",
+                                   "-e", "mmlu", "--mmlu-style", "paper"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "gptaq", "--alpha", "0.25"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "foem", "--alpha", "0.25"}))[0], "--alpha");
+    CHECK_EQ(not_the_papers(parse({"-q", "gptq", "--no-act-order"}))[0], "--no-act-order");
+    CHECK_EQ(not_the_papers(parse({"-q", "awq", "-n", "128"}))[0], "-n");
+    CHECK_EQ(not_the_papers(parse({"-q", "rptq", "-a", "16", "--p-bits", "16"})).empty(), sizeof(floatX) == 2);
+    CHECK_EQ(not_the_papers(parse({"-q", "rptq", "-a", "4", "--kv-bits", "8"}))[0], "--kv-bits");
+    CHECK_ERROR(parse({"-q", "gptq", "--no-clip"}), "it belongs to awq");
+    CHECK_ERROR(parse({"-q", "gptq", "--first-token-weight", "0.5"}), "expected 1 to 1e6");
+    CHECK_ERROR(parse({"-q", "rtn", "--first-token-weight", "2"}), "it belongs to gptq billm");
+    CHECK_EQ(parse({"-q", "rtn"}).quant.group_size, -1);
+    CHECK_EQ(parse({"-q", "gptq"}).quant.group_size, 128);
+    CHECK_EQ(parse({"-q", "gptq", "-g", "-1"}).quant.group_size, -1);
+    CHECK_EQ(parse({"-e", "ppl"}).tasks, "ppl");
+    CHECK_EQ(task_list("ppl,wikitext2").size(), (size_t)2);
+    CHECK(task_list("mmlu,piqa,ppl") == (std::vector<std::string>{"wikitext2", "c4", "piqa", "mmlu"}));
+    CHECK_EQ(task_list("zeroshot").size(), (size_t)6);
+    CHECK_EQ(task_list("all").size(), (size_t)9);
+    CHECK_ERROR(parse({"-e", "hella"}), "did you mean hellaswag?");
+    CHECK_ERROR(parse({"-e", "c4", "--mmlu-style", "lm-eval"}), "expected the task mmlu");
+    CHECK_ERROR(parse({"-e", "mmlu", "--mmlu-style", "other"}), "expected paper or lm-eval");
+    CHECK_ERROR(parse({"-e", "c4", "--bf16-scores"}), "expected tasks with choices");
+    CHECK_ERROR(parse({"-e", "ppl", "--questions", "x"}), "expected tasks with choices");
+    CHECK_ERROR(parse({"-q", "rtn", "-e", "mmlu", "--kl"}), "expected text sets");
+    CHECK(not_the_papers(parse({"-e", "all", "--mmlu-style", "lm-eval"})).empty());  // that column alone has no cell
+    CHECK_EQ(not_the_papers(parse({"-q", "rtn", "-e", "zeroshot", "--bf16-scores"})).empty(), sizeof(floatX) == 2);
 }
 
 // "options" of the report, of the log and of quantization.json.
