@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that only a real GPU can show, in one go and within nine minutes: the build for the GPU found, README's main command, every
-# file of tests in a process of its own (after an illegal address a process is lost), the benchmark, and with what time is left
-# compute-sanitizer's memcheck and racecheck of the kernels' tests, and memcheck of the bundled model. Tests and the sanitizer's runs
-# share the GPU, several at a time; what is timed runs alone. Where the CPU has AMX, the tests that use it run too.
+# file of tests in a process of its own (after an illegal address a process is lost), the benchmark, and with what time is left the command
+# line's tests, compute-sanitizer's memcheck and racecheck of the kernels' tests, and memcheck of the bundled model. Tests and the
+# sanitizer's runs share the GPU, several at a time; what is timed runs alone. Where the CPU has AMX, the tests that use it run too.
 # The screen ends with the benchmark's table, a row for each step, and what those that failed said. Exit status 1: something failed, or
 # a test took too long; a run of the sanitizer that time cut off is no failure.
 #   usage: [SECONDS_IN_ALL=540] scripts/gpu_check.sh [FOLDER]    logs: build/gpu_check, and FOLDER/gpu_check.tgz, FOLDER/gpu_check.txt

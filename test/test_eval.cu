@@ -346,6 +346,10 @@ TEST(report_row_has_later_papers_beside_it) {
     CHECK(text.find("+0.18 *") != std::string::npos && text.find("10.43") == std::string::npos);
     CHECK(text.find("note on FOEM's paper's row: the paper calls the model Qwen3-8B,") != std::string::npos);
     CHECK(json.find("\"other_papers\": [{\"paper\": \"FOEM's paper\", \"wikitext2\": 7, \"c4\": 10.43,") != std::string::npos);
+    r.tasks.push_back({"mmlu", "acc", "test", 76, 0.4, 14042, 1700000, ""});
+    CHECK(report_text(r).find("76.7") != std::string::npos);
+    r.tasks[2].lm_eval_style = true;  // theirs is of the paper's style
+    CHECK(report_text(r).find("76.7") == std::string::npos);
     // One that the study has not, and one that nobody has.
     r.method = "foem", r.wbits = 3, r.group = 128, r.others.clear();
     find_published(r, config_official("8b"));
