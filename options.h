@@ -78,7 +78,7 @@ inline std::vector<Flag> all_flags(Options& o) {
          "choices are scored with logits, log-probabilities and sums rounded to bf16, as\n"
          "lm-evaluation-harness v0.4.8 does (default: float)",
          &o.bf16_scores, nullptr},
-        {Flag::TEXT, "--mmlu-style", "STYLE", "paper (two-space header, letters without a space) or lm-eval", &o.mmlu_style,
+        {Flag::TEXT, "--mmlu-style", "STYLE", "paper (two-space header, letters without a space), lm-eval, or both", &o.mmlu_style,
          nullptr},
         {Flag::ON, "--kl", "", "KL divergence and top-1 agreement with the full-precision model, on every text set", &o.kl,
          nullptr},
@@ -542,8 +542,8 @@ inline Options options_parse(int argc, const char* const* argv) {
     if (o.given.count("--questions") && std::all_of(tasks.begin(), tasks.end(), is_text_set))
         usage_fail("--questions: expected tasks with choices. HINT: -e zeroshot");
     if (o.limit && tasks.empty()) usage_fail("--limit: expected sets to take the first of. HINT: -e wikitext2");
-    if (o.mmlu_style != "paper" && o.mmlu_style != "lm-eval")
-        usage_fail("--mmlu-style %s: expected paper or lm-eval", o.mmlu_style.c_str());
+    if (o.mmlu_style != "paper" && o.mmlu_style != "lm-eval" && o.mmlu_style != "both")
+        usage_fail("--mmlu-style %s: expected paper, lm-eval or both", o.mmlu_style.c_str());
     if (o.given.count("--mmlu-style") && std::find(tasks.begin(), tasks.end(), "mmlu") == tasks.end())
         usage_fail("--mmlu-style: expected the task mmlu. HINT: -e mmlu");
     for (const char* flag : {"-c", "-n", "-l", "--alpha"})

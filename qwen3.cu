@@ -1076,15 +1076,17 @@ inline void add_text_set(Run& run, const Tokenizer& tokenizer, const std::string
     run.sets.push_back(std::move(set));
 }
 
-inline void add_exam(Run& run, const Tokenizer& tokenizer, const std::string& data_dir, const std::string& task) {
+// style: of MMLU alone.
+inline void add_exam(Run& run, const Tokenizer& tokenizer, const std::string& data_dir, const std::string& task, const std::string& style) {
     const Options& o = run.options;
     Exam exam;
-    exam.set = task == "mmlu" ? mmlu_set(tokenizer, data_dir, o.mmlu_style, o.limit) : choice_set(task, data_dir, o.limit);
+    exam.set = task == "mmlu" ? mmlu_set(tokenizer, data_dir, style, o.limit) : choice_set(task, data_dir, o.limit);
+    if (o.mmlu_style == "both" && exam.set.lm_eval_style) exam.set.name += "_lm_eval";  // the second of the name
     exam.trie = trie_build(question_requests(tokenizer, exam.set), CHUNK_TOKENS);
-    Stream s = stream_of_trie(run.model.config, task, exam.trie);
+    Stream s = stream_of_trie(run.model.config, exam.set.name, exam.trie);
     s.bf16_logits = o.bf16_scores;
     if (o.bf16_scores) exam.set.variant += ", scores rounded to bf16";
-    fprintf(stderr, "%s: %zu questions (%s), %zu tokens instead of %zu (%.0f %%)\n", task.c_str(), exam.set.questions.size(),
+    fprintf(stderr, "%s: %zu questions (%s), %zu tokens instead of %zu (%.0f %%)\n", exam.set.name.c_str(), exam.set.questions.size(),
             exam.set.variant.c_str(), s.tokens.size(), exam.trie.tokens_asked, 100.0 * s.tokens.size() / exam.trie.tokens_asked);
     for (Question& q : exam.set.questions) {  // the texts are not needed any more
         std::vector<int>().swap(q.context_ids);
@@ -1104,8 +1106,12 @@ inline void add_streams(Run& run, const std::string& data_dir) {
     const std::vector<std::string> tasks = o.tasks.empty() ? std::vector<std::string>() : task_list(o.tasks);
     for (const std::string& task : tasks)
         if (is_text_set(task)) add_text_set(run, tokenizer, data_dir, task);
-    for (const std::string& task : tasks)
-        if (!is_text_set(task)) add_exam(run, tokenizer, data_dir, task);
+    for (const std::string& task : tasks) {
+        if (is_text_set(task)) continue;
+        const bool both = task == "mmlu" && o.mmlu_style == "both";
+        add_exam(run, tokenizer, data_dir, task, both ? "paper" : o.mmlu_style);
+        if (both) add_exam(run, tokenizer, data_dir, task, "lm-eval");
+    }
     for (size_t i = 0; o.kl && i < run.sets.size(); i++)
         run.streams.push_back(stream_of_windows(run.model.config, run.sets[i].name + ", full precision", run.sets[i].tokens,
                                                 run.sets[i].window, true));
@@ -1217,20 +1223,23 @@ inline void evaluate_heads(Run& run, Scratch& scratch) {
         const Estimate kl = window_mean(s.kl, set.n_windows), top = window_mean(s.same_top, set.n_windows);
         r.kl.push_back({set.name, kl.value, kl.stderr_, 100 * top.value, 100 * top.stderr_, kl.n});
     }
+    std::vector<double> paper_style;  // MMLU's hits
     for (size_t i = 0; i < run.exams.size(); i++) {
         Stream& s = run.streams[run.calibrated() + run.sets.size() + i];
         const Exam& exam = run.exams[i];
         const QuestionSet& set = exam.set;
         stream_score(c, head, s, nullptr, scratch, set.name.c_str());
-        const bool by_logit = set.letters && run.options.mmlu_style == "paper";
+        const bool by_logit = set.letters && !set.lm_eval_style;
         const std::vector<double> scores = request_scores(exam.trie, by_logit ? s.logits : s.logprobs, s.bf16_logits);
         const QuestionResult result = question_result(set, scores);
         if (!run.options.questions.empty()) r.questions += question_lines(set, scores);
         TaskResult task = {set.name, "acc", set.variant, result.acc.value, result.acc.stderr_, result.acc.n, s.tokens.size(),
                            r.paper.cell(paper_column(set.name), set.official), exam.trie.tokens_asked};
         task.official = set.official, task.bf16_scores = s.bf16_logits;
-        task.lm_eval_style = set.letters && !by_logit;
+        task.lm_eval_style = set.lm_eval_style;
         if (task.lm_eval_style) task.paper.clear();  // the paper's is of its own style
+        if (by_logit) paper_style = result.hits;
+        else if (set.letters && !paper_style.empty()) task.less_paper_style = {mean_difference(result.hits, paper_style)};
         if (set.normalized) task.acc_norm = {result.acc_norm};
         if (!set.subjects.empty()) mmlu_parts(set, result.hits, task.subjects, task.categories);
         r.tasks.push_back(task);

@@ -38,6 +38,7 @@ struct QuestionSet {
     std::vector<Question> questions;
     bool normalized = false;            // acc_norm is defined
     bool letters = false;               // continuations are single letters, tokenized apart from the context
+    bool lm_eval_style = false;         // of MMLU, whose letters are otherwise compared by their logits
     std::vector<std::string> subjects;  // of MMLU
 };
 

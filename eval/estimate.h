@@ -1,6 +1,6 @@
 // estimate.h: a mean with its standard error.
 //
-// defines: Estimate, NamedEstimates, mean_estimate
+// defines: Estimate, NamedEstimates, mean_estimate, mean_difference
 #pragma once
 #include <cmath>
 #include <string>
@@ -24,4 +24,11 @@ inline Estimate mean_estimate(const std::vector<double>& values) {
     const double mean = sum / (double)n;
     for (double x : values) squares += (x - mean) * (x - mean);
     return {mean, n > 1 ? std::sqrt(squares / (double)(n - 1) / (double)n) : NAN, n};
+}
+
+// The mean of a - b over what both were measured on, in the same order; what moves both alike is not in its standard error.
+inline Estimate mean_difference(std::vector<double> a, const std::vector<double>& b) {
+    if (a.size() != b.size()) fail("expected as many values of both to take the difference of, found %zu and %zu", a.size(), b.size());
+    for (size_t i = 0; i < a.size(); i++) a[i] -= b[i];
+    return mean_estimate(a);
 }

@@ -78,7 +78,7 @@ inline QuestionSet mmlu_set(const Tokenizer& tokenizer, const std::string& data_
     const bool paper = style == "paper";
     QuestionSet set;
     set.name = "mmlu";
-    set.letters = true;
+    set.letters = true, set.lm_eval_style = !paper;
     set.subjects = mmlu_subjects(data_dir);
     size_t found = 0;
     for (size_t s = 0; s < set.subjects.size(); s++) {

@@ -25,6 +25,7 @@ struct TaskResult {
     NamedEstimates categories = {}, subjects = {};  // of MMLU
     bool official = true;                           // the set is the one that papers have numbers of
     bool lm_eval_style = false, bf16_scores = false;  // of MMLU's prompts; of the choices
+    std::vector<Estimate> less_paper_style = {};      // one, where MMLU was asked in both styles: this one's accuracy less the paper's
 };
 
 // Divergence from the full-precision model on one text set, means over windows with their standard errors.
@@ -104,7 +105,7 @@ inline std::string paper_column(const std::string& task) {
 
 // "mmlu acc", and what makes it another number than one expects under this name.
 inline std::string result_name(const TaskResult& t, bool stand_in) {
-    std::string name = t.task + " " + t.metric;
+    std::string name = (t.lm_eval_style ? "mmlu" : t.task) + " " + t.metric;
     if (!t.official && !stand_in) name += ", unofficial set";
     if (t.lm_eval_style) name += ", lm-eval style";
     return t.bf16_scores ? name + ", bf16 scores" : name;
@@ -142,11 +143,13 @@ inline std::string number_text(double x) {
     return text.substr(0, e) + "E" + std::to_string(atoi(text.c_str() + e + 1));
 }
 
+inline bool is_zero_shot(const TaskResult& t) { return t.metric == "acc" && t.task.rfind("mmlu", 0) != 0; }
+
 // The mean of the six zero-shot accuracies, n 0 if one is missing; its standard error takes the tasks as independent.
 inline Estimate zero_shot_average(const Report& r) {
     Estimate average = {0, 0, 0};
     for (const TaskResult& t : r.tasks) {
-        if (t.metric != "acc" || t.task == "mmlu") continue;
+        if (!is_zero_shot(t)) continue;
         average.value += t.value / 6;
         average.stderr_ = std::hypot(average.stderr_, t.stderr_ / 6);
         average.n++;
@@ -159,7 +162,7 @@ inline Estimate zero_shot_average(const Report& r) {
 inline std::string paper_average(const Report& r) {
     if (zero_shot_average(r).n == 0) return "";
     for (const TaskResult& t : r.tasks)
-        if (t.metric == "acc" && t.task != "mmlu" && t.paper.empty()) return "";
+        if (is_zero_shot(t) && t.paper.empty()) return "";
     return r.paper.cell("avg");
 }
 
@@ -251,15 +254,21 @@ inline std::string report_text(const Report& r) {
     const Estimate average = zero_shot_average(r);
     std::string others_average = "avg";
     for (const TaskResult& t : r.tasks)
-        if (t.metric == "acc" && t.task != "mmlu" && !t.official) others_average = "";
+        if (is_zero_shot(t) && !t.official) others_average = "";
+    bool average_due = average.n > 0;
+    auto average_column = [&] {
+        if (average_due) column("avg", average, true, paper_average(r), others_average);
+        average_due = false;
+    };
     for (const TaskResult& t : r.tasks) {
-        if (t.task == "mmlu" && average.n) column("avg", average, true, paper_average(r), others_average);
+        if (t.metric == "acc" && !is_zero_shot(t)) average_column();
         column(result_name(t, r.stand_in), {t.value, t.stderr_, t.n}, t.metric == "acc", t.paper, t.official && !t.lm_eval_style ? paper_column(t.task) : "");
+        for (const Estimate& less : t.less_paper_style) column("lm-eval less paper style", less, true, "", "");
         if (t.acc_norm.empty()) continue;
         norm.back() = format("%.2f", t.acc_norm[0].value) + error_text(t.acc_norm[0].stderr_);
         any_norm = true;
     }
-    if (average.n && r.tasks.back().task != "mmlu") column("avg", average, true, paper_average(r), others_average);
+    average_column();
     for (const DivergenceResult& d : r.kl) {
         column(d.task + " kl", {d.kl, d.kl_stderr, d.n}, false, "", "");
         column(d.task + " top-1 %", {d.top1, d.top1_stderr, d.n}, true, "", "");
@@ -357,6 +366,7 @@ inline std::string report_json(const Report& r) {
         if (t.tokens_asked) results += ", \"tokens_asked\": " + std::to_string(t.tokens_asked);
         for (const Estimate& norm : t.acc_norm)
             results += ", \"acc_norm\": " + json_format(norm.value) + ", \"acc_norm_stderr\": " + json_error(norm.stderr_, norm.n);
+        for (const Estimate& less : t.less_paper_style) results += ", \"less_paper_style\": {" + json_estimate(less) + "}";
         results += ", \"variant\": " + json_quote(t.variant) + ", \"official\": " + (t.official ? "true" : "false") +
                    ", \"paper\": " + json_paper(t.paper);
         if (!t.categories.empty()) results += ", \"categories\": " + json_estimates(t.categories);

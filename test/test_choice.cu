@@ -315,6 +315,65 @@ TEST(few_bits_fall_towards_chance) {
     }
 }
 
+// The hits of the lines that --questions writes of a task: 100 where the gold choice's score is above all before it and no less than any.
+static std::vector<double> hits_of_lines(const std::string& text, const std::string& task) {
+    std::istringstream lines(text);
+    std::vector<double> hits;
+    for (std::string line; std::getline(lines, line);) {
+        const Json question = json_parse(line.data(), line.size(), "a line");
+        if (json_string(question, "task", "a line") != task) continue;
+        const std::vector<Json>& scores = json_array(question, "scores", "a line");
+        const size_t gold = (size_t)json_int(question, "gold", "a line");
+        bool hit = true;
+        for (size_t i = 0; i < scores.size(); i++) hit &= i < gold ? scores[i].number < scores[gold].number : scores[i].number <= scores[gold].number;
+        hits.push_back(hit ? 100 : 0);
+    }
+    return hits;
+}
+
+// Each as a run of its own has it, and the difference is that of every question's two answers.
+TEST(mmlu_in_both_styles_is_two_runs_in_one) {
+    skip_when_emulated();
+    auto run = [](const char* style, const char* tasks) {
+        return run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-q", "rtn", "-b", "1", "-e", tasks, "--mmlu-style", style, "--limit", "40",
+                            "--questions", "/tmp/not_written"});
+    };
+    const Report both = run("both", "zeroshot,mmlu"), paper = run("paper", "mmlu"), harness = run("lm-eval", "mmlu");
+    CHECK(both.tasks.size() == 8 && paper.tasks.size() == 1 && harness.tasks.size() == 1);
+    CHECK(both.tasks[6].task == "mmlu" && !both.tasks[6].lm_eval_style && both.tasks[6].less_paper_style.empty());
+    CHECK(both.tasks[7].task == "mmlu_lm_eval" && both.tasks[7].lm_eval_style);
+    CHECK(both.tasks[6].value == paper.tasks[0].value && both.tasks[6].variant == paper.tasks[0].variant);
+    CHECK(both.tasks[7].value == harness.tasks[0].value && both.tasks[7].variant == harness.tasks[0].variant);
+    CHECK(hits_of_lines(both.questions, "mmlu") == hits_of_lines(paper.questions, "mmlu"));
+    CHECK(hits_of_lines(both.questions, "mmlu_lm_eval") == hits_of_lines(harness.questions, "mmlu"));
+    double six = 0;
+    for (int i = 0; i < 6; i++) six += both.tasks[i].value / 6;
+    CHECK_NEAR(zero_shot_average(both).value, six, 1e-9);
+
+    const std::vector<double> a = hits_of_lines(harness.questions, "mmlu"), b = hits_of_lines(paper.questions, "mmlu");
+    CHECK(a.size() == 160 && b.size() == 160);
+    double sum = 0, squares = 0, sides = 0;
+    for (size_t i = 0; i < a.size(); i++) sum += a[i] - b[i], squares += (a[i] - b[i]) * (a[i] - b[i]), sides += a[i] != b[i];
+    const double mean = sum / 160, error = std::sqrt((squares - 160 * mean * mean) / 159 / 160);
+    CHECK(sides >= 5 && std::fabs(mean) > 1);  // or there would be nothing to tell apart
+    CHECK_EQ(both.tasks[7].less_paper_style.size(), (size_t)1);
+    const Estimate less = both.tasks[7].less_paper_style[0];
+    CHECK_NEAR(less.value, mean, 1e-9);
+    CHECK_NEAR(less.value, both.tasks[7].value - both.tasks[6].value, 1e-9);
+    CHECK_NEAR(less.stderr_, error, 1e-9);
+
+    const std::string text = report_text(both), json = report_json(both);
+    const size_t average = text.find("  avg  "), first = text.find("  mmlu acc"), other = text.find(", lm-eval style  lm-eval less paper style\n");
+    if (!(average < first && first < other && other != std::string::npos && text.find("  avg  ", first) == std::string::npos))
+        fail("expected the average, MMLU, MMLU of the other style and the difference, found:\n%s", text.c_str());
+    const Json j = json_parse(json.data(), json.size(), "report");
+    const Json& results = json_object(j, "results", "report");
+    CHECK(!json_object(results, "mmlu", "results").find("less_paper_style"));
+    const Json& second = json_object(results, "mmlu_lm_eval", "results");
+    CHECK_NEAR(json_number(json_object(second, "less_paper_style", "mmlu_lm_eval"), "stderr", "less_paper_style"), error, 1e-9);
+    CHECK_EQ(second.find("paper")->type, Json::NUL);
+}
+
 TEST(mmlu_styles_differ_and_agree_on_what_is_right) {
     const QuestionSet paper = tiny_set("mmlu", 5), harness = mmlu_set(tiny().tokenizer, "data/tiny", "lm-eval", 5);
     CHECK_EQ(paper.questions[0].choices[1].continuation, "B");

@@ -480,6 +480,13 @@ TEST(one_value_has_no_standard_error) {
     CHECK(report_json(r).find("\"value\": 20.5, \"stderr\": null, \"n\": 1") != std::string::npos);
 }
 
+TEST(a_difference_is_paired) {
+    const Estimate paired = mean_difference({103, 202, 301}, {100, 200, 300});  // 3, 2, 1, however far the values are apart
+    CHECK(paired.value == 2 && paired.n == 3);
+    CHECK_NEAR(paired.stderr_, std::sqrt(1.0 / 3), 1e-12);
+    CHECK_ERROR(mean_difference({1, 2}, {1}), "found 2 and 1");
+}
+
 TEST(report_row_has_the_whole_row) {
     Report r;
     r.model = "Qwen3-1.7B-Base", r.method = "fp16", r.wbits = r.abits = 16, r.group = -1;

@@ -465,7 +465,7 @@ TEST(settings_other_than_the_papers_get_no_cell) {
     CHECK_EQ(task_list("all").size(), (size_t)9);
     CHECK_ERROR(parse({"-e", "hella"}), "did you mean hellaswag?");
     CHECK_ERROR(parse({"-e", "c4", "--mmlu-style", "lm-eval"}), "expected the task mmlu");
-    CHECK_ERROR(parse({"-e", "mmlu", "--mmlu-style", "other"}), "expected paper or lm-eval");
+    CHECK_ERROR(parse({"-e", "mmlu", "--mmlu-style", "other"}), "expected paper, lm-eval or both");
     CHECK_ERROR(parse({"-e", "c4", "--bf16-scores"}), "expected tasks with choices");
     CHECK_ERROR(parse({"-e", "ppl", "--questions", "x"}), "expected tasks with choices");
     CHECK_ERROR(parse({"-q", "rtn", "-e", "mmlu", "--kl"}), "expected text sets");
