@@ -21,7 +21,7 @@
 #include <memory>
 // defines: launch, Array, copy, floatX, block_sum ...: one kernel source for GPU and CPU
 #include "cuda/device.cuh"
-// defines: gemm, gemm_logits, hessian_add, gemm_float / spin_briefly
+// defines: gemm, gemm_logits, hessian_add, gemm_float, multiply_adds / spin_briefly
 #include "cuda/gemm.cuh"
 #include "cuda/openmp.h"
 // defines: Segment, AttentionPlan, attention_plan, attention
@@ -30,8 +30,9 @@
 #include "cuda/experts.cuh"
 // defines: Config, config_load, config_official: the model's shape
 #include "data/config.h"
-// defines: Clock, duration_text / project_file, model_name / write_whole_file
+// defines: Clock, duration_text / Progress / project_file, model_name / write_whole_file
 #include "data/clock.h"
+#include "data/progress.h"
 #include "data/paths.h"
 #include "data/save.h"
 // defines: read_token_ids
@@ -985,6 +986,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
     LayerReader reader(run.model);
     reader.start(0);
     Clock clock;
+    Progress progress(c.L, multiply_adds());
     double evaluated = 0;  // seconds
     for (int l = 0; l < c.L; l++) {
         Clock load;
@@ -1040,6 +1042,7 @@ inline void sweep(Run& run, Scratch& scratch, CheckpointWriter* writer) {
         const double eta = (clock.seconds() * (c.L - l - 1) + evaluated * head_in_layers(run)) / (l + 1);
         fprintf(stderr, "layer %d/%d: wait for weights %.2f s, quantize %.1f s, evaluate %.1f s, ETA %s\n", l + 1, c.L,
                 load_seconds, quantize_seconds, evaluate_seconds, duration_text(eta).c_str());
+        progress.layer_done(eta);
     }
 }
 

@@ -6,9 +6,11 @@
 //
 // gemm_cpu.h says how the CPU's products work.
 //
-// defines: gemm, gemm_logits, hessian_add, cross_add, gemm_float; for linalg.cuh: blocked_product, Strided and KRange on the CPU (from
+// defines: gemm, gemm_logits, hessian_add, cross_add, gemm_float, multiply_adds; for linalg.cuh: blocked_product, Strided and KRange on the CPU (from
 //          gemm_cpu.h), cublas_handle and cublas_check on the GPU
 #pragma once
+#include <atomic>
+#include <cstdint>
 #include "device.cuh"
 #ifdef __CUDACC__
 #include <cublas_v2.h>
@@ -71,6 +73,12 @@ void cublas_product(T* C, int ldc, Factor<S> A, Factor<S> B, int M, int N, int K
 // ---------------------------------------------------------------------------------------------------------------------
 // The five products
 
+// What the products of floatX were asked for until now, most of a run's work.
+inline std::atomic<uint64_t>& multiply_adds() {
+    static std::atomic<uint64_t> n{0};
+    return n;
+}
+
 // C[M,N] = A[M,K] B[N,K]^T, a linear layer, A activations, B weights. Out is floatX or float.
 template <class Out> void linear_product(Out* C, const floatX* A, const floatX* B, int M, int N, int K) {
     if (M < 1 || N < 1 || K < 1) return;
@@ -82,6 +90,7 @@ template <class Out> void linear_product(Out* C, const floatX* A, const floatX* 
     const auto store = [](Out* c, int, int, int n, const float* sums) { convert_row(c, sums, n); };
     floatx_product(C, N, M, N, K, a, b, AllK{K}, store);
 #endif
+    multiply_adds() += (uint64_t)M * N * K;
 }
 
 // Rounded once to floatX.
@@ -112,6 +121,7 @@ inline void hessian_add(float* H /*[I,I]*/, const floatX* X /*[T,I]*/, int T, in
     };
     floatx_product(H, ld, I, I, T, x, x, k_range, store);
 #endif
+    multiply_adds() += (uint64_t)T * I * I / 2;
 }
 
 // D[I,I] += A[T,I]^T X[T,I], for inputs that are not the same: all of it, for it is not symmetric.
@@ -127,6 +137,7 @@ inline void cross_add(float* D /*[I,I]*/, const floatX* A /*[T,I]*/, const float
     };
     floatx_product(D, ld, I, I, T, a, x, AllK{T}, store);
 #endif
+    multiply_adds() += (uint64_t)T * I * I;
 }
 
 // C[M,N] = alpha A[M,K] B[K,N] + beta C, in float throughout, rows ldc, lda and ldb apart. With beta = 0 C is not read.

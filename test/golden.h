@@ -1,7 +1,7 @@
 // golden.h: the reference files under test/golden/, and the problem that the methods' references are made on
 // (scripts/golden/golden_gptq.py says how its inputs are generated; here they are generated again).
 //
-// defines: golden, GoldenProblem, golden_problem, to_device, upload, download, push_through, run_quietly
+// defines: golden, GoldenProblem, golden_problem, to_device, upload, download, push_through, SaidTo, run_quietly
 #pragma once
 #include "../qwen3.cu"
 #include "test.h"
@@ -91,21 +91,24 @@ inline Scratch push_through(const Model& m, std::vector<Stream>& one, const Quan
     return scratch;
 }
 
+// What is said on standard error goes to a file for as long as this lives.
+struct SaidTo {
+    int saved;
+    explicit SaidTo(const std::string& file) : saved(dup(2)) {
+        fflush(stderr);
+        if (!freopen(file.c_str(), "w", stderr)) fail("%s can't be opened", file.c_str());
+    }
+    ~SaidTo() {
+        fflush(stderr);
+        dup2(saved, 2);
+        close(saved);
+    }
+};
+
 // A run of the program with these arguments, its progress hidden.
-inline Report run_quietly(std::vector<const char*> args) {
+inline Report run_quietly(std::vector<const char*> args, const std::string& log = "/dev/null") {
     args.insert(args.begin(), "qwen3");
     const Options options = options_parse((int)args.size(), args.data());
-    struct Silence {
-        int saved;
-        Silence() : saved(dup(2)) {
-            fflush(stderr);
-            if (!freopen("/dev/null", "w", stderr)) fail("/dev/null can't be opened");
-        }
-        ~Silence() {
-            fflush(stderr);
-            dup2(saved, 2);
-            close(saved);
-        }
-    } silence;
+    const SaidTo said(log);
     return run_model(options);
 }

@@ -45,6 +45,22 @@ static bool same_bytes(const Floats& a, const Floats& b) {
     return a.size() == b.size() && memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
+TEST(products_are_counted) {
+    const Array<floatX> X = upload<floatX>(Floats(6 * 5)), W = upload<floatX>(Floats(4 * 5));
+    Array<floatX> Y(6 * 4, "test");
+    Array<float> H(5 * 5, "test"), logits(6 * 4, "test");
+    auto counted = [](auto product) {
+        const uint64_t before = multiply_adds();
+        product();
+        return multiply_adds() - before;
+    };
+    CHECK_EQ(counted([&] { gemm(Y.data, X.data, W.data, 6, 4, 5); }), (uint64_t)6 * 4 * 5);
+    CHECK_EQ(counted([&] { gemm_logits(logits.data, X.data, W.data, 6, 4, 5); }), (uint64_t)6 * 4 * 5);
+    CHECK_EQ(counted([&] { cross_add(H.data, X.data, X.data, 6, 5); }), (uint64_t)6 * 5 * 5);
+    CHECK_EQ(counted([&] { hessian_add(H.data, X.data, 6, 5); }), (uint64_t)6 * 5 * 5 / 2);  // half of it is computed
+    CHECK_EQ(counted([&] { gemm(Y.data, X.data, W.data, 0, 4, 5); }), (uint64_t)0);
+}
+
 // Entries (i, j) of an M x N result to check: all, or 2000 drawn at random if there are more than 100000.
 static std::vector<std::pair<int, int>> entries(int M, int N) {
     std::vector<std::pair<int, int>> all;

@@ -77,6 +77,9 @@ namespace test_methods {
 namespace test_together {
 #include "test_together.cu"
 }
+namespace test_progress {
+#include "test_progress.cu"
+}
 namespace test_choice {
 #include "test_choice.cu"
 }
