@@ -30,7 +30,7 @@
 #include "cuda/experts.cuh"
 // defines: Config, config_load, config_official: the model's shape
 #include "data/config.h"
-// defines: Clock, duration_text / Progress / project_file, model_name / write_whole_file
+// defines: Clock, duration_text / Progress, Parts / project_file, model_name / write_whole_file
 #include "data/clock.h"
 #include "data/progress.h"
 #include "data/paths.h"
@@ -1158,6 +1158,7 @@ inline size_t learn_rotations(Run& run, const std::string& data_dir) {
     RotationSamples samples(run.rotation, c.L, most);
     Layer layer = layer_alloc(c);
     LayerReader reader(run.model);
+    Parts progress{"learning a rotation: samples through layer", c.L};
     for (int l = 0; l < c.L; l++) {
         if (l == 0) reader.start(0);
         reader.finish(layer, l), device_wait(), reader.start(l + 1);
@@ -1170,7 +1171,7 @@ inline size_t learn_rotations(Run& run, const std::string& data_dir) {
                 if (stage == 2) samples.take_stream(x, chunk.T);
             }
         }
-        samples.learn_r2(l);
+        samples.learn_r2(l), progress.done(l + 1);
     }
     Settings& settings = run.report.rotation;
     settings.push_back({"learned_from", json_quote(set.name)}), settings.push_back({"samples", std::to_string(set.n_windows)});

@@ -3,7 +3,7 @@
 // How much of a layer is done is told by what its products have counted, and the whole of it by what the layer before has taken in all.
 // So the first layer has neither a percentage nor an ETA, and one that has more to do than the layer before (a mixture's after a dense one)
 // stays at 99 %.
-// defines: Progress, progress_text
+// defines: Progress, progress_text, Parts, part_text
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -73,5 +73,23 @@ struct Progress {
             const double share = work_of_one ? std::min(0.99, (double)(work - work_before) / (double)work_of_one) : NAN;
             fprintf(stderr, "%s\n", progress_text(layer, layers, clock.seconds(), share, std::max(0.0, eta - share * seconds_of_one)).c_str());
         }
+    }
+};
+
+// n: how many of them. done: at least one.
+inline std::string part_text(const char* what, int done, int n, double seconds) {
+    return format("%s %d/%d, ETA ", what, done, n) + duration_text(seconds / done * (n - done));
+}
+
+// Of work in equal parts that are short, a line at most every Progress::seconds_between, and none of the last.
+struct Parts {
+    const char* what;
+    int n;
+    Clock clock = Clock(), since_a_line = Clock();
+
+    void done(int parts) {
+        if (parts == n || since_a_line.seconds() < Progress::seconds_between) return;
+        since_a_line = Clock();
+        fprintf(stderr, "%s\n", part_text(what, parts, n, clock.seconds()).c_str());
     }
 };

@@ -23,6 +23,7 @@
 // defines: LEARN_WINDOWS, LEARN_EVERY, LearnedRotation, learn_rotation, learn_rotation_bytes, normalize_rows, off_orthogonal, RotationSamples,
 //          rotation_samples_bytes, require_room_to_learn
 #pragma once
+#include "../data/progress.h"
 #include "rotation.cuh"
 
 static constexpr int LEARN_STEPS = 200, LEARN_ROWS = 4096;
@@ -196,11 +197,13 @@ inline LearnedRotation learn_rotation(float* R, const floatX* X, size_t n_rows, 
     LearnedRotation result;
     result.before = learner.loss_of_all(X, n_rows);
     std::vector<int> which(N);
+    Parts progress{"learning a rotation: step", steps};
     for (int step = 0; step < steps; step++) {
         for (int i = 0; i < N; i++) which[i] = (size_t)N == n_rows ? i : (int)random.randint(0, (long long)n_rows - 1);
         learner.losses_of(X, which);
         learner.gradient(N);
         learner.step(0.05 * (1 + std::cos(M_PI * step / steps)) / 2);
+        progress.done(step + 1);
     }
     result.after = learner.loss_of_all(X, n_rows);
     result.off = learner.off();

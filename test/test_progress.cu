@@ -88,3 +88,35 @@ TEST(a_run_tells_how_far_its_layers_are) {
             if (most[l] < 70) fail("-q %s: layer %d of 4 was said to be at %d %% at most", method, l + 1, most[l]);
     }
 }
+
+// Clocks are set back by half an hour in place of waiting: a line is due 50 minutes after the last, and the end needs none.
+TEST(parts_are_told_now_and_then) {
+    CHECK_EQ(part_text("step", 50, 200, 40), "step 50/200, ETA 2m00s");
+    const TempFolder tmp;
+    {
+        const Every seldom(3000);
+        const SaidTo said(tmp / "log");
+        Parts parts{"part", 9};
+        for (int done : {1, 2, 3, 4, 5, 9}) {
+            parts.clock.start -= std::chrono::minutes(30), parts.since_a_line.start -= std::chrono::minutes(30);
+            parts.done(done);
+        }
+    }
+    CHECK(lines_of(tmp / "log") == std::vector<std::string>({"part 2/9, ETA 3h30m", "part 4/9, ETA 2h30m"}));
+}
+
+// Learning goes through the layers, and then makes its 200 steps for R1; R2 has been learned on the way, in 200 steps a head.
+TEST(a_run_tells_how_far_learning_a_rotation_is) {
+    skip_when_emulated();
+    const TempFolder tmp;
+    const Every often(0);
+    run_quietly({"-m", "data/tiny", "--data", "data/tiny", "-q", "rtn", "-e", "wikitext2", "--limit", "1", "-l", "128", "--rotate", "--learn-rotation"}, tmp / "log");
+    std::vector<int> layers;
+    int steps = 0, done = 0;
+    for (const std::string& line : lines_of(tmp / "log")) {
+        if (sscanf(line.c_str(), "learning a rotation: step %d/200, ETA ", &done) == 1) steps++;
+        if (sscanf(line.c_str(), "learning a rotation: samples through layer %d/4, ETA ", &done) == 1) layers.push_back(done);
+    }
+    CHECK(layers == std::vector<int>({1, 2, 3}));
+    CHECK_EQ(steps, 199 * (4 * 2 + 1));
+}
