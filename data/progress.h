@@ -1,4 +1,5 @@
-// progress.h: a line now and then from layers that take long, a minute or an hour each on a CPU.
+// progress.h: a line now and then from work that takes long: layers, a minute or an hour each on a CPU (Progress), and parts too short
+// for a line each (Parts).
 //
 // How much of a layer is done is told by what its products have counted, and the whole of it by what the layer before has taken in all.
 // So the first layer has neither a percentage nor an ETA, and one that has more to do than the layer before (a mixture's after a dense one)
